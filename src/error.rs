@@ -1,0 +1,117 @@
+//! The one error type of the library: plain data, rendered for people by the command line.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible call of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, with the values a caller needs to act on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read, written or renamed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An XYZ file holds something that cannot be read as a structure.
+    #[error("{}: frame {frame}, line {line}: {reason}", path.display())]
+    Xyz {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Index of the frame in the file, from 0 as in ASE.
+        frame: usize,
+        /// Line in the file, from 1 as in editors.
+        line: usize,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// An array has another shape than the one required.
+    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Name of the array.
+        what: String,
+        /// Required shape.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// A structure is not one that can be evaluated.
+    #[error("{0}")]
+    Structure(String),
+    /// A structure holds an element that the model was not trained on.
+    #[error("element {} (Z = {z}, atom {atom}) is not known to this model, which supports {}", symbol_of(*z), symbols_of(supported))]
+    UnknownElement {
+        /// Atomic number found.
+        z: u8,
+        /// Index of the first such atom.
+        atom: usize,
+        /// Atomic numbers that the model knows.
+        supported: Vec<u8>,
+    },
+    /// Two atoms lie closer than any model can say something about.
+    #[error("atoms {i} and {j} overlap: {distance:.4} Å apart, less than {minimum} Å")]
+    Overlap {
+        /// First atom.
+        i: usize,
+        /// Second atom, or an image of it.
+        j: usize,
+        /// Distance, Å.
+        distance: f64,
+        /// Smallest distance allowed, Å.
+        minimum: f64,
+    },
+    /// The structure carries a charge or spin state that the model does not describe.
+    #[error("{what} is {got}, but this model describes only {supported}")]
+    ChargeOrSpin {
+        /// `charge` or `spin multiplicity`.
+        what: &'static str,
+        /// Value found.
+        got: f64,
+        /// Value the model was trained for.
+        supported: f64,
+    },
+    /// A result is NaN or infinite.
+    #[error("{what} is not finite: the structure is outside what this model can evaluate")]
+    NonFinite {
+        /// Which result.
+        what: String,
+    },
+    /// A model directory, weight file or configuration is refused.
+    #[error("{}: {reason}", path.display())]
+    Model {
+        /// Directory or file.
+        path: PathBuf,
+        /// What was found, what was expected, what to do.
+        reason: String,
+    },
+    /// A call asks for something that does not exist or does not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// The tensor library failed.
+    #[error("tensor library: {0}")]
+    Tensor(String),
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it happened on.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// Refuses a model directory or weight file.
+    pub fn model(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Error::Model { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}
+
+fn symbol_of(z: u8) -> &'static str {
+    crate::structure::symbol(z).unwrap_or("?")
+}
+
+fn symbols_of(numbers: &[u8]) -> String {
+    numbers.iter().map(|&z| symbol_of(z)).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,21 @@
+//! Fast inference for distilled molecular force fields.
+//!
+//! # Conventions
+//!
+//! | quantity | unit, shape |
+//! |---|---|
+//! | positions, cells | Å, f64; cell rows are lattice vectors |
+//! | energies | eV, summed in f64 |
+//! | forces | eV/Å, `-dE/dpositions` |
+//! | stress | eV/Å³, `(1/V) dE/dstrain`, tension positive (as ASE has it); three periodic directions only |
+//!
+//! An *edge* is one directed neighbour pair: `receiver` i sums, `sender` j sends, and
+//! `r_ij = positions[j] - positions[i] + shift * cell`.
+//! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
+
+pub mod error;
+pub mod structure;
+pub mod xyz;
+
+pub use error::{Error, Result};
+pub use structure::Structure;

@@ -1,0 +1,3 @@
+//! The `mlff` command.
+
+fn main() {}

@@ -1,0 +1,183 @@
+//! Structures: atomic numbers, positions, cell and periodicity.
+
+use crate::error::{Error, Result};
+
+/// Three Cartesian components.
+pub type Vec3 = [f64; 3];
+/// Three rows of three.
+pub type Mat3 = [[f64; 3]; 3];
+
+/// Chemical symbols by atomic number; index 0 is no element.
+pub const SYMBOLS: [&str; 119] = [
+    "X", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
+    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
+    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
+    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
+    "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn", "Nh", "Fl", "Mc",
+    "Lv", "Ts", "Og",
+];
+
+/// Symbol of an element, `None` outside 1..=118.
+pub fn symbol(z: u8) -> Option<&'static str> {
+    SYMBOLS.get(z as usize).copied().filter(|_| z != 0)
+}
+
+/// One system of atoms.
+///
+/// Positions (Å) may lie outside the cell. `cell` rows are lattice vectors (Å), of either handedness; it is present
+/// whenever a direction is periodic, and may hold zero rows for directions that are not.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Structure {
+    /// Atomic numbers, `[n_atoms]`, 1..=118.
+    pub atomic_numbers: Vec<u8>,
+    /// Positions, `[n_atoms]`, Å.
+    pub positions: Vec<Vec3>,
+    /// Lattice vectors as rows, Å.
+    pub cell: Option<Mat3>,
+    /// Which of the three cell directions repeat.
+    pub pbc: [bool; 3],
+}
+
+impl Structure {
+    /// Builds a structure and checks it.
+    ///
+    /// # Errors
+    /// See [`Structure::validate`].
+    pub fn new(atomic_numbers: Vec<u8>, positions: Vec<Vec3>, cell: Option<Mat3>, pbc: [bool; 3]) -> Result<Self> {
+        let structure = Structure { atomic_numbers, positions, cell, pbc };
+        structure.validate()?;
+        Ok(structure)
+    }
+
+    /// A molecule: no cell, not periodic.
+    ///
+    /// # Errors
+    /// See [`Structure::validate`].
+    pub fn molecule(atomic_numbers: Vec<u8>, positions: Vec<Vec3>) -> Result<Self> {
+        Self::new(atomic_numbers, positions, None, [false; 3])
+    }
+
+    /// Number of atoms.
+    pub fn n_atoms(&self) -> usize {
+        self.atomic_numbers.len()
+    }
+
+    /// Whether any direction is periodic.
+    pub fn is_periodic(&self) -> bool {
+        self.pbc.contains(&true)
+    }
+
+    /// Cell volume, Å³, for structures periodic in three directions; `None` for all others, whose stress is undefined.
+    pub fn volume(&self) -> Option<f64> {
+        match (&self.cell, self.pbc) {
+            (Some(cell), [true, true, true]) => Some(determinant(cell).abs()),
+            _ => None,
+        }
+    }
+
+    /// Checks lengths, atomic numbers, finiteness, and that periodic directions have independent lattice vectors.
+    ///
+    /// # Errors
+    /// `Error::Structure` or `Error::Shape`, naming the first thing that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        if self.positions.len() != self.atomic_numbers.len() {
+            return Err(Error::Shape {
+                what: "positions".into(),
+                expected: vec![self.atomic_numbers.len(), 3],
+                got: vec![self.positions.len(), 3],
+            });
+        }
+        for (atom, &z) in self.atomic_numbers.iter().enumerate() {
+            if symbol(z).is_none() {
+                return Err(Error::Structure(format!("atom {atom} has atomic number {z}, expected 1 to 118")));
+            }
+        }
+        for (atom, r) in self.positions.iter().enumerate() {
+            if !r.iter().all(|x| x.is_finite()) {
+                return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
+            }
+        }
+        match &self.cell {
+            None if self.is_periodic() => {
+                return Err(Error::Structure("a periodic structure needs a cell".into()));
+            }
+            None => {}
+            Some(cell) => {
+                if !cell.iter().flatten().all(|x| x.is_finite()) {
+                    return Err(Error::Structure(format!("cell is not finite: {cell:?}")));
+                }
+                self.check_independent(cell)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_independent(&self, cell: &Mat3) -> Result<()> {
+        let complete = complete_cell(cell, self.pbc);
+        let product: f64 = complete.iter().map(|row| norm(*row)).product();
+        // 1e-6 of a rectangular cell's volume: thinner cells are typing errors, and their image counts explode.
+        if self.is_periodic() && (product == 0.0 || determinant(&complete).abs() < 1e-6 * product) {
+            return Err(Error::Structure(format!(
+                "lattice vectors of the periodic directions are not independent: {cell:?}, pbc {:?}",
+                self.pbc
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the rows of non-periodic directions by unit vectors perpendicular to the periodic ones, so that the cell
+/// can be inverted. Rows of periodic directions are kept.
+pub fn complete_cell(cell: &Mat3, pbc: [bool; 3]) -> Mat3 {
+    let mut out = *cell;
+    let periodic: Vec<usize> = (0..3).filter(|&k| pbc[k]).collect();
+    match periodic[..] {
+        [] => out = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        [a] => {
+            let along = cell[a];
+            // The Cartesian axis least aligned with the periodic direction gives a well-conditioned complement.
+            let axis = (0..3).min_by(|&x, &y| along[x].abs().total_cmp(&along[y].abs())).unwrap_or(0);
+            let mut e = [0.0; 3];
+            e[axis] = 1.0;
+            let first = unit(cross(along, e));
+            out[(a + 1) % 3] = first;
+            out[(a + 2) % 3] = unit(cross(along, first));
+        }
+        [a, b] => out[3 - a - b] = unit(cross(cell[a], cell[b])),
+        _ => {}
+    }
+    out
+}
+
+/// Determinant of a 3×3 matrix.
+pub fn determinant(m: &Mat3) -> f64 {
+    dot(m[0], cross(m[1], m[2]))
+}
+
+/// Inverse of a 3×3 matrix with non-zero determinant.
+pub fn inverse(m: &Mat3) -> Mat3 {
+    let d = determinant(m);
+    let (a, b, c) = (cross(m[1], m[2]), cross(m[2], m[0]), cross(m[0], m[1]));
+    std::array::from_fn(|i| [a[i] / d, b[i] / d, c[i] / d])
+}
+
+/// Inner product.
+pub fn dot(a: Vec3, b: Vec3) -> f64 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+/// Cross product.
+pub fn cross(a: Vec3, b: Vec3) -> Vec3 {
+    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+}
+
+/// Euclidean norm.
+pub fn norm(a: Vec3) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn unit(a: Vec3) -> Vec3 {
+    let n = norm(a);
+    if n == 0.0 { a } else { a.map(|x| x / n) }
+}
