@@ -14,7 +14,10 @@
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
 pub mod error;
+pub mod ops;
 pub mod structure;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod xyz;
 
 pub use error::{Error, Result};

@@ -1,0 +1,130 @@
+//! The operations of a PaiNN-like model: CPU forward and analytic backward (`_vjp`), in f32 and f64.
+//!
+//! | op | forward | saved for the VJP |
+//! |---|---|---|
+//! | [`edge_geometry`] | positions, strain → distance and direction of each edge | its output |
+//! | [`radial_basis`] | distances → radial basis times envelope, and the envelope | distances |
+//! | [`dense`] | rows → activation(rows · weightᵀ + bias) | pre-activation |
+//! | [`message`] | context, vectors, filters, directions → sums over each atom's edges | its inputs |
+//! | [`update`] | mixed vectors and gates → change of scalars and vectors | its inputs |
+//! | [`readout`] | atomic outputs → energy of each structure, summed in f64 | nothing |
+//!
+//! All arrays are dense, row-major slices. A forward overwrites its outputs unless it says that it accumulates;
+//! every VJP accumulates.
+
+pub mod dense;
+pub mod edge_geometry;
+pub mod message;
+pub mod radial_basis;
+pub mod readout;
+pub mod update;
+
+use num_traits::{Float, NumAssign};
+use rayon::prelude::*;
+
+/// Floating-point type of an evaluation: `f32` or `f64`.
+pub trait Real: Float + NumAssign + Default + std::fmt::Debug + std::iter::Sum + Send + Sync + 'static {
+    /// Rounds an f64 to this type.
+    fn of(x: f64) -> Self;
+    /// Widens to f64, exactly.
+    fn wide(self) -> f64;
+}
+
+impl Real for f32 {
+    fn of(x: f64) -> Self {
+        x as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    fn of(x: f64) -> Self {
+        x
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
+
+/// The edges of a batch: who sends to whom, sorted by receiver.
+///
+/// `edge_ptr[i]..edge_ptr[i + 1]` are the edges that atom `i` receives. `reverse_edge[e]` is the edge of the same pair
+/// seen from the other side, so that sums over an atom's *outgoing* edges walk its incoming ones: no atomics, and the
+/// same order on every run. A padding edge sends from an atom to itself and is its own reverse.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    /// Receiver of each edge, `[n_edges]`.
+    pub receivers: Vec<u32>,
+    /// Sender of each edge, `[n_edges]`.
+    pub senders: Vec<u32>,
+    /// First edge of each receiver, `[n_atoms + 1]`.
+    pub edge_ptr: Vec<u32>,
+    /// The same pair seen from the sender, `[n_edges]`.
+    pub reverse_edge: Vec<u32>,
+}
+
+impl Topology {
+    /// Number of atoms.
+    pub fn n_atoms(&self) -> usize {
+        self.edge_ptr.len().saturating_sub(1)
+    }
+
+    /// Number of directed edges.
+    pub fn n_edges(&self) -> usize {
+        self.receivers.len()
+    }
+
+    /// Edges that atom `i` receives.
+    pub(crate) fn edges_of(&self, i: usize) -> std::ops::Range<usize> {
+        self.edge_ptr[i] as usize..self.edge_ptr[i + 1] as usize
+    }
+}
+
+/// Rows handled by one task. Fixed, so that results do not depend on the number of threads; large enough that the
+/// cost of a task (some µs) is small beside its work, small enough that two cores share one batch of molecules.
+const ROWS_PER_TASK: usize = 64;
+
+/// Runs `work(first_row, rows)` over blocks of `ROWS_PER_TASK` rows of `out`, in parallel when there are several,
+/// each compiled for the widest vectors of this processor.
+pub(crate) fn for_row_blocks<T: Send>(out: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    if width == 0 || out.is_empty() {
+        return;
+    }
+    let arch = pulp::Arch::new();
+    let block = ROWS_PER_TASK * width;
+    if out.len() <= block {
+        arch.dispatch(
+            #[inline(always)]
+            || work(0, out),
+        );
+        return;
+    }
+    out.par_chunks_mut(block).enumerate().for_each(|(k, rows)| {
+        arch.dispatch(
+            #[inline(always)]
+            || work(k * ROWS_PER_TASK, rows),
+        );
+    });
+}
+
+/// As [`for_row_blocks`] over two outputs with the same number of rows.
+pub(crate) fn for_row_blocks2<T: Send>(
+    (a, width_a): (&mut [T], usize),
+    (b, width_b): (&mut [T], usize),
+    work: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+) {
+    if width_a == 0 || width_b == 0 {
+        return;
+    }
+    let arch = pulp::Arch::new();
+    a.par_chunks_mut(ROWS_PER_TASK * width_a).zip(b.par_chunks_mut(ROWS_PER_TASK * width_b)).enumerate().for_each(
+        |(k, (a, b))| {
+            arch.dispatch(
+                #[inline(always)]
+                || work(k * ROWS_PER_TASK, a, b),
+            );
+        },
+    );
+}
