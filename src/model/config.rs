@@ -1,0 +1,301 @@
+//! `config.json` of a model directory.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Version of the model directory that this library reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What a model is: everything but the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Name shown to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Network and its sizes.
+    pub architecture: Architecture,
+    /// Distance beyond which atoms do not interact, Å.
+    pub cutoff: f64,
+    /// Atomic numbers that the model knows, in the order of the embedding's rows.
+    pub species: Vec<u8>,
+    /// Energy of each free atom that is added to the network's, eV; absent elements have none.
+    #[serde(default)]
+    pub atomic_energies: BTreeMap<u8, f64>,
+    /// Factor on the network's atomic outputs, eV.
+    #[serde(default = "one")]
+    pub energy_scale: f64,
+    /// Units of the numbers above; only Å and eV exist.
+    #[serde(default)]
+    pub units: Units,
+    /// Total charge that the model describes.
+    #[serde(default)]
+    pub charge: i32,
+    /// Spin multiplicity that the model describes.
+    #[serde(default = "singlet")]
+    pub spin_multiplicity: u32,
+    /// Teacher, data and method of the training, as their author wrote them.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub training: serde_json::Value,
+    /// Measured errors, as their author wrote them.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub metrics: serde_json::Value,
+    /// Licence of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn singlet() -> u32 {
+    1
+}
+
+/// Units of a model directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Units {
+    /// `angstrom`.
+    pub length: String,
+    /// `eV`.
+    pub energy: String,
+}
+
+impl Default for Units {
+    fn default() -> Self {
+        Units { length: "angstrom".into(), energy: "eV".into() }
+    }
+}
+
+/// Network types and their sizes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Architecture {
+    /// PaiNN (Schütt, Unke, Gastegger, ICML 2021), as SchNetPack 2 has it.
+    #[serde(rename = "painn")]
+    Painn(PainnConfig),
+    /// Students of the project MLFF-Distiller; not invariant under rotation.
+    #[serde(rename = "mlff-distiller")]
+    Distiller(DistillerConfig),
+}
+
+/// Sizes of a PaiNN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PainnConfig {
+    /// Features per atom, F.
+    pub n_features: usize,
+    /// Layers, L.
+    pub n_interactions: usize,
+    /// Radial basis.
+    pub radial_basis: RadialBasisConfig,
+    /// Cutoff function.
+    #[serde(default)]
+    pub envelope: Envelope,
+    /// Whether all layers use one set of filters.
+    #[serde(default)]
+    pub shared_filters: bool,
+    /// Whether all layers use one set of weights.
+    #[serde(default)]
+    pub shared_interactions: bool,
+    /// Activation of all hidden layers.
+    #[serde(default)]
+    pub activation: ActivationName,
+    /// Added under the root of the vectors' norm.
+    #[serde(default = "norm_epsilon")]
+    pub epsilon: f64,
+    /// Widths of the readout's hidden layers.
+    pub readout_hidden: Vec<usize>,
+}
+
+fn norm_epsilon() -> f64 {
+    1e-8
+}
+
+/// Sizes of an MLFF-Distiller student.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistillerConfig {
+    /// Features per atom, F.
+    pub n_features: usize,
+    /// Layers, L.
+    pub n_interactions: usize,
+    /// Radial basis; Gaussian only.
+    pub radial_basis: RadialBasisConfig,
+    /// Cutoff function.
+    #[serde(default)]
+    pub envelope: Envelope,
+    /// Added to the distance when directions are normalised.
+    #[serde(default = "norm_epsilon")]
+    pub direction_epsilon: f64,
+    /// Widths of the readout's hidden layers.
+    pub readout_hidden: Vec<usize>,
+}
+
+/// Kind and number of radial basis functions; their parameters are weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RadialBasisConfig {
+    /// Kind.
+    #[serde(rename = "type")]
+    pub kind: RadialBasisKind,
+    /// Number of functions.
+    pub n: usize,
+}
+
+/// Kinds of radial basis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RadialBasisKind {
+    /// `exp(-½ ((d − center) / width)²)`.
+    Gaussian,
+    /// `sin(frequency · d) / d`.
+    Bessel,
+}
+
+/// Cutoff functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Envelope {
+    /// `½ (cos(π d / cutoff) + 1)`.
+    #[default]
+    Cosine,
+}
+
+/// Activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationName {
+    /// `x / (1 + exp(-x))`.
+    #[default]
+    Silu,
+}
+
+/// Largest size of any dimension that a config may ask for: guards against typing errors that would allocate without
+/// end; ten times the largest network in use.
+const MAX_SIZE: usize = 16_384;
+
+impl ModelConfig {
+    /// Features per atom.
+    pub fn n_features(&self) -> usize {
+        match &self.architecture {
+            Architecture::Painn(c) => c.n_features,
+            Architecture::Distiller(c) => c.n_features,
+        }
+    }
+
+    /// Number of layers.
+    pub fn n_interactions(&self) -> usize {
+        match &self.architecture {
+            Architecture::Painn(c) => c.n_interactions,
+            Architecture::Distiller(c) => c.n_interactions,
+        }
+    }
+
+    /// Radial basis.
+    pub fn radial_basis(&self) -> &RadialBasisConfig {
+        match &self.architecture {
+            Architecture::Painn(c) => &c.radial_basis,
+            Architecture::Distiller(c) => &c.radial_basis,
+        }
+    }
+
+    /// Widths of the readout's hidden layers.
+    pub fn readout_hidden(&self) -> &[usize] {
+        match &self.architecture {
+            Architecture::Painn(c) => &c.readout_hidden,
+            Architecture::Distiller(c) => &c.readout_hidden,
+        }
+    }
+
+    /// Name of the architecture, as in `config.json`.
+    pub fn architecture_name(&self) -> &'static str {
+        match &self.architecture {
+            Architecture::Painn(_) => "painn",
+            Architecture::Distiller(_) => "mlff-distiller",
+        }
+    }
+
+    /// What a user of this model must know about its architecture, if anything.
+    pub fn caveat(&self) -> Option<&'static str> {
+        match &self.architecture {
+            Architecture::Painn(_) => None,
+            Architecture::Distiller(_) => Some(
+                "the energy of this architecture is not invariant under rotation (its 3x3 mixing matrices act on \
+                 Cartesian components), and not continuous at the cutoff (its filters do not vanish there)",
+            ),
+        }
+    }
+
+    /// Checks that every value is one that can be evaluated.
+    ///
+    /// # Errors
+    /// `Error::Usage` that names the key, the value found and the values allowed.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::Usage(format!("config.json: {what}")));
+        if self.format_version != FORMAT_VERSION {
+            return refuse(format!(
+                "format_version is {}, this program reads {FORMAT_VERSION}; a newer mlff may have written it",
+                self.format_version
+            ));
+        }
+        if self.units != Units::default() {
+            return refuse(format!("units are {:?}, expected length \"angstrom\", energy \"eV\"", self.units));
+        }
+        for (key, value) in [("cutoff", self.cutoff), ("energy_scale", self.energy_scale)] {
+            if !value.is_finite() || (key == "cutoff" && !(0.1..=100.0).contains(&value)) {
+                return refuse(format!("{key} is {value}, expected a finite number (cutoff: 0.1 to 100 Å)"));
+            }
+        }
+        let mut sizes = vec![
+            ("n_features", self.n_features()),
+            ("n_interactions", self.n_interactions()),
+            ("radial_basis.n", self.radial_basis().n),
+        ];
+        sizes.extend(self.readout_hidden().iter().map(|&n| ("readout_hidden", n)));
+        for (key, n) in sizes {
+            if n == 0 || n > MAX_SIZE {
+                return refuse(format!("{key} is {n}, expected 1 to {MAX_SIZE}"));
+            }
+        }
+        let epsilon = match &self.architecture {
+            Architecture::Painn(c) => c.epsilon,
+            Architecture::Distiller(c) => c.direction_epsilon,
+        };
+        if !(0.0..1.0).contains(&epsilon) {
+            return refuse(format!("epsilon is {epsilon}, expected 0 to 1"));
+        }
+        if matches!(&self.architecture, Architecture::Distiller(_)) && self.radial_basis().kind != RadialBasisKind::Gaussian {
+            return refuse("radial_basis.type must be \"gaussian\" for mlff-distiller".into());
+        }
+        self.validate_species()
+    }
+
+    fn validate_species(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::Usage(format!("config.json: {what}")));
+        if self.species.is_empty() {
+            return refuse("species is empty, expected the atomic numbers that the model knows".into());
+        }
+        for (k, &z) in self.species.iter().enumerate() {
+            if crate::structure::symbol(z).is_none() {
+                return refuse(format!("species holds {z}, expected atomic numbers 1 to 118"));
+            }
+            if self.species[..k].contains(&z) {
+                return refuse(format!("species holds {z} twice"));
+            }
+        }
+        for (z, energy) in &self.atomic_energies {
+            if !self.species.contains(z) || !energy.is_finite() {
+                return refuse(format!("atomic_energies has {z}: {energy}, expected finite numbers for known species"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! What a model is: configuration, weights, validation, importers. Names no device and no tape.
+
+pub mod config;
+pub mod distiller;
+pub mod import;
+pub mod painn;
+pub mod weights;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use config::{Architecture, ModelConfig, RadialBasisKind};
+use weights::Weights;
+
+/// A validated model: its configuration and its weights fit each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    config: ModelConfig,
+    weights: Weights,
+    card: String,
+}
+
+/// A model that ships inside the library.
+struct BuiltIn {
+    name: &'static str,
+    config: &'static str,
+    weights: &'static [u8],
+    card: &'static str,
+}
+
+macro_rules! built_in {
+    ($name:literal) => {
+        BuiltIn {
+            name: $name,
+            config: include_str!(concat!("../../models/", $name, "/config.json")),
+            weights: include_bytes!(concat!("../../models/", $name, "/model.safetensors")),
+            card: include_str!(concat!("../../models/", $name, "/README.md")),
+        }
+    };
+}
+
+/// The first one is the default.
+static BUILT_IN: [BuiltIn; 1] = [built_in!("ani2x-painn-64")];
+
+/// Name of the model that runs when none is chosen.
+pub fn default_name() -> &'static str {
+    BUILT_IN[0].name
+}
+
+/// Names of the models that ship inside the library.
+pub fn built_in_names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|m| m.name).collect()
+}
+
+impl Model {
+    /// Puts a model together and checks it.
+    ///
+    /// # Errors
+    /// `Error::Usage` or `Error::Shape`: a configuration value that cannot be evaluated, a tensor that is missing,
+    /// unknown, of the wrong shape or not finite, a radial basis that divides by zero.
+    pub fn new(config: ModelConfig, mut weights: Weights, card: String) -> Result<Self> {
+        config.validate()?;
+        let expected = match &config.architecture {
+            Architecture::Painn(painn) => painn::tensors(&config, painn),
+            Architecture::Distiller(distiller) => distiller::tensors(&config, distiller),
+        };
+        let mut checked = Weights::default();
+        for (name, shape) in expected {
+            let array = weights.take(&name, &shape)?;
+            checked.put(name, array);
+        }
+        if !weights.0.is_empty() {
+            return Err(Error::Usage(format!(
+                "the {} architecture of config.json has no tensor {}",
+                config.architecture_name(),
+                weights.some_names()
+            )));
+        }
+        checked.check_finite()?;
+        if config.radial_basis().kind == RadialBasisKind::Gaussian
+            && checked.get("radial_basis.widths")?.data.iter().any(|&w| w <= 0.0)
+        {
+            return Err(Error::Usage("tensor radial_basis.widths holds a width that is not positive".into()));
+        }
+        Ok(Model { config, weights: checked, card })
+    }
+
+    /// Loads a model directory, or the built-in model of that name.
+    ///
+    /// A directory wins over a built-in model when the name is that of both.
+    ///
+    /// # Errors
+    /// `Error::Io` for files that cannot be read, `Error::Model` for everything that [`Model::new`] refuses.
+    pub fn load(name_or_path: impl AsRef<Path>) -> Result<Self> {
+        let path = name_or_path.as_ref();
+        if path.is_dir() {
+            return Self::load_directory(path);
+        }
+        if let Some(model) = BUILT_IN.iter().find(|m| path.as_os_str() == m.name) {
+            return Self::from_parts(Path::new(model.name), model.config.as_bytes(), model.weights, model.card.into());
+        }
+        let reason = if path.exists() {
+            "is a file; expected a model directory with config.json and model.safetensors (see `mlff import`)".into()
+        } else {
+            format!("no such model directory, and no built-in model of that name; built in: {}", built_in_names().join(", "))
+        };
+        Err(Error::model(path, reason))
+    }
+
+    fn load_directory(path: &Path) -> Result<Self> {
+        let read = |name: &str| {
+            let file = path.join(name);
+            std::fs::read(&file).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => Error::model(
+                    path,
+                    format!("has no {name}; a model directory holds config.json and model.safetensors (see `mlff import`)"),
+                ),
+                _ => Error::io(file, e),
+            })
+        };
+        let card = std::fs::read(path.join("README.md")).unwrap_or_default();
+        let card = String::from_utf8_lossy(&card).into_owned();
+        Self::from_parts(path, &read("config.json")?, &read("model.safetensors")?, card)
+    }
+
+    fn from_parts(path: &Path, config: &[u8], weights: &[u8], card: String) -> Result<Self> {
+        let config: ModelConfig = parse_config(path, config)?;
+        let weights = Weights::from_safetensors(&path.join("model.safetensors"), weights)?;
+        Self::new(config, weights, card).map_err(|e| Error::model(path, e.to_string()))
+    }
+
+    /// Writes a model directory: all of it, or nothing.
+    ///
+    /// # Errors
+    /// `Error::Usage` if `path` exists and is not an empty directory, `Error::Io` if it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let is_empty_dir = || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        if path.exists() && !is_empty_dir() {
+            return Err(Error::Usage(format!("{} exists already; choose a new directory", path.display())));
+        }
+        let config = serde_json::to_string_pretty(&self.config)
+            .map_err(|e| Error::model(path, format!("config.json cannot be written: {e}")))?;
+        let weights = self.weights.to_safetensors(path)?;
+        let partial = partial_name(path);
+        let write = || -> std::io::Result<()> {
+            let _ = std::fs::remove_dir_all(&partial);
+            std::fs::create_dir_all(&partial)?;
+            std::fs::write(partial.join("config.json"), config + "\n")?;
+            std::fs::write(partial.join("model.safetensors"), weights)?;
+            std::fs::write(partial.join("README.md"), &self.card)?;
+            std::fs::rename(&partial, path)
+        };
+        write().map_err(|e| {
+            let _ = std::fs::remove_dir_all(&partial);
+            Error::io(path, e)
+        })
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Weights, all of them finite and of the shapes that the configuration asks for.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Model card, Markdown; empty if there is none.
+    pub fn card(&self) -> &str {
+        &self.card
+    }
+
+    /// Number of weights.
+    pub fn n_parameters(&self) -> usize {
+        self.weights.0.values().map(|a| a.data.len()).sum()
+    }
+
+    /// Row of the embedding for each atomic number; `None` for elements that the model does not know.
+    pub fn species_table(&self) -> [Option<u16>; 256] {
+        let mut table = [None; 256];
+        for (row, &z) in (0u16..).zip(&self.config.species) {
+            table[z as usize] = Some(row);
+        }
+        table
+    }
+}
+
+fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
+    let refuse = |reason: String| Error::model(path.join("config.json"), reason);
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| refuse(format!("not JSON: {e}")))?;
+    // The version first: another version may have other keys, and "unknown field" would send people the wrong way.
+    match value.get("format_version").map(|v| (v, v.as_u64())) {
+        Some((_, Some(version))) if version == u64::from(config::FORMAT_VERSION) => {}
+        Some((found, _)) => {
+            return Err(refuse(format!(
+                "format_version is {found}, this program reads {}; a newer mlff may have written it",
+                config::FORMAT_VERSION
+            )));
+        }
+        None => {
+            return Err(refuse(
+                "has no format_version: not the configuration of an mlff model (other projects' models are read by \
+                 `mlff import`)"
+                    .into(),
+            ));
+        }
+    }
+    serde_json::from_value(value).map_err(|e| refuse(e.to_string()))
+}
+
+fn partial_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{name}.mlff-part"))
+}
