@@ -14,8 +14,10 @@
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
 pub mod error;
+pub mod neighbors;
 pub mod structure;
 pub mod xyz;
 
 pub use error::{Error, Result};
+pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
 pub use structure::Structure;
