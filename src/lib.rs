@@ -13,12 +13,20 @@
 //! `r_ij = positions[j] - positions[i] + shift * cell`.
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
+pub mod batch;
+pub mod engine;
 pub mod error;
+pub mod model;
+pub mod neighbors;
 pub mod ops;
+pub mod potential;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod xyz;
 
 pub use error::{Error, Result};
+pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
+pub use model::Model;
+pub use potential::Potential;
 pub use structure::Structure;

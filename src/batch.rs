@@ -1,0 +1,215 @@
+//! Batches: several structures with their edges in one set of arrays.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::neighbors::{NeighborList, NeighborSearch, translation};
+use crate::ops::Topology;
+use crate::structure::{Structure, Vec3, dot, norm};
+
+/// Atoms closer than this cannot be evaluated by any model, Å.
+pub const MIN_DISTANCE: f64 = 0.1;
+
+/// One structure, checked against a model, with its edges.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Row of the embedding of each atom.
+    pub species: Vec<u16>,
+    /// Energy of each free atom, eV.
+    pub references: Vec<f64>,
+    /// Positions, Å.
+    pub positions: Vec<Vec3>,
+    /// Edges, sorted by receiver.
+    pub edges: NeighborList,
+    /// `shift · cell` of each edge, Å.
+    pub offsets: Vec<Vec3>,
+    /// Volume where stress is defined, Å³.
+    pub volume: Option<f64>,
+}
+
+/// Turns structures into [`Prepared`] ones; keeps the search's buffers.
+pub struct Preparer {
+    species: [Option<u16>; 256],
+    references: [f64; 256],
+    supported: Vec<u8>,
+    cutoff: f64,
+    search: NeighborSearch,
+}
+
+impl Preparer {
+    /// For structures to be evaluated with `model`.
+    pub fn new(model: &Model) -> Self {
+        let config = model.config();
+        let mut references = [0.0; 256];
+        for (&z, &energy) in &config.atomic_energies {
+            references[z as usize] = energy;
+        }
+        Preparer {
+            species: model.species_table(),
+            references,
+            supported: config.species.clone(),
+            cutoff: config.cutoff,
+            search: NeighborSearch::new(),
+        }
+    }
+
+    /// Checks a structure and finds its edges.
+    ///
+    /// # Errors
+    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`.
+    pub fn prepare(&mut self, structure: &Structure) -> Result<Prepared> {
+        structure.validate()?;
+        let mut species = Vec::with_capacity(structure.n_atoms());
+        for (atom, &z) in structure.atomic_numbers.iter().enumerate() {
+            let row = self.species[z as usize];
+            species.push(row.ok_or_else(|| Error::UnknownElement { z, atom, supported: self.supported.clone() })?);
+        }
+        let mut edges = NeighborList::default();
+        self.search.search(structure, self.cutoff, &mut edges)?;
+        let cell = structure.cell.unwrap_or_default();
+        let offsets: Vec<Vec3> = edges.shifts.iter().map(|&s| translation(s, &cell)).collect();
+        for (e, offset) in offsets.iter().enumerate() {
+            let (i, j) = (edges.receivers[e] as usize, edges.senders[e] as usize);
+            let r: Vec3 =
+                std::array::from_fn(|k| structure.positions[j][k] - structure.positions[i][k] + offset[k]);
+            // One root per edge only where it decides.
+            if dot(r, r) < MIN_DISTANCE * MIN_DISTANCE {
+                return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
+            }
+        }
+        Ok(Prepared {
+            references: structure.atomic_numbers.iter().map(|&z| self.references[z as usize]).collect(),
+            species,
+            positions: structure.positions.clone(),
+            edges,
+            offsets,
+            volume: structure.volume(),
+        })
+    }
+}
+
+/// Structures padded to one number of atoms, as batched autograd wants them.
+///
+/// Atom `a` of structure `s` sits in row `s · rows_per_structure + a`; the rows after a structure's last atom are
+/// padding: they have no edges and belong to no structure's energy. Edges are not padded: they are already one flat
+/// list.
+#[derive(Debug, Clone, Default)]
+pub struct PaddedBatch {
+    /// Rows that each structure takes.
+    pub rows_per_structure: usize,
+    /// Rows of each structure's atoms, `[n_structures]`: the mask.
+    pub atoms_of: Vec<Range<usize>>,
+    /// Row of the embedding, `[n_rows]`; 0 in padding rows.
+    pub species: Vec<u16>,
+    /// Energy of each free atom, eV, `[n_rows]`.
+    pub references: Vec<f64>,
+    /// Positions, Å, `[n_rows]`.
+    pub positions: Vec<Vec3>,
+    /// Edges over rows.
+    pub topology: Topology,
+    /// `shift · cell`, Å, `[n_edges]`.
+    pub offsets: Vec<Vec3>,
+    /// Structure of each edge, `[n_edges]`.
+    pub structure_of: Vec<u32>,
+    /// Volumes where stress is defined, Å³, `[n_structures]`.
+    pub volumes: Vec<Option<f64>>,
+}
+
+impl PaddedBatch {
+    /// Puts structures together, with `rows_per_structure` at least the largest number of atoms.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the batch has more rows or edges than 32 bits can count.
+    pub fn new(structures: &[&Prepared], rows_per_structure: usize) -> Result<Self> {
+        let widest = structures.iter().map(|s| s.species.len()).max().unwrap_or(0);
+        let width = rows_per_structure.max(widest).max(1);
+        let n_rows = width * structures.len();
+        let n_edges: usize = structures.iter().map(|s| s.edges.n_edges()).sum();
+        if u32::try_from(n_rows.max(n_edges)).is_err() {
+            return Err(Error::Usage(format!("a batch of {n_rows} rows and {n_edges} edges is too large: use --batch")));
+        }
+        let mut batch = PaddedBatch {
+            rows_per_structure: width,
+            species: vec![0; n_rows],
+            references: vec![0.0; n_rows],
+            positions: vec![[0.0; 3]; n_rows],
+            ..PaddedBatch::default()
+        };
+        let topology = &mut batch.topology;
+        topology.receivers.reserve(n_edges);
+        topology.senders.reserve(n_edges);
+        topology.reverse_edge.reserve(n_edges);
+        topology.edge_ptr.reserve(n_rows + 1);
+        batch.offsets.reserve(n_edges);
+        batch.structure_of.reserve(n_edges);
+        for (s, structure) in structures.iter().enumerate() {
+            let first = s * width;
+            let rows = first..first + structure.species.len();
+            batch.species[rows.clone()].copy_from_slice(&structure.species);
+            batch.references[rows.clone()].copy_from_slice(&structure.references);
+            batch.positions[rows.clone()].copy_from_slice(&structure.positions);
+            let (row, edge) = (first as u32, topology.receivers.len() as u32);
+            let edges = &structure.edges;
+            topology.receivers.extend(edges.receivers.iter().map(|i| i + row));
+            topology.senders.extend(edges.senders.iter().map(|j| j + row));
+            topology.reverse_edge.extend(edges.reverse_edge.iter().map(|e| e + edge));
+            topology.edge_ptr.extend(edges.edge_ptr.iter().take(structure.species.len()).map(|e| e + edge));
+            let end = topology.receivers.len() as u32;
+            topology.edge_ptr.resize(first + width, end);
+            batch.offsets.extend_from_slice(&structure.offsets);
+            batch.structure_of.resize(end as usize, s as u32);
+            batch.volumes.push(structure.volume);
+            batch.atoms_of.push(rows);
+        }
+        let end = batch.topology.receivers.len() as u32;
+        batch.topology.edge_ptr.push(end);
+        Ok(batch)
+    }
+
+    /// Number of structures.
+    pub fn n_structures(&self) -> usize {
+        self.atoms_of.len()
+    }
+
+    /// Number of rows, padding included.
+    pub fn n_rows(&self) -> usize {
+        self.species.len()
+    }
+}
+
+/// Sorts structures by size into batches of about equal size, so that little is padded.
+///
+/// Structures of one batch differ by at most a quarter in size. Batches hold at most `max_structures`, and rows and
+/// edges up to the limits unless one structure alone has more. The result depends on nothing but the arguments.
+/// Returns the structures' indices.
+pub fn size_buckets(
+    sizes: &[(usize, usize)],
+    max_structures: usize,
+    max_rows: usize,
+    max_edges: usize,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&s| (sizes[s], s));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut edges = 0;
+    for s in order {
+        let (n_atoms, n_edges) = sizes[s];
+        edges += n_edges;
+        let fits = batches.last().is_some_and(|batch| {
+            let smallest = batch.first().map_or(0, |&first| sizes[first].0);
+            batch.len() < max_structures
+                && (batch.len() + 1) * n_atoms <= max_rows
+                && edges <= max_edges
+                && n_atoms <= smallest + smallest / 4 + 2
+        });
+        match batches.last_mut().filter(|_| fits) {
+            Some(batch) => batch.push(s),
+            None => {
+                batches.push(vec![s]);
+                edges = n_edges;
+            }
+        }
+    }
+    batches
+}

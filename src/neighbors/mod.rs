@@ -1,0 +1,346 @@
+//! Neighbour search: which atoms, and which of their periodic images, lie within the cutoff of each other.
+//!
+//! Two algorithms give the same list, bit for bit:
+//!
+//! * *all pairs*: every atom against every atom and image; no set-up, so it wins for small systems;
+//! * *linked cells*: atoms and images are put into bins, every atom against the bins around it; linear in atoms.
+//!
+//! Periodic directions are handled by *points*: the atoms, wrapped into the cell, and those of their images that can
+//! lie within the cutoff of an atom (see [`points`]). Cells smaller than the cutoff only have more points.
+//!
+//! # Why no edge is ever one-way
+//!
+//! Whether an edge exists is decided by `d² ≤ cutoff²` on `r_ij = (positions[j] - positions[i]) + shift·cell`, in f64
+//! and in this order of operations ([`displacement`]). Rounding to nearest is symmetric about zero, so the reverse edge
+//! has exactly the components `-r_ij` and the same d²: both directions always get the same answer. The wrapped
+//! coordinates of the points only sort out what is clearly inside or outside; what lies within their rounding error of
+//! the cutoff is decided by the formula.
+
+mod all_pairs;
+mod linked_cells;
+mod points;
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::structure::{Mat3, Structure, Vec3, dot};
+use linked_cells::Grid;
+use points::Points;
+
+/// Most neighbours an atom may have. Diamond, the densest of ordinary matter, reaches it at a cutoff of 24 Å; what
+/// exceeds it is a mistaken unit or a pile of atoms, and would exhaust the memory.
+pub const MAX_NEIGHBORS: usize = 10_000;
+
+/// Molecules of up to this many atoms are searched pair by pair (measured: `benchmarks/results/neighbors.md`).
+const ALL_PAIRS_ATOMS: usize = 200;
+
+/// Periodic systems of up to this many (atom, point) pairs are searched pair by pair (measured, as above).
+const ALL_PAIRS_POINTS: usize = 20_000;
+
+/// Directed neighbour pairs of one structure, sorted by receiver, then sender, then shift: a total order.
+///
+/// Edge e has the displacement `r_ij = positions[j] - positions[i] + shifts[e]·cell` with i = `receivers[e]` and
+/// j = `senders[e]`, relative to the positions as they were given, wherever they lie.
+#[derive(Default, Clone, Debug, PartialEq)]
+pub struct NeighborList {
+    /// Atom that sums over the edge, `[n_edges]`.
+    pub receivers: Vec<u32>,
+    /// Atom that sends along the edge, `[n_edges]`.
+    pub senders: Vec<u32>,
+    /// Lattice vectors to add to the sender's position, `[n_edges]`.
+    pub shifts: Vec<[i32; 3]>,
+    /// Edges of receiver i are `edge_ptr[i]..edge_ptr[i + 1]`, `[n_atoms + 1]`.
+    pub edge_ptr: Vec<u32>,
+    /// Index of the edge (j, i, -shift) of every edge (i, j, shift), `[n_edges]`.
+    pub reverse_edge: Vec<u32>,
+}
+
+impl NeighborList {
+    /// Number of directed edges.
+    pub fn n_edges(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Edges that `receiver` sums over; empty for an atom that the list does not have.
+    pub fn edges_of(&self, receiver: usize) -> Range<usize> {
+        match (self.edge_ptr.get(receiver), self.edge_ptr.get(receiver + 1)) {
+            (Some(&first), Some(&end)) => first as usize..end as usize,
+            _ => 0..0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.receivers.clear();
+        self.senders.clear();
+        self.shifts.clear();
+        self.edge_ptr.clear();
+        self.edge_ptr.push(0);
+        self.reverse_edge.clear();
+    }
+
+    /// Ends the row of `receiver`, to which senders and shifts have been appended.
+    fn close_row(&mut self, receiver: usize) -> Result<()> {
+        let n_edges = self.senders.len();
+        let end = u32::try_from(n_edges).map_err(|_| {
+            Error::Structure(format!(
+                "the first {receiver} atoms have {n_edges} neighbours, more than 2^32 - 1 edges: split the structure"
+            ))
+        })?;
+        self.receivers.resize(n_edges, index(receiver));
+        self.edge_ptr.push(end);
+        Ok(())
+    }
+
+    /// Fills `reverse_edge` in one pass over the edges.
+    ///
+    /// Receivers are visited in ascending order, so the edges (j, i, ·) of receiver j are met in the order of their
+    /// row: a cursor per row finds them. Several images of one pair follow each other; negation reverses their order.
+    fn link_reverse_edges(&mut self, cursors: &mut Vec<u32>) {
+        let n_atoms = self.edge_ptr.len() - 1;
+        cursors.clear();
+        cursors.extend_from_slice(&self.edge_ptr[..n_atoms]);
+        self.reverse_edge.reserve(self.senders.len());
+        for row in self.edge_ptr.windows(2) {
+            let senders = &self.senders[row[0] as usize..row[1] as usize];
+            let mut k = 0;
+            while k < senders.len() {
+                let sender = senders[k];
+                let images = senders[k..].iter().take_while(|&&other| other == sender).count();
+                let cursor = &mut cursors[sender as usize];
+                let first = *cursor;
+                *cursor += index(images);
+                self.reverse_edge.extend((first..*cursor).rev());
+                k += images;
+            }
+        }
+    }
+}
+
+/// How to search; both ways give the same list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// The faster one for the size of the structure, as measured.
+    #[default]
+    Auto,
+    /// Every atom against every atom and image.
+    AllPairs,
+    /// Every atom against the atoms and images in the bins around it.
+    LinkedCells,
+}
+
+/// Searches neighbours, keeping its buffers from call to call: once they have grown to the size of the system, a
+/// search allocates nothing.
+#[derive(Debug, Default)]
+pub struct NeighborSearch {
+    points: Points,
+    grid: Grid,
+    row: Vec<u32>,
+    cursors: Vec<u32>,
+}
+
+impl NeighborSearch {
+    /// A search with empty buffers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Finds all directed pairs with distance at most `cutoff` (Å), images in periodic directions included.
+    ///
+    /// IN  `structure`, `cutoff` > 0, Å.   OUT `list`, overwritten; without edges after an error.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a cutoff that is not positive and finite; `Error::Structure` and `Error::Shape` as
+    /// [`Structure::validate`]; `Error::Structure` for more than [`MAX_NEIGHBORS`] neighbours of an atom, a cell too
+    /// small for the cutoff, atoms too far outside the cell, or more edges than u32 counts.
+    pub fn search(&mut self, structure: &Structure, cutoff: f64, list: &mut NeighborList) -> Result<()> {
+        self.search_with(Algorithm::Auto, structure, cutoff, list)
+    }
+
+    /// As [`search`](Self::search), by the algorithm given.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    pub fn search_with(
+        &mut self,
+        algorithm: Algorithm,
+        structure: &Structure,
+        cutoff: f64,
+        list: &mut NeighborList,
+    ) -> Result<()> {
+        list.clear();
+        let outcome = self.fill(algorithm, structure, cutoff, list);
+        if outcome.is_err() {
+            list.clear();
+        }
+        outcome
+    }
+
+    fn fill(
+        &mut self,
+        algorithm: Algorithm,
+        structure: &Structure,
+        cutoff: f64,
+        list: &mut NeighborList,
+    ) -> Result<()> {
+        if !(cutoff.is_finite() && cutoff > 0.0) {
+            return Err(Error::Usage(format!("cutoff is {cutoff} Å, expected a positive number")));
+        }
+        structure.validate()?;
+        let n_atoms = structure.n_atoms();
+        if u32::try_from(n_atoms).is_err() {
+            return Err(Error::Structure(format!("{n_atoms} atoms, more than 2^32 - 1: split the structure")));
+        }
+        let small = match algorithm {
+            Algorithm::AllPairs => true,
+            Algorithm::LinkedCells => false,
+            Algorithm::Auto => n_atoms <= ALL_PAIRS_ATOMS,
+        };
+        if small && !structure.is_periodic() {
+            all_pairs::search_molecule(structure, cutoff, &mut self.points, &mut self.row, list)?;
+        } else {
+            self.points.build(structure, cutoff)?;
+            let all_pairs = match algorithm {
+                Algorithm::Auto => small && n_atoms * self.points.len() <= ALL_PAIRS_POINTS,
+                _ => small,
+            };
+            let query = Query { structure, cutoff, points: &self.points };
+            if all_pairs {
+                all_pairs::search_points(&query, &mut self.row, list)?;
+            } else {
+                linked_cells::search(&query, &mut self.grid, &mut self.row, list)?;
+            }
+        }
+        list.link_reverse_edges(&mut self.cursors);
+        Ok(())
+    }
+}
+
+/// Neighbour list of one structure; [`NeighborSearch`] does the same without allocating each time.
+///
+/// # Errors
+/// As [`NeighborSearch::search`].
+pub fn neighbor_list(structure: &Structure, cutoff: f64) -> Result<NeighborList> {
+    let mut list = NeighborList::default();
+    NeighborSearch::new().search(structure, cutoff, &mut list)?;
+    Ok(list)
+}
+
+/// `r_ij = (to - from) + shift·cell`, Å: the displacement of an edge, exactly negated for its reverse edge.
+pub fn displacement(from: Vec3, to: Vec3, shift: [i32; 3], cell: &Mat3) -> Vec3 {
+    let offset = translation(shift, cell);
+    std::array::from_fn(|k| (to[k] - from[k]) + offset[k])
+}
+
+/// `shift·cell`, Å.
+pub(crate) fn translation(shift: [i32; 3], cell: &Mat3) -> Vec3 {
+    let s = shift.map(f64::from);
+    std::array::from_fn(|k| s[0] * cell[0][k] + s[1] * cell[1][k] + s[2] * cell[2][k])
+}
+
+/// What one search looks at.
+struct Query<'a> {
+    structure: &'a Structure,
+    cutoff: f64,
+    points: &'a Points,
+}
+
+impl Query<'_> {
+    /// Appends the edges of `receiver` to the list. IN `row`: ids of points within reach, ascending, without the
+    /// atom's own; `farthest`: largest of their d², Å², by wrapped coordinates.
+    fn push_row(&self, receiver: usize, row: &[u32], farthest: f64, list: &mut NeighborList) -> Result<()> {
+        let points = self.points;
+        let wrap = points.wraps[receiver];
+        let shift_of = |id: u32| {
+            let shift = points.shifts[id as usize];
+            [shift[0] + wrap[0], shift[1] + wrap[1], shift[2] + wrap[2]]
+        };
+        if farthest <= points.surely_inside {
+            list.senders.extend(row.iter().map(|&id| points.atoms[id as usize]));
+            list.shifts.extend(row.iter().map(|&id| shift_of(id)));
+        } else {
+            let cell = self.structure.cell.unwrap_or_default();
+            let positions = &self.structure.positions;
+            for &id in row {
+                let (sender, shift) = (points.atoms[id as usize], shift_of(id));
+                let r = displacement(positions[receiver], positions[sender as usize], shift, &cell);
+                if dot(r, r) <= self.cutoff * self.cutoff {
+                    list.senders.push(sender);
+                    list.shifts.push(shift);
+                }
+            }
+        }
+        list.close_row(receiver)
+    }
+}
+
+/// Appends to `row` the labels of all coordinates within `sqrt(limit)` of `center`, and returns the largest d² among
+/// them, at least `farthest`.
+///
+/// IN  `x`, `y`, `z` [n], Å; `limit`, Å²; `label(k)` of coordinate k.   OUT `row[*n..]`, made longer where necessary.
+#[inline(always)]
+fn scan(
+    [x, y, z]: [&[f64]; 3],
+    center: Vec3,
+    limit: f64,
+    label: impl Fn(usize) -> u32,
+    row: &mut Vec<u32>,
+    n: &mut usize,
+    mut farthest: f64,
+) -> f64 {
+    const WIDTH: usize = 8;
+    if row.len() < *n + x.len() {
+        row.resize(*n + x.len(), 0);
+    }
+    let found = &mut row[*n..*n + x.len()];
+    let mut m = 0;
+    let (x_chunks, x_rest) = x.as_chunks::<WIDTH>();
+    let (y_chunks, y_rest) = y.as_chunks::<WIDTH>();
+    let (z_chunks, z_rest) = z.as_chunks::<WIDTH>();
+    // Distances first, which vectorises; then an append without a branch, which would be mispredicted.
+    let mut maxima = [farthest; WIDTH];
+    for (chunk, ((x, y), z)) in x_chunks.iter().zip(y_chunks).zip(z_chunks).enumerate() {
+        let d2: [f64; WIDTH] = std::array::from_fn(|k| square_distance([x[k], y[k], z[k]], center));
+        for k in 0..WIDTH {
+            maxima[k] = if d2[k] <= limit && d2[k] > maxima[k] { d2[k] } else { maxima[k] };
+        }
+        for (k, &d2) in d2.iter().enumerate() {
+            found[m] = label(chunk * WIDTH + k);
+            m += usize::from(d2 <= limit);
+        }
+    }
+    farthest = maxima.iter().fold(farthest, |a, &b| a.max(b));
+    let done = x.len() - x_rest.len();
+    for (k, ((&x, &y), &z)) in x_rest.iter().zip(y_rest).zip(z_rest).enumerate() {
+        let d2 = square_distance([x, y, z], center);
+        found[m] = label(done + k);
+        if d2 <= limit {
+            m += 1;
+            farthest = farthest.max(d2);
+        }
+    }
+    *n += m;
+    farthest
+}
+
+/// Square of the distance, Å², with the arithmetic of [`displacement`] and [`dot`].
+#[inline(always)]
+fn square_distance(a: Vec3, b: Vec3) -> f64 {
+    let (dx, dy, dz) = (a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+    dx * dx + dy * dy + dz * dz
+}
+
+fn check_neighbors(atom: usize, n_neighbors: usize, cutoff: f64) -> Result<()> {
+    if n_neighbors <= MAX_NEIGHBORS {
+        return Ok(());
+    }
+    Err(Error::Structure(format!(
+        "atom {atom} has {n_neighbors} neighbours within {cutoff} Å, more than {MAX_NEIGHBORS}: are positions and cell in Å?"
+    )))
+}
+
+/// Index as u32; the caller has checked that counts fit.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)]
+fn index(i: usize) -> u32 {
+    i as u32
+}
