@@ -71,8 +71,7 @@ impl Preparer {
         let offsets: Vec<Vec3> = edges.shifts.iter().map(|&s| translation(s, &cell)).collect();
         for (e, offset) in offsets.iter().enumerate() {
             let (i, j) = (edges.receivers[e] as usize, edges.senders[e] as usize);
-            let r: Vec3 =
-                std::array::from_fn(|k| structure.positions[j][k] - structure.positions[i][k] + offset[k]);
+            let r: Vec3 = std::array::from_fn(|k| structure.positions[j][k] - structure.positions[i][k] + offset[k]);
             // One root per edge only where it decides.
             if dot(r, r) < MIN_DISTANCE * MIN_DISTANCE {
                 return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
@@ -127,7 +126,9 @@ impl PaddedBatch {
         let n_rows = width * structures.len();
         let n_edges: usize = structures.iter().map(|s| s.edges.n_edges()).sum();
         if u32::try_from(n_rows.max(n_edges)).is_err() {
-            return Err(Error::Usage(format!("a batch of {n_rows} rows and {n_edges} edges is too large: use --batch")));
+            return Err(Error::Usage(format!(
+                "a batch of {n_rows} rows and {n_edges} edges is too large: use --batch"
+            )));
         }
         let mut batch = PaddedBatch {
             rows_per_structure: width,

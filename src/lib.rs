@@ -26,7 +26,7 @@ pub(crate) mod testing;
 pub mod xyz;
 
 pub use error::{Error, Result};
-pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
 pub use model::Model;
+pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
 pub use potential::Potential;
 pub use structure::Structure;

@@ -272,7 +272,9 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&epsilon) {
             return refuse(format!("epsilon is {epsilon}, expected 0 to 1"));
         }
-        if matches!(&self.architecture, Architecture::Distiller(_)) && self.radial_basis().kind != RadialBasisKind::Gaussian {
+        if matches!(&self.architecture, Architecture::Distiller(_))
+            && self.radial_basis().kind != RadialBasisKind::Gaussian
+        {
             return refuse("radial_basis.type must be \"gaussian\" for mlff-distiller".into());
         }
         self.validate_species()

@@ -102,7 +102,10 @@ impl Model {
         let reason = if path.exists() {
             "is a file; expected a model directory with config.json and model.safetensors (see `mlff import`)".into()
         } else {
-            format!("no such model directory, and no built-in model of that name; built in: {}", built_in_names().join(", "))
+            format!(
+                "no such model directory, and no built-in model of that name; built in: {}",
+                built_in_names().join(", ")
+            )
         };
         Err(Error::model(path, reason))
     }
@@ -113,7 +116,9 @@ impl Model {
             std::fs::read(&file).map_err(|e| match e.kind() {
                 std::io::ErrorKind::NotFound => Error::model(
                     path,
-                    format!("has no {name}; a model directory holds config.json and model.safetensors (see `mlff import`)"),
+                    format!(
+                        "has no {name}; a model directory holds config.json and model.safetensors (see `mlff import`)"
+                    ),
                 ),
                 _ => Error::io(file, e),
             })

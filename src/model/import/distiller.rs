@@ -37,20 +37,32 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
     weights.put("embedding", embedding);
     let mut n_rbf = 0;
     for name in ["centers", "widths"] {
-        let array = state.0.remove(&format!("rbf.{name}")).ok_or_else(|| Error::Usage(format!("tensor rbf.{name} is missing")))?;
+        let array = state
+            .0
+            .remove(&format!("rbf.{name}"))
+            .ok_or_else(|| Error::Usage(format!("tensor rbf.{name} is missing")))?;
         n_rbf = array.data.len();
         weights.put(format!("radial_basis.{name}"), array);
     }
     let n_rbf = agree("num_rbf", config.num_rbf, n_rbf)?;
 
-    let n_layers = (0..)
-        .take_while(|l| state.0.contains_key(&format!("interactions.{l}.update.update_mlp.0.weight")))
-        .count();
+    let n_layers =
+        (0..).take_while(|l| state.0.contains_key(&format!("interactions.{l}.update.update_mlp.0.weight"))).count();
     let n_interactions = agree("num_interactions", config.num_interactions, n_layers)?;
     for l in 0..n_layers {
         let from = format!("interactions.{l}");
-        move_linear(&mut state, &format!("{from}.message.rbf_to_scalar.0"), &mut weights, &format!("{from}.filters.0"))?;
-        move_linear(&mut state, &format!("{from}.message.rbf_to_scalar.2"), &mut weights, &format!("{from}.filters.1"))?;
+        move_linear(
+            &mut state,
+            &format!("{from}.message.rbf_to_scalar.0"),
+            &mut weights,
+            &format!("{from}.filters.0"),
+        )?;
+        move_linear(
+            &mut state,
+            &format!("{from}.message.rbf_to_scalar.2"),
+            &mut weights,
+            &format!("{from}.filters.1"),
+        )?;
         for part in ["weight", "bias"] {
             if let Some(array) = weights.0.get_mut(&format!("{from}.filters.1.{part}")) {
                 swap_gates(array, f);

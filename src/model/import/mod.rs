@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::{self, Object};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 
 use super::Model;
@@ -104,43 +104,80 @@ fn read_pickle(path: &Path) -> Result<WeightFile> {
             ),
         )
     };
-    let root = read_root(path).map_err(&refuse)?;
-    let key = match &root {
-        Object::Dict(entries) => STATE_DICT_KEYS.into_iter().find(|key| entry(entries, key).is_some()),
-        _ => None,
+    let mut archive = open_archive(path).map_err(&refuse)?;
+    let (folder, root) = read_root(&mut archive).map_err(&refuse)?;
+    let Object::Dict(entries) = root else {
+        return Err(refuse("it is no state dict".into()));
     };
-    let tensors = pickle::read_all_with_key(path, key).map_err(|e| refuse(e.to_string()))?;
-    if tensors.is_empty() {
-        return Err(refuse("it holds no tensors".into()));
-    }
-    let config = match (&root, key) {
-        (Object::Dict(entries), Some(_)) => entry(entries, "config").and_then(to_json),
+    let nested = STATE_DICT_KEYS.into_iter().find_map(|key| match entry(&entries, key) {
+        Some(Object::Dict(state)) => Some(state.clone()),
         _ => None,
-    };
+    });
+    let config = nested.as_ref().and_then(|_| entry(&entries, "config")).and_then(to_json);
     let mut weights = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let array = to_array(&tensor).map_err(|e| refuse(format!("tensor {name}: {e}")))?;
-        weights.insert(name, array);
+    for (name, value) in nested.unwrap_or(entries) {
+        let info = match value.into_tensor_info(name, &folder) {
+            Ok(Some(info)) => info,
+            // Not a tensor: counters and the like that checkpoints keep beside the weights.
+            Ok(None) => continue,
+            Err(e) => return Err(refuse(e.to_string())),
+        };
+        let array = read_array(&mut archive, &info).map_err(|e| refuse(format!("tensor {}: {e}", info.name)))?;
+        weights.insert(info.name, array);
+    }
+    if weights.is_empty() {
+        return Err(refuse("it holds no tensors".into()));
     }
     Ok(WeightFile { weights: Weights(weights), config })
 }
 
-fn to_array(tensor: &Tensor) -> candle_core::Result<Array> {
-    let data = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    Ok(Array { shape: tensor.dims().to_vec(), data })
+type Archive = zip::ZipArchive<std::io::BufReader<std::fs::File>>;
+
+/// Opens PyTorch's archive.
+///
+/// The offset is given: PyTorch ends its archives with a ZIP64 directory where none is needed, and `zip`, looking for
+/// the offset by itself, takes that directory for data in front of the archive. candle's own reader stumbles over
+/// this too, which is why the tensors' bytes are read here.
+fn open_archive(path: &Path) -> std::result::Result<Archive, String> {
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    zip::ZipArchive::with_config(config, std::io::BufReader::new(file)).map_err(|e| e.to_string())
 }
 
-fn read_root(path: &Path) -> std::result::Result<Object, String> {
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|e| e.to_string())?;
-    let name = (0..archive.len())
-        .filter_map(|k| archive.by_index(k).ok().map(|f| f.name().to_string()))
-        .find(|name| name.ends_with("data.pkl"))
-        .ok_or("it has no data.pkl")?;
+/// The pickled object, and the folder of the tensors' bytes.
+fn read_root(archive: &mut Archive) -> std::result::Result<(PathBuf, Object), String> {
+    let names = (0..archive.len()).map(|k| archive.by_index(k).ok().and_then(|f| Some(f.name().ok()?.into_owned())));
+    let names: Vec<Option<String>> = names.collect();
+    let name = names.into_iter().flatten().find(|name| name.ends_with("data.pkl")).ok_or("it has no data.pkl")?;
     let entry = archive.by_name(&name).map_err(|e| e.to_string())?;
     let mut stack = pickle::Stack::empty();
     stack.read_loop(&mut std::io::BufReader::new(entry)).map_err(|e| e.to_string())?;
-    stack.finalize().map_err(|e| e.to_string())
+    let folder = PathBuf::from(name.trim_end_matches(".pkl"));
+    Ok((folder, stack.finalize().map_err(|e| e.to_string())?))
+}
+
+fn read_array(archive: &mut Archive, info: &pickle::TensorInfo) -> std::result::Result<Array, String> {
+    let mut entry = archive.by_name(&info.path).map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut entry, &mut bytes).map_err(|e| e.to_string())?;
+    let n = bytes.len() / info.dtype.size_in_bytes().max(1);
+    let storage = Tensor::from_raw_buffer(&bytes, info.dtype, &[n], &Device::Cpu)
+        .and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>())
+        .map_err(|e| e.to_string())?;
+    // A tensor may be a transposed or partial view of its storage.
+    let shape = info.layout.dims().to_vec();
+    let indices = strided_indices(info.layout.start_offset(), &shape, info.layout.stride());
+    let data: Option<Vec<f64>> = indices.into_iter().map(|k| storage.get(k).copied()).collect();
+    Ok(Array { shape, data: data.ok_or("its shape does not fit its data")? })
+}
+
+/// Where the elements of a view lie in its storage, in row-major order.
+fn strided_indices(start: usize, shape: &[usize], stride: &[usize]) -> Vec<usize> {
+    let mut indices = vec![start];
+    for (&n, &step) in shape.iter().zip(stride) {
+        indices = indices.iter().flat_map(|&first| (0..n).map(move |k| first + k * step)).collect();
+    }
+    indices
 }
 
 fn entry<'a>(entries: &'a [(Object, Object)], key: &str) -> Option<&'a Object> {

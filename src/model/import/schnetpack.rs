@@ -81,9 +81,8 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
         return Err(Error::Usage(format!("its configuration says another radial basis than its tensors ({kind:?})")));
     }
 
-    let n_layers = (0..)
-        .take_while(|l| state.0.contains_key(&format!("representation.mixing.{l}.mu_channel_mix.weight")))
-        .count();
+    let n_layers =
+        (0..).take_while(|l| state.0.contains_key(&format!("representation.mixing.{l}.mu_channel_mix.weight"))).count();
     let shared_interactions = config.shared_interactions.unwrap_or(false);
     let n_interactions = match config.n_interactions {
         Some(n) if shared_interactions && n_layers == 1 => n,

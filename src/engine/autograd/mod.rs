@@ -1,0 +1,177 @@
+//! Batched autograd: candle tensors over padded batches, one `backward()` a batch.
+//!
+//! The reference for the other engine, and what the profiler's autograd share is measured on.
+
+mod networks;
+pub mod ops;
+
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::{Evaluation, Want};
+use crate::batch::PaddedBatch;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::config::Architecture;
+use crate::model::distiller::Distiller;
+use crate::model::painn::Painn;
+use crate::ops::dense::{Activation, Linear};
+use crate::structure::{Mat3, Vec3};
+use networks::{Forward, Network};
+use ops::{Dense, EdgeGeometry, Element, RadialBasisOp, Readout};
+
+/// A model ready to be evaluated by batched autograd, with the network in f32 or f64.
+pub struct Autograd<T> {
+    network: Network<T>,
+    energy_scale: f64,
+    device: Device,
+}
+
+impl<T: Element> Autograd<T> {
+    /// Converts a model's weights.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a tensor is missing, which a [`Model`] excludes.
+    pub fn new(model: &Model) -> Result<Self> {
+        let config = model.config();
+        let network = match &config.architecture {
+            Architecture::Painn(painn) => Network::painn(Painn::new(config, painn, model.weights())?),
+            Architecture::Distiller(distiller) => {
+                let epsilon = distiller.direction_epsilon;
+                Network::distiller(Distiller::new(config, distiller, model.weights())?, epsilon)
+            }
+        };
+        Ok(Autograd { network, energy_scale: config.energy_scale, device: Device::Cpu })
+    }
+
+    /// Evaluates a batch.
+    ///
+    /// # Errors
+    /// `Error::Tensor` if the tensor library fails.
+    pub fn evaluate(&self, batch: PaddedBatch, want: Want) -> Result<Vec<Evaluation>> {
+        self.run(Arc::new(batch), want).map_err(|e| Error::Tensor(e.to_string()))
+    }
+
+    fn run(&self, batch: Arc<PaddedBatch>, want: Want) -> candle_core::Result<Vec<Evaluation>> {
+        let positions = batch.positions.concat();
+        let positions = Tensor::from_vec(positions, (batch.n_rows(), 3), &self.device)?;
+        let strain = Tensor::zeros((batch.n_structures(), 3, 3), DType::F64, &self.device)?;
+        let (positions, strain) = if want.gradient() {
+            (Var::from_tensor(&positions)?, Var::from_tensor(&strain)?)
+        } else {
+            return self.collect(&batch, &self.forward(&batch, &positions, &strain, false)?, None);
+        };
+        let outputs = self.forward(&batch, &positions, &strain, true)?;
+        let gradients = outputs.energies.backward()?;
+        let gradient = |var: &Var| -> candle_core::Result<Vec<f64>> {
+            match gradients.get(var.as_tensor()) {
+                Some(gradient) => gradient.flatten_all()?.to_vec1(),
+                // Not an edge in the whole batch: nothing depends on the positions.
+                None if batch.topology.n_edges() == 0 => Ok(vec![0.0; var.elem_count()]),
+                None => candle_core::bail!("no gradient reached the positions"),
+            }
+        };
+        let gradients = Gradients {
+            positions: gradient(&positions)?,
+            strain: gradient(&strain)?.as_chunks::<3>().0.as_chunks::<3>().0.to_vec(),
+            want,
+        };
+        self.collect(&batch, &outputs, Some(gradients))
+    }
+
+    fn forward(
+        &self,
+        batch: &Arc<PaddedBatch>,
+        positions: &Tensor,
+        strain: &Tensor,
+        keep: bool,
+    ) -> candle_core::Result<Outputs> {
+        let geometry = positions
+            .apply_op2(strain, EdgeGeometry { batch: batch.clone(), epsilon: self.network.direction_epsilon() })?
+            .to_dtype(T::DTYPE)?;
+        let distances = geometry.narrow(1, 0, 1)?.flatten_all()?.contiguous()?;
+        let (functions, cutoff) = self.network.radial_basis();
+        let basis =
+            distances.apply_op1(RadialBasisOp::<T> { functions: functions.clone(), cutoff, element: PhantomData })?;
+        let forward = Forward { batch, geometry: &geometry, basis: &basis, device: &self.device, keep };
+        let scalars = self.network.scalars(&forward)?;
+        let atomic = mlp(scalars, self.network.readout(), keep)?;
+        let energies = atomic.apply_op1(Readout::<T> {
+            batch: batch.clone(),
+            energy_scale: self.energy_scale,
+            element: PhantomData,
+        })?;
+        Ok(Outputs { energies, atomic })
+    }
+
+    fn collect(
+        &self,
+        batch: &PaddedBatch,
+        outputs: &Outputs,
+        gradients: Option<Gradients>,
+    ) -> candle_core::Result<Vec<Evaluation>> {
+        let energies: Vec<f64> = outputs.energies.to_vec1()?;
+        let atomic: Vec<T> = outputs.atomic.flatten_all()?.to_vec1()?;
+        let evaluation = |(s, &energy): (usize, &f64)| {
+            let rows = batch.atoms_of[s].clone();
+            let atomic_energies = rows
+                .clone()
+                .map(|i| self.energy_scale * crate::ops::Real::wide(atomic[i]) + batch.references[i])
+                .collect();
+            Evaluation {
+                energy,
+                atomic_energies,
+                forces: gradients.as_ref().and_then(|g| g.forces(rows)),
+                stress: gradients.as_ref().and_then(|g| g.stress(s, batch.volumes[s])),
+            }
+        };
+        Ok(energies.iter().enumerate().map(evaluation).collect())
+    }
+}
+
+struct Outputs {
+    energies: Tensor,
+    atomic: Tensor,
+}
+
+/// ∂E/∂positions and ∂E/∂strain of a batch.
+struct Gradients {
+    positions: Vec<f64>,
+    strain: Vec<Mat3>,
+    want: Want,
+}
+
+impl Gradients {
+    fn forces(&self, rows: std::ops::Range<usize>) -> Option<Vec<Vec3>> {
+        let rows = &self.positions.as_chunks::<3>().0[rows];
+        // 0 − x, not −x: an isolated atom's force reads 0, not -0.
+        self.want.forces.then(|| rows.iter().map(|g| g.map(|x| 0.0 - x)).collect())
+    }
+
+    /// The derivative along a symmetric strain, per volume.
+    fn stress(&self, s: usize, volume: Option<f64>) -> Option<Mat3> {
+        let (g, volume) = (&self.strain[s], volume.filter(|_| self.want.stress)?);
+        Some(std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (g[a][b] + g[b][a]) / volume)))
+    }
+}
+
+/// Applies one layer as a custom operation.
+fn dense<T: Element>(
+    x: &Tensor,
+    layer: &Arc<Linear<T>>,
+    activation: Activation,
+    keep: bool,
+) -> candle_core::Result<Tensor> {
+    x.contiguous()?.apply_op1(Dense { layer: layer.clone(), activation, saved: OnceLock::new(), keep })
+}
+
+/// Layers with SiLU between them.
+fn mlp<T: Element>(mut x: Tensor, layers: &[Arc<Linear<T>>], keep: bool) -> candle_core::Result<Tensor> {
+    for (k, layer) in layers.iter().enumerate() {
+        let activation = if k + 1 < layers.len() { Activation::Silu } else { Activation::Identity };
+        x = dense(&x, layer, activation, keep)?;
+    }
+    Ok(x)
+}

@@ -1,0 +1,372 @@
+//! The ops as candle custom operations, each with its analytic backward.
+//!
+//! A backward returns a cotangent for every argument: candle drops a gradient that is `None` without a word.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType};
+
+use crate::batch::PaddedBatch;
+use crate::ops::Real;
+use crate::ops::dense::{self, Activation, Linear};
+use crate::ops::edge_geometry::{edge_geometry, edge_geometry_vjp};
+use crate::ops::message::{MessageGrads, MessageInputs, message, message_vjp};
+use crate::ops::radial_basis::{RadialBasis, radial_basis, radial_basis_vjp};
+use crate::ops::readout::{readout, readout_vjp};
+use crate::ops::update::{
+    GateGrads, GateInputs, update_gate, update_gate_vjp, update_invariants, update_invariants_vjp,
+};
+use crate::structure::{Mat3, Vec3};
+
+/// Type of the network's tensors: f32 or f64.
+pub trait Element: Real + WithDType {}
+impl Element for f32 {}
+impl Element for f64 {}
+
+fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let data = T::cpu_storage_as_slice(storage)?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => candle_core::bail!("custom operations need contiguous arguments, got strides {:?}", layout.stride()),
+    }
+}
+
+/// Runs `f` over the values of a tensor on the CPU.
+fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => Ok(f(slice(cpu, layout)?)),
+        _ => candle_core::bail!("this custom operation runs on the CPU only"),
+    }
+}
+
+fn like<T: WithDType>(values: Vec<T>, tensor: &Tensor) -> Result<Tensor> {
+    Tensor::from_vec(values, tensor.shape(), tensor.device())
+}
+
+fn zeros<T: Real>(tensor: &Tensor) -> Vec<T> {
+    vec![T::zero(); tensor.elem_count()]
+}
+
+fn to_matrices(flat: &[f64]) -> Vec<Mat3> {
+    flat.as_chunks::<3>().0.as_chunks::<3>().0.to_vec()
+}
+
+/// (positions `[n_rows, 3]`, strain `[n_structures, 3, 3]`), f64 → geometry `[n_edges, 4]`, f64.
+pub struct EdgeGeometry {
+    /// The batch.
+    pub batch: Arc<PaddedBatch>,
+    /// Added to the distance when directions are normalised.
+    pub epsilon: f64,
+}
+
+impl CustomOp2 for EdgeGeometry {
+    fn name(&self) -> &'static str {
+        "edge_geometry"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let positions: &[Vec3] = slice::<f64>(s1, l1)?.as_chunks().0;
+        let strain = to_matrices(slice::<f64>(s2, l2)?);
+        let b = &self.batch;
+        let mut geometry = vec![[0.0; 4]; b.topology.n_edges()];
+        edge_geometry(&b.topology, positions, &b.offsets, &strain, &b.structure_of, self.epsilon, &mut geometry);
+        let shape = Shape::from((geometry.len(), 4));
+        Ok((CpuStorage::F64(geometry.into_flattened()), shape))
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut grad_positions = vec![[0.0; 3]; a.elem_count() / 3];
+        let mut grad_strain = vec![[[0.0; 3]; 3]; b.elem_count() / 9];
+        let batch = &self.batch;
+        with_slice::<f64, _>(res, |geometry| {
+            with_slice::<f64, _>(grad, |grad| {
+                edge_geometry_vjp(
+                    &batch.topology,
+                    geometry.as_chunks().0,
+                    &batch.structure_of,
+                    self.epsilon,
+                    grad.as_chunks().0,
+                    &mut grad_positions,
+                    &mut grad_strain,
+                );
+            })
+        })??;
+        let strain = grad_strain.into_flattened().into_flattened();
+        Ok((Some(like(grad_positions.into_flattened(), a)?), Some(like(strain, b)?)))
+    }
+}
+
+/// Distances `[n_edges]` → basis `[n_edges, n_rbf + 1]`.
+pub struct RadialBasisOp<T> {
+    /// Basis functions.
+    pub functions: RadialBasis,
+    /// Cutoff, Å.
+    pub cutoff: f64,
+    /// Type of the elements.
+    pub element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> CustomOp1 for RadialBasisOp<T> {
+    fn name(&self) -> &'static str {
+        "radial_basis"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let distances = slice::<T>(s, l)?;
+        let width = self.functions.len() + 1;
+        let mut basis = vec![T::zero(); distances.len() * width];
+        radial_basis(&self.functions, self.cutoff, distances, &mut basis);
+        Ok((T::to_cpu_storage_owned(basis), Shape::from((distances.len(), width))))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let mut out: Vec<T> = zeros(arg);
+        with_slice::<T, _>(arg, |distances| {
+            with_slice::<T, _>(grad, |grad| radial_basis_vjp(&self.functions, self.cutoff, distances, grad, &mut out))
+        })??;
+        Ok(Some(like(out, arg)?))
+    }
+}
+
+/// Rows `[.., n_in]` → `[.., n_out]`.
+pub struct Dense<T> {
+    /// Weights.
+    pub layer: Arc<Linear<T>>,
+    /// Activation.
+    pub activation: Activation,
+    /// Pre-activation, kept by the forward for the backward. An operation is applied once.
+    pub saved: OnceLock<Vec<T>>,
+    /// Whether a backward will follow.
+    pub keep: bool,
+}
+
+impl<T: Element> CustomOp1 for Dense<T> {
+    fn name(&self) -> &'static str {
+        "dense"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice::<T>(s, l)?;
+        let n_rows = x.len() / self.layer.n_in;
+        let mut y = vec![T::zero(); n_rows * self.layer.n_out];
+        if self.keep && self.activation != Activation::Identity {
+            let mut saved = y.clone();
+            dense::dense(&self.layer, self.activation, x, &mut y, Some(&mut saved));
+            if self.saved.set(saved).is_err() {
+                candle_core::bail!("a dense operation was applied twice");
+            }
+        } else {
+            dense::dense(&self.layer, self.activation, x, &mut y, None);
+        }
+        let mut dims = l.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.layer.n_out;
+        }
+        Ok((T::to_cpu_storage_owned(y), Shape::from(dims)))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let saved = match self.saved.get() {
+            Some(saved) => saved.as_slice(),
+            None if self.activation == Activation::Identity => &[],
+            None => candle_core::bail!("dense was run without keeping what its backward needs"),
+        };
+        let mut out: Vec<T> = zeros(arg);
+        with_slice::<T, _>(grad, |grad| dense::dense_vjp(&self.layer, self.activation, saved, grad, &mut out))?;
+        Ok(Some(like(out, arg)?))
+    }
+}
+
+/// (nodes `[n_rows, 6F]`, filters `[n_edges, 3F]`, geometry `[n_edges, 4]`) → sums `[n_rows, 4F]`.
+pub struct Message<T> {
+    /// The batch.
+    pub batch: Arc<PaddedBatch>,
+    /// F.
+    pub n_features: usize,
+    /// Type of the elements.
+    pub element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> CustomOp3 for Message<T> {
+    fn name(&self) -> &'static str {
+        "message"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = MessageInputs {
+            n_features: self.n_features,
+            nodes: slice::<T>(s1, l1)?,
+            filters: slice(s2, l2)?,
+            geometry: slice(s3, l3)?,
+        };
+        let width = 4 * self.n_features;
+        let n_rows = self.batch.n_rows();
+        let mut sums = vec![T::zero(); n_rows * width];
+        message(&self.batch.topology, &inputs, &mut sums);
+        Ok((T::to_cpu_storage_owned(sums), Shape::from((n_rows, width))))
+    }
+
+    fn bwd(
+        &self,
+        nodes: &Tensor,
+        filters: &Tensor,
+        geometry: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut grads: [Vec<T>; 3] = [zeros(nodes), zeros(filters), zeros(geometry)];
+        {
+            let [nodes_out, filters_out, geometry_out] = &mut grads;
+            let mut out = MessageGrads { nodes: nodes_out, filters: filters_out, geometry: geometry_out };
+            with_slice::<T, _>(nodes, |nodes| {
+                with_slice::<T, _>(filters, |filters| {
+                    with_slice::<T, _>(geometry, |geometry| {
+                        with_slice::<T, _>(grad, |grad| {
+                            let inputs = MessageInputs { n_features: self.n_features, nodes, filters, geometry };
+                            message_vjp(&self.batch.topology, &inputs, grad, &mut out);
+                        })
+                    })
+                })
+            })????;
+        }
+        let [a, b, c] = grads;
+        Ok((Some(like(a, nodes)?), Some(like(b, filters)?), Some(like(c, geometry)?)))
+    }
+}
+
+/// Mixed vectors `[n_rows, 3, 2F]` → invariants `[n_rows, 2F]`.
+pub struct UpdateInvariants<T> {
+    /// F.
+    pub n_features: usize,
+    /// Added under the root of the norm.
+    pub epsilon: f64,
+    /// Type of the elements.
+    pub element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> CustomOp1 for UpdateInvariants<T> {
+    fn name(&self) -> &'static str {
+        "update_invariants"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mixed = slice::<T>(s, l)?;
+        let mut out = vec![T::zero(); mixed.len() / 3];
+        update_invariants(self.n_features, self.epsilon, mixed, &mut out);
+        Ok((T::to_cpu_storage_owned(out), Shape::from((mixed.len() / (6 * self.n_features), 2 * self.n_features))))
+    }
+
+    fn bwd(&self, arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let mut out: Vec<T> = zeros(arg);
+        with_slice::<T, _>(arg, |mixed| {
+            with_slice::<T, _>(res, |invariants| {
+                with_slice::<T, _>(grad, |grad| {
+                    update_invariants_vjp(self.n_features, mixed, invariants, grad, &mut out);
+                })
+            })
+        })???;
+        Ok(Some(like(out, arg)?))
+    }
+}
+
+/// (gates `[n_rows, 3F]`, mixed `[n_rows, 3, 2F]`, invariants `[n_rows, 2F]`) → change `[n_rows, 4F]`.
+pub struct UpdateGate<T> {
+    /// F.
+    pub n_features: usize,
+    /// Type of the elements.
+    pub element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> CustomOp3 for UpdateGate<T> {
+    fn name(&self) -> &'static str {
+        "update_gate"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = GateInputs {
+            n_features: self.n_features,
+            gates: slice::<T>(s1, l1)?,
+            mixed: slice(s2, l2)?,
+            invariants: slice(s3, l3)?,
+        };
+        let n_rows = inputs.gates.len() / (3 * self.n_features);
+        let mut change = vec![T::zero(); n_rows * 4 * self.n_features];
+        update_gate(&inputs, &mut change);
+        Ok((T::to_cpu_storage_owned(change), Shape::from((n_rows, 4 * self.n_features))))
+    }
+
+    fn bwd(
+        &self,
+        gates: &Tensor,
+        mixed: &Tensor,
+        invariants: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut grads: [Vec<T>; 3] = [zeros(gates), zeros(mixed), zeros(invariants)];
+        {
+            let [a, b, c] = &mut grads;
+            let mut out = GateGrads { gates: a, mixed: b, invariants: c };
+            with_slice::<T, _>(gates, |gates| {
+                with_slice::<T, _>(mixed, |mixed| {
+                    with_slice::<T, _>(invariants, |invariants| {
+                        with_slice::<T, _>(grad, |grad| {
+                            let inputs = GateInputs { n_features: self.n_features, gates, mixed, invariants };
+                            update_gate_vjp(&inputs, grad, &mut out);
+                        })
+                    })
+                })
+            })????;
+        }
+        let [a, b, c] = grads;
+        Ok((Some(like(a, gates)?), Some(like(b, mixed)?), Some(like(c, invariants)?)))
+    }
+}
+
+/// Atomic outputs `[n_rows, 1]` → energies `[n_structures]`, f64.
+pub struct Readout<T> {
+    /// The batch.
+    pub batch: Arc<PaddedBatch>,
+    /// Factor on the outputs, eV.
+    pub energy_scale: f64,
+    /// Type of the elements.
+    pub element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> CustomOp1 for Readout<T> {
+    fn name(&self) -> &'static str {
+        "readout"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let b = &self.batch;
+        let mut energies = vec![0.0; b.n_structures()];
+        readout(self.energy_scale, slice::<T>(s, l)?, &b.references, &b.atoms_of, &mut energies);
+        let shape = Shape::from(energies.len());
+        Ok((CpuStorage::F64(energies), shape))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let mut out: Vec<T> = zeros(arg);
+        with_slice::<f64, _>(grad, |grad| readout_vjp(self.energy_scale, &self.batch.atoms_of, grad, &mut out))?;
+        Ok(Some(like(out, arg)?))
+    }
+}

@@ -1,0 +1,54 @@
+//! How a model runs: engines over batches of structures.
+
+pub mod autograd;
+
+use crate::structure::{Mat3, Vec3};
+
+/// What an evaluation is asked for; the energy is always computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// Forces on all atoms.
+    pub forces: bool,
+    /// Stress of structures that are periodic in three directions.
+    pub stress: bool,
+}
+
+impl Want {
+    /// Energy, forces and stress.
+    pub const ALL: Want = Want { forces: true, stress: true };
+    /// Energy alone.
+    pub const ENERGY: Want = Want { forces: false, stress: false };
+
+    /// Whether a derivative is asked for at all.
+    pub fn gradient(self) -> bool {
+        self.forces || self.stress
+    }
+}
+
+/// Results for one structure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Energy, eV.
+    pub energy: f64,
+    /// Energy of each atom, eV, `[n_atoms]`; they sum to `energy`.
+    pub atomic_energies: Vec<f64>,
+    /// Forces, eV/Å, `[n_atoms]`.
+    pub forces: Option<Vec<Vec3>>,
+    /// Stress, eV/Å³, symmetric; only for structures periodic in three directions.
+    pub stress: Option<Mat3>,
+}
+
+impl Evaluation {
+    /// Names the first result that is not finite.
+    pub fn non_finite(&self) -> Option<&'static str> {
+        if !self.energy.is_finite() {
+            Some("the energy")
+        } else if self.forces.iter().flatten().flatten().any(|x| !x.is_finite()) {
+            Some("a force")
+        } else if self.stress.iter().flatten().flatten().any(|x| !x.is_finite()) {
+            Some("the stress")
+        } else {
+            None
+        }
+    }
+}
