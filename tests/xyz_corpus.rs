@@ -1,5 +1,7 @@
 //! Every file of the corpus of awkward XYZ files is read, or refused, as its `expected.json` says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 
 use mlff::xyz::{Frame, Item, Reader, Results, WriteOptions, Writer, formula};

@@ -1,5 +1,7 @@
 //! What the writer writes, and that its files are complete, absent, or resumable.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::Cursor;
 use std::path::Path;
 
@@ -30,7 +32,7 @@ fn frame_text_is_carried_through() {
     assert_eq!(
         written(&read(text)[0], Some(&RESULTS), "MLFF_"),
         "2\nb='x y' Properties=id:I:1:species:S:1:pos:R:3:MLFF_forces:R:3 a = 1 pbc=\"F F F\" MLFF_energy=-2.0\n \
-         7\tH  0 0 0.10 1.0 -0.5 1e-9\n 8\tH  0 0 0.740 0.1 0.0 3e20\n"
+         7\tH  0 0 0.10 1.0 -0.5 1e-9\n 8\tH  0 0 0.740 0.1 0.0 3e+20\n"
     );
 }
 
@@ -59,7 +61,7 @@ fn results_of_an_earlier_run_are_replaced() {
     assert_eq!(
         once,
         "2\nProperties=species:S:1:pos:R:3:forces:R:3:MLFF_forces:R:3 energy=5 x pbc=\"F F F\" MLFF_energy=-2.0\n\
-         H  0 0 0  4 4 4 1.0 -0.5 1e-9\nH  0 0 1  4 4 4 0.1 0.0 3e20\n"
+         H  0 0 0  4 4 4 1.0 -0.5 1e-9\nH  0 0 1  4 4 4 0.1 0.0 3e+20\n"
     );
     assert_eq!(written(&read(&once)[0], Some(&RESULTS), "MLFF_"), once);
     let bare = written(frame, Some(&RESULTS), "");
@@ -184,9 +186,9 @@ fn file_behind_a_link_is_replaced_not_the_link() {
     Writer::create("/dev/null", false).unwrap().finish().unwrap();
 }
 
-/// About 3 MB in frames of different sizes, so that packed files have several members.
+/// About 2.5 MB in frames of different sizes, so that packed files have several members.
 fn long_run() -> Vec<Vec<u8>> {
-    (0..60)
+    (0..110)
         .map(|i| {
             let n = 200 + i * 37 % 1500;
             let atoms: String = (0..n).map(|k| format!("H {}.{} {k}.25 -{i}.125 {}\n", k % 10, k * i, k ^ i)).collect();
@@ -206,7 +208,7 @@ fn write_all(path: &Path, frames: &[Vec<u8>]) -> Vec<u8> {
 fn resumed_file_has_the_bytes_of_an_uninterrupted_one() {
     let frames = long_run();
     let directory = tempfile::tempdir().unwrap();
-    for (name, cuts) in [("r.xyz", 25), ("r.xyz.gz", 8), ("r.xyz.bz2", 5), ("r.xyz.xz", 3), ("r.xyz.zst", 8)] {
+    for (name, cuts) in [("r.xyz", 25), ("r.xyz.gz", 5), ("r.xyz.bz2", 4), ("r.xyz.xz", 3), ("r.xyz.zst", 8)] {
         let path = directory.path().join(name);
         let whole = write_all(&path, &frames);
         std::fs::remove_file(&path).unwrap();

@@ -51,7 +51,9 @@ pub(crate) struct Columns {
     pub n_fields: usize,
 }
 
+/// Most fields of a line, and most columns, that `Properties` may declare: far more than any program writes.
 const MAX_FIELDS: usize = 1 << 20;
+const MAX_COLUMNS: usize = 1 << 10;
 
 impl Columns {
     /// Columns of a frame without `Properties`: element, x, y, z, then anything.
@@ -75,12 +77,15 @@ impl Columns {
             return Err("Properties is empty, expected name:type:count triplets such as species:S:1:pos:R:3".into());
         }
         let parts: Vec<&str> = text.split(':').collect();
-        if parts.len() % 3 != 0 {
+        if !parts.len().is_multiple_of(3) {
             return Err(format!(
                 "truncated Properties: {} parts in \"{whole}\", expected name:type:count triplets such as \
                  species:S:1:pos:R:3",
                 parts.len()
             ));
+        }
+        if parts.len() / 3 > MAX_COLUMNS {
+            return Err(format!("Properties has {} columns, expected at most {MAX_COLUMNS}", parts.len() / 3));
         }
         let mut columns = Columns {
             list: Vec::with_capacity(parts.len() / 3),
@@ -168,7 +173,7 @@ impl Columns {
 
 /// The name that the format gives a column of the structure, however the file spells it. ASE's names are known too.
 pub(crate) fn role(name: &str) -> Option<&'static str> {
-    if name == "Z" || name == "z" || name.eq_ignore_ascii_case("numbers") {
+    if name == "Z" || name == "numbers" {
         return Some("Z");
     }
     if name.eq_ignore_ascii_case("species") || name.eq_ignore_ascii_case("symbols") {

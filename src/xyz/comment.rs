@@ -47,7 +47,11 @@ pub(crate) fn parse(line: &[u8]) -> Result<Comment, String> {
         if at == line.len() {
             break;
         }
-        match entry(line, at) {
+        let entry = entry(line, at).and_then(|entry| match swallows_structure(line, &entry) {
+            true => Err(entry.text.start),
+            false => Ok(entry),
+        });
+        match entry {
             Ok(entry) => {
                 at = entry.text.end;
                 entries.push(entry);
@@ -66,6 +70,12 @@ pub(crate) fn parse(line: &[u8]) -> Result<Comment, String> {
     }
     let has_keys = entries.iter().any(|e| e.value.is_some());
     if !has_keys {
+        if mentions_structure(line) {
+            return Err(format!(
+                "Lattice or Properties in a comment that cannot be read: {}",
+                super::number::lossy(line)
+            ));
+        }
         entries.clear();
     }
     join_unquoted_pbc(line, &mut entries);
@@ -175,6 +185,18 @@ fn mentions_structure(line: &[u8]) -> bool {
     })
 }
 
+/// Whether a quote opened by mistake has closed at the one that opens the value of `Lattice` or `Properties`: the
+/// quoted text then names them, and is no value or ends in `=`. Nothing in braces or brackets names them.
+fn swallows_structure(line: &[u8], entry: &Entry) -> bool {
+    let quoted = match &entry.value {
+        Some(value) if entry.delimiter == Delimiter::Quote => &line[value.clone()],
+        Some(value) if entry.delimiter != Delimiter::None => return mentions_structure(&line[value.clone()]),
+        None if entry.key_quoted => &line[entry.key.clone()],
+        _ => return false,
+    };
+    (entry.value.is_none() || quoted.trim_ascii_end().ends_with(b"=")) && mentions_structure(quoted)
+}
+
 /// Makes one entry of `pbc=T T F`, whose last two words are bare flags to everyone else.
 fn join_unquoted_pbc(line: &[u8], entries: &mut Vec<Entry>) {
     let Some(at) = entries.iter().position(|e| {
@@ -273,9 +295,14 @@ mod tests {
 
     #[test]
     fn comment_open_quote_before_lattice_is_refused() {
-        for text in
-            ["title=\"x Lattice=\"1 0 0\" b=\"", "Lattice=\"1 0 0 Properties=species:S:1", "a='b Properties = x"]
-        {
+        for text in [
+            "title=\"x Lattice=\"1 0 0\" b=\"",
+            "Lattice=\"1 0 0 Properties=species:S:1",
+            "a='b Properties = x",
+            "\"= Properties=species:S:1:pos:R:3 Lattice=\"9 0 0\"",
+            "x=1 title=\"bob Lattice=\"9 0 0\" y=\"2\"",
+            "a={ Lattice=1 }",
+        ] {
             assert!(parse(text.as_bytes()).unwrap_err().contains("unbalanced"), "{text}");
         }
     }

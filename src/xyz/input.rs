@@ -34,8 +34,6 @@ pub(crate) struct LineBuffer {
     next: usize,
     filled: usize,
     at_end: bool,
-    // The last line ended with the buffer, in CR; a LF that follows belongs to it.
-    pending_lf: bool,
     discarded: u64,
     lines: usize,
 }
@@ -76,7 +74,6 @@ impl LineBuffer {
             next: 0,
             filled: 0,
             at_end: false,
-            pending_lf: false,
             discarded: 0,
             lines: 0,
         })
@@ -111,26 +108,21 @@ impl LineBuffer {
     pub(crate) fn next_line(&mut self, limit: usize) -> std::result::Result<Option<Range<usize>>, LineError> {
         let mut searched = 0;
         loop {
-            if self.pending_lf && self.next < self.filled {
-                self.pending_lf = false;
-                if self.buffer[self.next] == b'\n' {
-                    self.next += 1;
-                }
-            }
             let unsearched = &self.buffer[self.next + searched..self.filled];
             if let Some(found) = memchr::memchr2(b'\n', b'\r', unsearched) {
-                let start = self.next;
-                let end = start + searched + found;
-                self.next = end + 1;
-                if self.buffer[end] == b'\r' {
+                let line = self.next - self.mark..self.next + searched + found - self.mark;
+                self.next += searched + found + 1;
+                if self.buffer[self.next - 1] == b'\r' {
+                    // The LF of a CRLF may still have to be read. Ranges from the mark outlive that.
                     if self.next == self.filled {
-                        self.pending_lf = true;
-                    } else if self.buffer[self.next] == b'\n' {
+                        self.fill().map_err(LineError::Io)?;
+                    }
+                    if self.next < self.filled && self.buffer[self.next] == b'\n' {
                         self.next += 1;
                     }
                 }
                 self.lines += 1;
-                return Ok(Some(start - self.mark..end - self.mark));
+                return Ok(Some(line));
             }
             searched = self.filled - self.next;
             if searched > limit {

@@ -29,9 +29,7 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
     let key = utf8(&comment[entry.key.clone()]);
     let Some(value) = entry.value.clone().map(|range| utf8(&comment[range])) else {
         // Bare words; `Lattice` and the like mean nothing without a value.
-        if !entry.key_quoted && is_plain_word(&key) && key[..] != *b"=" {
-            out.extend_from_slice(&text);
-        } else if entry.key_quoted {
+        if entry.key_quoted || is_plain_word(&key) {
             out.extend_from_slice(&text);
         } else {
             push_quoted(out, &key);
@@ -39,7 +37,7 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
         return;
     };
     if is_key(comment, entry, "Lattice") {
-        if key[..] == *b"Lattice" && is_flat_list(entry.delimiter, &value, |item| is_python_real(item)) {
+        if key[..] == *b"Lattice" && is_flat_list(entry.delimiter, &value, is_python_real) {
             out.extend_from_slice(&text);
         } else {
             out.extend_from_slice(b"Lattice=\"");
