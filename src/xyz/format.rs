@@ -1,0 +1,279 @@
+//! Frames as extended XYZ text, with results added.
+
+use super::atoms::Fields;
+use super::columns::{Column, ColumnType, role};
+use super::comment::push_quoted;
+use super::frame::{Frame, is_key};
+use super::normalize::{push_entry, push_pbc, utf8};
+use super::number::{has_fortran_exponent, parse_real, push_real, push_reals};
+use crate::error::{Error, Result};
+use crate::structure::{Mat3, Vec3};
+
+/// What a model says about one structure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Results<'a> {
+    /// Energy, eV.
+    pub energy: f64,
+    /// Forces, `[n_atoms]`, eV/Å.
+    pub forces: Option<&'a [Vec3]>,
+    /// Stress, eV/Å³.
+    pub stress: Option<Mat3>,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Put before `energy`, `forces` and `stress`. Without a prefix, `free_energy` is written too, which ASE's
+    /// calculator reads.
+    pub key_prefix: String,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        WriteOptions { key_prefix: "MLFF_".into() }
+    }
+}
+
+impl WriteOptions {
+    /// Checks the prefix: letters, digits, `_`, `-` and `.`, not starting with a digit, so that keys need no quotes.
+    ///
+    /// # Errors
+    /// `Error::Usage`.
+    pub fn validate(&self) -> Result<()> {
+        let prefix = &self.key_prefix;
+        let word = prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if word && !prefix.starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "key prefix \"{prefix}\" must be letters, digits, _, - and ., not starting with a digit"
+        )))
+    }
+}
+
+/// The names of what is written, and which of the input's entries and columns make way for them.
+struct Names<'a> {
+    prefix: &'a str,
+    results: Option<Results<'a>>,
+}
+
+impl Names<'_> {
+    fn replaces_key(&self, key: &[u8]) -> bool {
+        let Some(results) = self.results else { return false };
+        let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
+        match name {
+            b"energy" | b"free_energy" => true,
+            b"stress" => results.stress.is_some() || self.owns_all(),
+            _ => false,
+        }
+    }
+
+    fn replaces_column(&self, name: &str) -> bool {
+        let Some(results) = self.results else { return false };
+        name.strip_prefix(self.prefix) == Some("forces") && (results.forces.is_some() || self.owns_all())
+    }
+
+    /// With a prefix, everything under it is ours, and results of an earlier run must not stay beside new ones.
+    /// Without, `stress` and `forces` may be labels, and stay unless written.
+    fn owns_all(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+}
+
+/// Appends a frame as extended XYZ.
+///
+/// # Errors
+/// `Error::Shape` where there is not one force an atom.
+pub(crate) fn push_frame(
+    out: &mut Vec<u8>,
+    frame: &Frame,
+    results: Option<&Results<'_>>,
+    options: &WriteOptions,
+) -> Result<()> {
+    let n_atoms = frame.structure.n_atoms();
+    if let Some(forces) = results.and_then(|r| r.forces)
+        && forces.len() != n_atoms
+    {
+        return Err(Error::Shape { what: "forces".into(), expected: vec![n_atoms, 3], got: vec![forces.len(), 3] });
+    }
+    let names = Names { prefix: &options.key_prefix, results: results.copied() };
+    out.extend_from_slice(n_atoms.to_string().as_bytes());
+    out.push(b'\n');
+    push_comment(out, frame, &names);
+    push_atoms(out, frame, &names);
+    Ok(())
+}
+
+fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
+    let comment = frame.comment();
+    let entries = &frame.entries.entries;
+    let has = |key| entries.iter().any(|e| e.value.is_some() && is_key(comment, e, key));
+    if !has("Properties") {
+        push_properties(out, frame, names);
+        out.push(b' ');
+    }
+    for entry in entries {
+        let key = frame.key(entry);
+        if names.replaces_key(key) {
+            continue;
+        }
+        if entry.value.is_some() && is_key(comment, entry, "Properties") {
+            push_properties(out, frame, names);
+        } else {
+            push_entry(out, frame, entry);
+        }
+        out.push(b' ');
+    }
+    let free_text = comment.trim_ascii();
+    if !frame.entries.has_keys && !free_text.is_empty() {
+        out.extend_from_slice(b"comment=");
+        let text = utf8(free_text);
+        // Braces are no trouble inside quotes; `_JSON` would be.
+        let guard: &[u8] = if text.starts_with(b"_JSON ") { b" " } else { b"" };
+        push_quoted(out, &[guard, &text[..]].concat());
+        out.push(b' ');
+    }
+    if !has("pbc") && frame.structure.cell.is_none() {
+        push_pbc(out, [false; 3]);
+        out.push(b' ');
+    }
+    if let Some(results) = names.results {
+        let keys: &[&str] = if names.prefix.is_empty() { &["energy", "free_energy"] } else { &["energy"] };
+        for key in keys {
+            out.extend_from_slice(names.prefix.as_bytes());
+            out.extend_from_slice(key.as_bytes());
+            out.push(b'=');
+            push_real(out, results.energy);
+            out.push(b' ');
+        }
+        if let Some(stress) = results.stress {
+            out.extend_from_slice(names.prefix.as_bytes());
+            out.extend_from_slice(b"stress=\"");
+            push_reals(out, stress.into_iter().flatten());
+            out.extend_from_slice(b"\" ");
+        }
+    }
+    out.pop();
+    out.push(b'\n');
+}
+
+/// Whether atom lines get a column of atomic numbers, because `species` alone means them only here.
+fn adds_numbers(frame: &Frame) -> bool {
+    frame.needs_numbers && frame.columns.number.is_none()
+}
+
+fn push_properties(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
+    let mut value = String::new();
+    let mut push = |name: &str, letter: char, width: usize| {
+        if !value.is_empty() {
+            value.push(':');
+        }
+        value.push_str(&format!("{name}:{letter}:{width}"));
+    };
+    for Column { name, kind, width } in frame.columns().iter().filter(|c| !names.replaces_column(&c.name)) {
+        match role(name) {
+            // ASE makes strings of species, and none of integers.
+            Some("species") => push("species", 'S', 1),
+            Some(known) => push(known, kind.letter(), *width),
+            None => push(name, kind.letter(), *width),
+        }
+    }
+    if frame.n_undeclared_fields() > 0 {
+        push("extra", 'S', frame.n_undeclared_fields());
+    }
+    if adds_numbers(frame) {
+        push("Z", 'I', 1);
+    }
+    if names.results.is_some_and(|r| r.forces.is_some()) {
+        push(&format!("{}forces", names.prefix), 'R', 3);
+    }
+    out.extend_from_slice(b"Properties=");
+    let plain = value.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b':' | b'-' | b'.'));
+    if plain {
+        out.extend_from_slice(value.as_bytes());
+    } else {
+        push_quoted(out, value.as_bytes());
+    }
+}
+
+fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
+    let text = &frame.raw[frame.atoms.clone()];
+    let forces = names.results.and_then(|r| r.forces);
+    let edits = Edits::new(frame, names, text);
+    let per_line = if forces.is_some() { 64 } else { 1 };
+    out.reserve(text.len() + frame.structure.n_atoms() * per_line);
+    for (atom, line) in frame.atom_lines().enumerate() {
+        match &edits {
+            None => out.extend_from_slice(line.trim_ascii_end()),
+            Some(edits) => edits.push_line(out, line),
+        }
+        if adds_numbers(frame)
+            && let Some(z) = frame.structure.atomic_numbers.get(atom)
+        {
+            out.push(b' ');
+            out.extend_from_slice(z.to_string().as_bytes());
+        }
+        if let Some(force) = forces.and_then(|f| f.get(atom)) {
+            for &x in force {
+                out.push(b' ');
+                push_real(out, x);
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+/// What has to change within the fields of atom lines; rare, so that lines are mostly copied whole.
+struct Edits {
+    dropped: Vec<std::ops::Range<usize>>,
+    real: Vec<std::ops::Range<usize>>,
+    n_fields: usize,
+}
+
+impl Edits {
+    fn new(frame: &Frame, names: &Names<'_>, text: &[u8]) -> Option<Self> {
+        let columns = &frame.columns;
+        let fields = |wanted: &dyn Fn(&Column) -> bool| {
+            columns
+                .with_fields()
+                .filter(|(c, _)| wanted(c))
+                .map(|(c, first)| first..first + c.width)
+                .collect::<Vec<_>>()
+        };
+        let dropped = fields(&|c| names.replaces_column(&c.name));
+        let real = fields(&|c| c.kind == ColumnType::Real || role(&c.name) == Some("pos"));
+        let ragged = frame.extra.0 != frame.extra.1;
+        let fortran = memchr::memchr2(b'D', b'd', text).is_some();
+        let latin = std::str::from_utf8(text).is_err();
+        (!dropped.is_empty() || ragged || fortran || latin).then(|| Edits {
+            dropped,
+            real,
+            n_fields: columns.n_fields + frame.extra.1,
+        })
+    }
+
+    fn push_line(&self, out: &mut Vec<u8>, line: &[u8]) {
+        let start = out.len();
+        let mut end_of_last = 0;
+        let mut n_fields = 0;
+        for (k, field) in Fields::new(line).enumerate() {
+            n_fields = k + 1;
+            let at = field.as_ptr() as usize - line.as_ptr() as usize;
+            let spaces = &line[end_of_last..at];
+            end_of_last = at + field.len();
+            if self.dropped.iter().any(|range| range.contains(&k)) {
+                continue;
+            }
+            // Where the first column went, the second must not be glued to nothing.
+            out.extend_from_slice(if out.len() == start && k > 0 { b"" } else { spaces });
+            let is_real = self.real.iter().any(|range| range.contains(&k));
+            match parse_real(field) {
+                Some(value) if is_real && has_fortran_exponent(field) => push_real(out, value),
+                _ => out.extend_from_slice(&utf8(field)),
+            }
+        }
+        for _ in n_fields..self.n_fields {
+            out.extend_from_slice(b" -");
+        }
+    }
+}

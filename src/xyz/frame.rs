@@ -1,0 +1,287 @@
+//! One frame of a file.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::columns::{Column, Columns};
+use super::comment::{Comment, Delimiter, Entry, unescape};
+use super::number::{lossy, parse_reals};
+use crate::error::{Error, Result};
+use crate::structure::{Structure, symbol};
+
+/// One frame: its structure, and its text, of which the writer carries through what it does not replace.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Index in the file, from 0.
+    pub index: usize,
+    /// Line of the atom count, from 1.
+    pub line: usize,
+    /// Elements, positions, cell and periodicity.
+    pub structure: Structure,
+    pub(crate) path: Arc<Path>,
+    pub(crate) columns: Arc<Columns>,
+    /// The frame's lines from the atom count on.
+    pub(crate) raw: Vec<u8>,
+    pub(crate) comment: Range<usize>,
+    pub(crate) atoms: Range<usize>,
+    pub(crate) entries: Comment,
+    /// Fewest and most undeclared fields in a line.
+    pub(crate) extra: (usize, usize),
+    pub(crate) needs_numbers: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Frame {
+    /// The comment line as the file has it, without its line end; any encoding.
+    pub fn comment(&self) -> &[u8] {
+        &self.raw[self.comment.clone()]
+    }
+
+    /// The frame's text as the file has it, from the atom count to the last atom.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// Columns that `Properties` declares, or element and position where the comment has no `Properties`.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns.list
+    }
+
+    /// Fields in every atom line beyond [`Frame::columns`]; only frames without `Properties` have any.
+    pub fn n_undeclared_fields(&self) -> usize {
+        self.extra.1
+    }
+
+    /// What was read in a way the author may not have meant.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Keys of the comment, in its order; empty for free text.
+    pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.entries.entries.iter().map(|e| String::from_utf8_lossy(self.key(e)))
+    }
+
+    /// Value of a key: quotes and escapes removed, bytes that are not UTF-8 replaced, brackets kept off. A bare flag
+    /// is `T`. The last entry of a name counts, as in ASE.
+    pub fn info(&self, key: &str) -> Option<Cow<'_, str>> {
+        let entry = self.entries.entries.iter().rev().find(|e| self.key(e) == key.as_bytes())?;
+        let Some(value) = &entry.value else { return Some(Cow::Borrowed("T")) };
+        let text = &self.comment()[value.clone()];
+        Some(match (entry.delimiter, String::from_utf8_lossy(text)) {
+            (Delimiter::Quote, Cow::Borrowed(_)) => match unescape(text) {
+                Cow::Borrowed(_) => String::from_utf8_lossy(text),
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            },
+            (Delimiter::Quote, Cow::Owned(text)) => {
+                Cow::Owned(String::from_utf8_lossy(&unescape(text.as_bytes())).into_owned())
+            }
+            (_, text) => text,
+        })
+    }
+
+    /// Total charge, from `charge` or `total_charge`, e.
+    ///
+    /// # Errors
+    /// `Error::Xyz` where the value is not one number.
+    pub fn charge(&self) -> Result<Option<f64>> {
+        self.first_number(&["charge", "total_charge"])
+    }
+
+    /// Spin multiplicity 2S+1, from `spin_multiplicity`, `multiplicity` or `spin`. `spin` is the multiplicity as in
+    /// OMol25 and MACE; since no multiplicity is 0, `spin=0` is taken as no unpaired electron, multiplicity 1.
+    ///
+    /// # Errors
+    /// `Error::Xyz` where the value is not one number.
+    pub fn spin_multiplicity(&self) -> Result<Option<f64>> {
+        let found = self.first_number(&["spin_multiplicity", "multiplicity"])?;
+        match found {
+            Some(_) => Ok(found),
+            None => Ok(self.first_number(&["spin"])?.map(|s| if s == 0.0 { 1.0 } else { s })),
+        }
+    }
+
+    fn first_number(&self, keys: &[&str]) -> Result<Option<f64>> {
+        keys.iter().find_map(|key| self.number(key).transpose()).transpose()
+    }
+
+    /// A key's value as one number.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>> {
+        match self.numbers(key)?.as_deref() {
+            None => Ok(None),
+            Some([value]) => Ok(Some(*value)),
+            Some(values) => Err(self.comment_error(format!("{key} has {} numbers, expected one", values.len()))),
+        }
+    }
+
+    /// A key's value as numbers; a key that is there twice with different values is refused.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let mut found: Option<(&Entry, &[u8])> = None;
+        for entry in self.entries.entries.iter().filter(|e| self.key(e) == key.as_bytes()) {
+            let text = &self.comment()[entry.value.clone().unwrap_or(entry.key.clone())];
+            if found.is_some_and(|(_, before)| before != text) {
+                return Err(self.comment_error(format!("{key} is given twice, with different values")));
+            }
+            found = Some((entry, text));
+        }
+        let Some((entry, text)) = found else { return Ok(None) };
+        if entry.value.is_none() {
+            return Err(self.comment_error(format!("{key} has no value, expected a number")));
+        }
+        let values =
+            parse_reals(text).map_err(|piece| self.comment_error(format!("{key} is not a number: \"{piece}\"")))?;
+        match values.iter().find(|v| !v.is_finite()) {
+            Some(v) => Err(self.comment_error(format!("{key} is not finite: {v}"))),
+            None => Ok(Some(values)),
+        }
+    }
+
+    pub(crate) fn key(&self, entry: &Entry) -> &[u8] {
+        &self.raw[self.comment.clone()][entry.key.clone()]
+    }
+
+    pub(crate) fn comment_error(&self, reason: String) -> Error {
+        self.error_at(self.line + 1, reason)
+    }
+
+    pub(crate) fn error_at(&self, line: usize, reason: String) -> Error {
+        Error::Xyz { path: self.path.to_path_buf(), frame: self.index, line, reason }
+    }
+
+    /// Atom lines without their line ends.
+    pub(crate) fn atom_lines(&self) -> Lines<'_> {
+        Lines { rest: &self.raw[self.atoms.clone()] }
+    }
+}
+
+/// Lines of a text with LF, CRLF or CR ends.
+pub(crate) struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Lines { rest: text }
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some(end) = memchr::memchr2(b'\n', b'\r', self.rest) else {
+            return Some(std::mem::take(&mut self.rest));
+        };
+        let line = &self.rest[..end];
+        let next = if self.rest[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 };
+        self.rest = &self.rest[next..];
+        Some(line)
+    }
+}
+
+/// Reads `Lattice` and `pbc` into a cell and periodicity. `entries` belong to `comment`.
+pub(crate) fn cell_of(comment: &[u8], entries: &[Entry]) -> std::result::Result<CellAndPbc, String> {
+    let lattice = unique(comment, entries, "Lattice")?;
+    let pbc = unique(comment, entries, "pbc")?;
+    let mut warnings = Vec::new();
+    let cell = match lattice {
+        None => None,
+        Some(entry) => {
+            let text = entry.value.clone().map_or(&[][..], |v| &comment[v]);
+            let values = parse_reals(text)
+                .map_err(|piece| format!("Lattice needs 9 numbers, but \"{piece}\" is not a number"))?;
+            let Ok(v) = <[f64; 9]>::try_from(values.as_slice()) else {
+                let hint = if entry.delimiter == Delimiter::None { "; put them in quotes" } else { "" };
+                return Err(format!("Lattice needs 9 numbers, found {}: \"{}\"{hint}", values.len(), lossy(text)));
+            };
+            if let Some(bad) = v.iter().find(|x| !x.is_finite()) {
+                return Err(format!("Lattice is not finite: {bad}"));
+            }
+            Some([[v[0], v[1], v[2]], [v[3], v[4], v[5]], [v[6], v[7], v[8]]])
+        }
+    };
+    // Nine zeros are how ASE and others write "no cell".
+    let cell = cell.filter(|rows| *rows != [[0.0; 3]; 3]);
+    let pbc = match pbc {
+        None => [cell.is_some(); 3],
+        Some(entry) => {
+            let text = entry.value.clone().map_or(&b"T"[..], |v| &comment[v]);
+            if entry.unquoted_words {
+                warnings.push(format!(
+                    "pbc={} is not quoted; read as pbc=\"{}\", other programs see only the first",
+                    lossy(text),
+                    lossy(text)
+                ));
+            }
+            parse_pbc(text)?
+        }
+    };
+    for (direction, name) in ["a", "b", "c"].into_iter().enumerate() {
+        match cell {
+            _ if !pbc[direction] => {}
+            None => {
+                let lattice = if lattice.is_some() { "is all zeros" } else { "is missing" };
+                return Err(format!("pbc is true, but Lattice {lattice}; periodic directions need lattice vectors"));
+            }
+            Some(rows) if rows[direction] == [0.0; 3] => {
+                return Err(format!(
+                    "lattice vector {name} is zero, but pbc is true along it (say pbc=\"…\" to change)"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok((cell, pbc, warnings))
+}
+
+type CellAndPbc = (Option<[[f64; 3]; 3]>, [bool; 3], Vec<String>);
+
+fn parse_pbc(text: &[u8]) -> std::result::Result<[bool; 3], String> {
+    let values: Option<Vec<bool>> = super::number::list_items(text).map(super::number::parse_logical).collect();
+    match values.as_deref() {
+        Some([all]) => Ok([*all; 3]),
+        Some([a, b, c]) => Ok([*a, *b, *c]),
+        _ => Err(format!("pbc needs one or three of T and F, found \"{}\"", lossy(text))),
+    }
+}
+
+/// The entry of one of the keys that say how to read a frame, in any case; two of them are refused.
+pub(crate) fn unique<'a>(
+    comment: &[u8],
+    entries: &'a [Entry],
+    key: &str,
+) -> std::result::Result<Option<&'a Entry>, String> {
+    let mut found = entries.iter().filter(|e| e.value.is_some() && is_key(comment, e, key));
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Err(format!("duplicate {key} in the comment")),
+        (one, None) => Ok(one),
+    }
+}
+
+pub(crate) fn is_key(comment: &[u8], entry: &Entry, key: &str) -> bool {
+    comment[entry.key.clone()].eq_ignore_ascii_case(key.as_bytes())
+}
+
+/// Formula in Hill order: carbon, hydrogen, then the alphabet; the alphabet alone without carbon.
+pub fn formula(atomic_numbers: &[u8]) -> String {
+    let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for &z in atomic_numbers {
+        *counts.entry(symbol(z).unwrap_or("X")).or_default() += 1;
+    }
+    let first: &[&str] = if counts.contains_key("C") { &["C", "H"] } else { &[] };
+    let mut out = String::new();
+    let ordered = first.iter().filter_map(|s| counts.get_key_value(s));
+    for (symbol, count) in ordered.chain(counts.iter().filter(|(s, _)| !first.contains(s))) {
+        out.push_str(symbol);
+        if *count > 1 {
+            out.push_str(&count.to_string());
+        }
+    }
+    out
+}

@@ -1,0 +1,108 @@
+//! Numbers as C, Fortran and Python programs write them.
+
+/// Parses one token, `None` unless all of it is a number. NaN and infinities are numbers here; callers refuse them.
+pub(crate) fn parse_real(token: &[u8]) -> Option<f64> {
+    fast_float2::parse(token).ok().or_else(|| parse_fortran(token))
+}
+
+/// The spellings that fast-float does not know: `1.5D+01`, and a plus sign in front.
+#[cold]
+fn parse_fortran(token: &[u8]) -> Option<f64> {
+    let token = match token {
+        [b'+', rest @ ..] if !rest.starts_with(b"-") && !rest.starts_with(b"+") => rest,
+        _ => token,
+    };
+    let respelled: Vec<u8> = token.iter().map(|&c| if matches!(c, b'D' | b'd') { b'e' } else { c }).collect();
+    // Only digits may follow, or `nand` and `inde` would be read as numbers of some kind.
+    let numeric = respelled.iter().all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'+' | b'-' | b'e' | b'E'));
+    if numeric { fast_float2::parse(respelled).ok() } else { None }
+}
+
+/// Whether a token is a number with a Fortran `D` exponent, which Python's `float` does not read.
+pub(crate) fn has_fortran_exponent(token: &[u8]) -> bool {
+    token.iter().any(|c| matches!(c, b'D' | b'd')) && parse_fortran(token).is_some()
+}
+
+/// Splits on whitespace, commas and brackets, and parses every piece; the first piece that is no number is the error.
+pub(crate) fn parse_reals(text: &[u8]) -> Result<Vec<f64>, String> {
+    list_items(text).map(|piece| parse_real(piece).ok_or_else(|| lossy(piece))).collect()
+}
+
+/// Items of an array in any of the old (`1 2 3`) and new (`[1, 2, 3]`, nested) styles.
+pub(crate) fn list_items(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|c| c.is_ascii_whitespace() || matches!(c, b',' | b'[' | b']')).filter(|piece| !piece.is_empty())
+}
+
+/// Parses a logical value; any case, and `1`/`0`.
+pub(crate) fn parse_logical(token: &[u8]) -> Option<bool> {
+    match token.to_ascii_lowercase().as_slice() {
+        b"t" | b"true" | b".true." | b"1" => Some(true),
+        b"f" | b"false" | b".false." | b"0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Text of an error message: at most 60 characters of what was found, control characters made visible.
+pub(crate) fn lossy(found: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&found[..found.len().min(240)]);
+    let mut out: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    if text.chars().nth(60).is_some() || found.len() > 240 {
+        out.push('…');
+    }
+    out.replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// Appends the shortest text that reads back as the same number.
+pub(crate) fn push_real(out: &mut Vec<u8>, value: f64) {
+    out.extend_from_slice(zmij::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends numbers with spaces between them.
+pub(crate) fn push_reals(out: &mut Vec<u8>, values: impl IntoIterator<Item = f64>) {
+    for (k, value) in values.into_iter().enumerate() {
+        if k > 0 {
+            out.push(b' ');
+        }
+        push_real(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_reads_spellings_of_other_programs() {
+        for (text, want) in [
+            ("1.5D+01", 15.0),
+            ("-7.6d-01", -0.76),
+            ("0.0D0", 0.0),
+            (".5", 0.5),
+            ("-.5", -0.5),
+            ("5.", 5.0),
+            ("+0.5", 0.5),
+            ("+1.0D+00", 1.0),
+            ("007", 7.0),
+            ("1.e0", 1.0),
+            ("1E-3", 1e-3),
+        ] {
+            assert_eq!(parse_real(text.as_bytes()), Some(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn real_refuses_what_is_no_number() {
+        for text in [
+            "", "-", "+", ".", "1.2.3", "0.0-12.0", "1,5", "1e", "0x10", "1_0", "+-1", "--1", "d", "D0", "1D", "1.0Q0",
+            "****", "1.0\0",
+        ] {
+            assert_eq!(parse_real(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lossy_shortens_and_escapes() {
+        assert_eq!(lossy(b"a\0b"), "a\\0b");
+        assert!(lossy(&[b'x'; 5000]).len() < 80);
+    }
+}

@@ -1,0 +1,418 @@
+//! The streaming reader.
+
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::atoms::{Atoms, is_no_atom};
+use super::columns::Columns;
+use super::comment;
+use super::frame::{Frame, Lines, cell_of, unique};
+use super::input::{LineBuffer, LineError, MAX_LINE};
+use super::number::lossy;
+use crate::error::{Error, Result};
+use crate::structure::Structure;
+
+/// Longest line that may hold an atom count.
+const MAX_HEADER: usize = 64 << 10;
+/// Atoms that space is set aside for before they are read, whatever the header claims.
+const MAX_RESERVED: usize = 1 << 12;
+
+/// A frame that is there but cannot be used.
+#[derive(Debug)]
+pub struct BadFrame {
+    /// Index in the file, from 0.
+    pub index: usize,
+    /// Line of the atom count, from 1.
+    pub line: usize,
+    /// Why it is refused.
+    pub error: Error,
+    /// Its text, for [`Writer::write_raw`](super::Writer::write_raw).
+    pub raw: Vec<u8>,
+}
+
+/// What a reader finds in place of a frame.
+// Frames are the common case and are handed on, not stored.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub enum Item {
+    /// A frame.
+    Frame(Frame),
+    /// A refused frame whose end is known: reading can go on behind it.
+    Bad(BadFrame),
+}
+
+/// Reads frames one after another in bounded memory.
+///
+/// Memory is that of one frame, as far as it has been *read*; an atom count that the file does not live up to costs
+/// nothing. Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad
+/// `Lattice`) the reader stays in step and the next call reads the next frame. Where the extent is in doubt (no atom
+/// count, a blank line or a lone number inside a frame, the end of the file, a read error) the reader is done, and
+/// every further call returns `None`.
+pub struct Reader {
+    lines: LineBuffer,
+    path: Arc<Path>,
+    frames: usize,
+    done: bool,
+    // `Properties` is the same in frame after frame; parsing it once saves a third of the time of small frames.
+    columns: (Vec<u8>, Arc<Columns>),
+    plain: Arc<Columns>,
+    atoms_before: usize,
+}
+
+impl Reader {
+    /// Opens a file, plain or compressed by gzip, bzip2, xz or zstd whatever its name; `-` is standard input.
+    ///
+    /// # Errors
+    /// `Error::Io`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        LineBuffer::open(path.as_ref()).map(Self::new)
+    }
+
+    /// Reads from a stream, compressed or not. `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// `Error::Io`.
+    pub fn from_reader(name: impl AsRef<Path>, source: impl Read + Send + 'static) -> Result<Self> {
+        LineBuffer::new(name.as_ref(), source).map(Self::new)
+    }
+
+    fn new(lines: LineBuffer) -> Self {
+        let path = lines.path().clone();
+        let plain = Arc::new(Columns::plain());
+        Reader { lines, path, frames: 0, done: false, columns: (Vec::new(), plain.clone()), plain, atoms_before: 0 }
+    }
+
+    /// The path given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Frames passed so far, which is the index of the next one.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Whether reading can go on: `false` at the end and after an error that lost the frame boundaries.
+    pub fn recoverable(&self) -> bool {
+        !self.done
+    }
+
+    /// Offset in the unpacked stream behind the last frame.
+    pub(crate) fn offset(&self) -> u64 {
+        self.lines.offset()
+    }
+
+    /// Reads the next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// `Error::Xyz` and `Error::Io`; see [`Reader`] for where reading goes on.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        match self.next_item()? {
+            None => Ok(None),
+            Some(Item::Frame(frame)) => Ok(Some(frame)),
+            Some(Item::Bad(bad)) => Err(bad.error),
+        }
+    }
+
+    /// Reads the next frame, or its text and what is wrong with it; `None` at the end.
+    ///
+    /// # Errors
+    /// `Error::Xyz` and `Error::Io` after which there is nothing more to read.
+    pub fn next_item(&mut self) -> Result<Option<Item>> {
+        self.guard(Self::read_item)
+    }
+
+    /// Passes over the next frame without looking into it; `false` at the end.
+    ///
+    /// # Errors
+    /// As [`Reader::next_item`], for atom counts and the end of the file only.
+    pub fn skip_frame(&mut self) -> Result<bool> {
+        self.guard(|reader| {
+            let Some(header) = reader.header()? else { return Ok(None) };
+            for k in 0..=header.n_atoms {
+                reader.lines.set_mark();
+                if reader.line(MAX_LINE)?.is_none() {
+                    return Err(reader.truncated(&header, k));
+                }
+            }
+            reader.lines.set_mark();
+            reader.frames += 1;
+            reader.atoms_before = header.n_atoms;
+            Ok(Some(()))
+        })
+        .map(|skipped| skipped.is_some())
+    }
+
+    fn guard<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<Option<T>>) -> Result<Option<T>> {
+        if self.done {
+            return Ok(None);
+        }
+        let outcome = read(self);
+        self.done = !matches!(outcome, Ok(Some(_)));
+        outcome
+    }
+
+    fn read_item(&mut self) -> Result<Option<Item>> {
+        let Some(header) = self.header()? else { return Ok(None) };
+        let Some(comment) = self.line(MAX_LINE)? else { return Err(self.truncated(&header, 0)) };
+        let mut bad = None;
+        let parsed = match self.read_comment(comment.clone()) {
+            Ok(parsed) => Some(parsed),
+            Err(reason) => {
+                bad = Some(self.error(header.line + 1, reason));
+                None
+            }
+        };
+        let columns = parsed.as_ref().map_or_else(|| self.plain.clone(), |p| p.columns.clone());
+        let mut atoms = Atoms::default();
+        atoms.numbers.reserve(header.n_atoms.min(MAX_RESERVED));
+        atoms.positions.reserve(header.n_atoms.min(MAX_RESERVED));
+        let first = self.lines.since_mark().len();
+        for k in 0..header.n_atoms {
+            let Some(range) = self.line(MAX_LINE)? else {
+                return Err(bad.unwrap_or_else(|| self.truncated(&header, k + 1)));
+            };
+            let line = &self.lines.since_mark()[range];
+            if bad.is_none() {
+                let Err(reason) = atoms.push(&columns, line) else { continue };
+                let reason = if line.contains(&0) { format!("NUL byte in an atom line ({reason})") } else { reason };
+                if is_no_atom(line) {
+                    return Err(self.lost(&header, k, line, &reason));
+                }
+                bad = Some(self.error(self.lines.lines(), reason));
+            } else if is_no_atom(line) {
+                return Err(bad.unwrap_or_else(|| self.lost(&header, k, line, "")));
+            }
+        }
+        let text = self.lines.since_mark();
+        if bad.is_none()
+            && let Some(at) = memchr::memchr(0, &text[header.start..])
+        {
+            let line = header.line + Lines::new(&text[header.start..=header.start + at]).count() - 1;
+            bad = Some(self.error(line, "NUL byte, expected text".into()));
+        }
+        let raw = text[header.start..].to_vec();
+        self.lines.set_mark();
+        let index = self.frames;
+        self.frames += 1;
+        self.atoms_before = header.n_atoms;
+        let parsed = match (bad, parsed) {
+            (None, Some(parsed)) => parsed,
+            (error, _) => {
+                let error = error.unwrap_or_else(|| self.error(header.line, "unreadable frame".into()));
+                return Ok(Some(Item::Bad(BadFrame { index, line: header.line, error, raw })));
+            }
+        };
+        let structure =
+            Structure { atomic_numbers: atoms.numbers, positions: atoms.positions, cell: parsed.cell, pbc: parsed.pbc };
+        if let Err(e) = structure.validate() {
+            let error = self.error_in(index, header.line + 1, e.to_string());
+            return Ok(Some(Item::Bad(BadFrame { index, line: header.line, error, raw })));
+        }
+        let mut warnings = parsed.warnings;
+        let extra = atoms.extra.unwrap_or_default();
+        if extra.0 != extra.1 {
+            warnings.push(format!("atom lines have from {} to {} columns", extra.0 + 4, extra.1 + 4));
+        }
+        Ok(Some(Item::Frame(Frame {
+            index,
+            line: header.line,
+            structure,
+            path: self.path.clone(),
+            columns,
+            comment: comment.start - header.start..comment.end - header.start,
+            atoms: first - header.start..raw.len(),
+            raw,
+            entries: parsed.entries,
+            extra,
+            needs_numbers: atoms.needs_numbers,
+            warnings,
+        })))
+    }
+
+    fn read_comment(&mut self, range: Range<usize>) -> std::result::Result<ParsedComment, String> {
+        let text = &self.lines.since_mark()[range];
+        let entries = comment::parse(text)?;
+        let (cell, pbc, warnings) = cell_of(text, &entries.entries)?;
+        let columns = match unique(text, &entries.entries, "Properties")? {
+            None => self.plain.clone(),
+            Some(entry) => {
+                let value = entry.value.clone().map_or(&[][..], |v| &text[v]);
+                if self.columns.0 != value || self.columns.0.is_empty() {
+                    self.columns = (value.to_vec(), Arc::new(Columns::parse(value)?));
+                }
+                self.columns.1.clone()
+            }
+        };
+        Ok(ParsedComment { entries, cell, pbc, warnings, columns })
+    }
+
+    /// Finds the atom count of the next frame; `None` at the end.
+    fn header(&mut self) -> Result<Option<Header>> {
+        loop {
+            self.lines.set_mark();
+            let at_start = self.lines.offset() == 0;
+            let Some(mut range) = self.line(MAX_HEADER)? else {
+                if self.frames > 0 {
+                    return Ok(None);
+                }
+                let found = if self.lines.lines() == 0 { "" } else { " (only blank lines)" };
+                let reason = format!("empty file{found}, expected an atom count");
+                return Err(self.error(1, reason));
+            };
+            let text = &self.lines.since_mark()[range.clone()];
+            if at_start && text.starts_with(b"\xef\xbb\xbf") {
+                range.start += 3;
+            }
+            let text = &self.lines.since_mark()[range.clone()];
+            if text.trim_ascii().is_empty() {
+                continue;
+            }
+            let line = self.lines.lines();
+            return match parse_count(text.trim_ascii()) {
+                Ok(n_atoms) => Ok(Some(Header { line, n_atoms, start: range.start })),
+                Err(reason) => {
+                    let reason = self.not_a_header(text, &reason);
+                    Err(self.error(line, reason))
+                }
+            };
+        }
+    }
+
+    fn line(&mut self, limit: usize) -> Result<Option<Range<usize>>> {
+        self.lines.next_line(limit).map_err(|e| match e {
+            LineError::Io(error) => error,
+            LineError::TooLong => {
+                let kind = if self.frames == 0 && limit == MAX_HEADER { "; this is no XYZ file" } else { "" };
+                let reason = format!("line longer than {} KiB{kind}", limit >> 10);
+                self.error(self.lines.lines() + 1, reason)
+            }
+        })
+    }
+
+    #[cold]
+    fn not_a_header(&self, text: &[u8], reason: &str) -> String {
+        if self.frames == 0 {
+            let start = self.lines.since_mark();
+            return match foreign_format(start) {
+                Some(format) => format!("this is no XYZ file but {format}: {reason}"),
+                None if text.contains(&0) => format!("NUL byte: this is no text file; {reason}"),
+                None => reason.into(),
+            };
+        }
+        let atoms = self.atoms_before;
+        let before = self.frames - 1;
+        let hint = if text.trim_ascii().starts_with(b"VEC") {
+            "; VEC lines (ADF) are not read, give the cell as Lattice in the comment".to_string()
+        } else if super::atoms::Fields::new(text).count() >= 4 {
+            format!("; frame {before} may hold more atoms than its count of {atoms}")
+        } else {
+            String::new()
+        };
+        format!("frame header expected: {reason}{hint}")
+    }
+
+    #[cold]
+    fn truncated(&self, header: &Header, lines: usize) -> Error {
+        let n = header.n_atoms;
+        let found = match lines {
+            0 => "no comment line".to_string(),
+            k => format!("{} of {n} atoms", k - 1),
+        };
+        self.error(self.lines.lines(), format!("truncated frame: the file ends after {found}"))
+    }
+
+    #[cold]
+    fn lost(&self, header: &Header, k: usize, line: &[u8], reason: &str) -> Error {
+        let n = header.n_atoms;
+        let text = line.trim_ascii();
+        let reason = if text.is_empty() {
+            format!("blank line inside a frame: found {k} of {n} atoms")
+        } else if parse_count(text).is_ok() {
+            format!("found \"{}\", which looks like the next atom count, after {k} of {n} atoms", lossy(text))
+        } else {
+            format!("{reason}, after {k} of {n} atoms")
+        };
+        self.error(self.lines.lines(), reason)
+    }
+
+    fn error(&self, line: usize, reason: String) -> Error {
+        self.error_in(self.frames, line, reason)
+    }
+
+    fn error_in(&self, frame: usize, line: usize, reason: String) -> Error {
+        Error::Xyz { path: self.path.to_path_buf(), frame, line, reason }
+    }
+}
+
+/// Frames and errors, until the end or an error that reading cannot go on after.
+impl Iterator for Reader {
+    type Item = Result<Frame>;
+
+    fn next(&mut self) -> Option<Result<Frame>> {
+        self.next_frame().transpose()
+    }
+}
+
+struct Header {
+    line: usize,
+    n_atoms: usize,
+    /// Where the count's line starts behind the mark.
+    start: usize,
+}
+
+struct ParsedComment {
+    entries: comment::Comment,
+    cell: Option<[[f64; 3]; 3]>,
+    pbc: [bool; 3],
+    warnings: Vec<String>,
+    columns: Arc<Columns>,
+}
+
+fn parse_count(text: &[u8]) -> std::result::Result<usize, String> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+        let n = std::str::from_utf8(digits).ok().and_then(|d| d.parse::<usize>().ok());
+        // Two lines go with the atoms.
+        return n
+            .filter(|n| *n < usize::MAX - 2)
+            .ok_or_else(|| format!("atom count {} is larger than any file", lossy(text)));
+    }
+    let negative = text.strip_prefix(b"-").is_some_and(|t| !t.is_empty() && t.iter().all(u8::is_ascii_digit));
+    let kind = if negative { "negative" } else { "not a whole number" };
+    Err(format!("atom count is {kind}: found \"{}\", expected only the number of atoms on this line", lossy(text)))
+}
+
+/// What a file is that is no XYZ, by its first bytes.
+fn foreign_format(start: &[u8]) -> Option<&'static str> {
+    const SIGNATURES: [(&[u8], &str); 24] = [
+        (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
+        (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
+        (b"\x89HDF", "HDF5"),
+        (b"CDF", "NetCDF"),
+        (b"\x93NUMPY", "a NumPy array"),
+        (b"PK\x03\x04", "a zip archive; unpack it first"),
+        (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+        (b"\x1f\x9d", "compress (.Z) data; unpack it first"),
+        (b"\x04\x22\x4d\x18", "lz4 data; unpack it first"),
+        (b"\x5d\x00\x00", "lzma data; unpack it first"),
+        (b"SQLite format 3", "an SQLite (ASE db) database"),
+        (b"- of Ulm", "an ASE trajectory (.traj); convert it with ase convert"),
+        (b"%PDF", "PDF"),
+        (b"\x7fELF", "a program"),
+        (b"<", "HTML or XML"),
+        (b"{", "JSON"),
+        (b"HEADER", "PDB"),
+        (b"REMARK", "PDB"),
+        (b"CRYST1", "PDB"),
+        (b"ATOM  ", "PDB"),
+        (b"HETATM", "PDB"),
+        (b"data_", "CIF"),
+        (b"ITEM:", "a LAMMPS dump"),
+        (b"@<TRIPOS>", "mol2"),
+    ];
+    let start = start.trim_ascii_start();
+    SIGNATURES.iter().find(|(bytes, _)| start.starts_with(bytes)).map(|(_, name)| *name)
+}

@@ -1,0 +1,295 @@
+//! The writer: a file that is complete or absent, and can be taken up again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::compression::Compression;
+use super::format::{Results, WriteOptions, push_frame};
+use super::frame::{Frame, Lines};
+use super::reader::Reader;
+use crate::error::{Error, Result};
+
+/// Text after which a member (of gzip, bzip2, xz, zstd) or a write ends, at the next frame's end. Members depend on
+/// nothing but the text, so that a resumed file has the bytes of an uninterrupted one.
+const CHUNK: usize = 1 << 20;
+
+/// Writes frames to a file that appears only when it is complete.
+///
+/// Text goes to a hidden file beside the destination (see [`Writer::partial_path`]), which [`Writer::finish`] renames.
+/// Dropping an unfinished writer removes the partial file, unless it is to be kept for [`Writer::resume`]. A process
+/// that is killed leaves at most the partial file. Standard output, and destinations that are no regular files
+/// (`/dev/null`, pipes), are written directly.
+///
+/// The extension packs the file: `.gz`, `.bz2`, `.xz`, `.zst`, one member for each MiB of text.
+pub struct Writer {
+    path: PathBuf,
+    target: Target,
+    compression: Compression,
+    chunk: Vec<u8>,
+    overwrite: bool,
+    keep_partial: bool,
+    frames: usize,
+}
+
+enum Target {
+    /// A partial file, and where it goes.
+    Partial {
+        file: File,
+        partial: PathBuf,
+        destination: PathBuf,
+    },
+    Stream(Box<dyn Write + Send>),
+    Finished,
+}
+
+impl Writer {
+    /// Starts a new file; `-` is standard output. A partial file of an earlier run is thrown away.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the file exists and `overwrite` is not set; `Error::Io`.
+    pub fn create(path: impl AsRef<Path>, overwrite: bool) -> Result<Self> {
+        let path = path.as_ref();
+        let target = match destination(path)? {
+            None => Target::Stream(open_stream(path)?),
+            Some(destination) => {
+                refuse_existing(&destination, path, overwrite)?;
+                let partial = partial_path_of(&destination)?;
+                let file = File::create(&partial).map_err(|e| Error::io(&partial, e))?;
+                Target::Partial { file, partial, destination }
+            }
+        };
+        Ok(Self::with_target(path, target, overwrite, false, 0))
+    }
+
+    /// Takes up a file where an interrupted run left off, or starts it; returns the number of frames that are already
+    /// in it, which the caller passes over in its input. The partial file is kept when this writer is dropped.
+    ///
+    /// What the interrupted run left behind the last whole frame (or whole member, in a compressed file) is cut off,
+    /// so that the finished file has the same bytes as one written in one go.
+    ///
+    /// # Errors
+    /// `Error::Usage` where the finished file exists and `overwrite` is not set, and for destinations that cannot be
+    /// resumed; `Error::Io`.
+    pub fn resume(path: impl AsRef<Path>, overwrite: bool) -> Result<(Self, usize)> {
+        let path = path.as_ref();
+        let Some(destination) = destination(path)? else {
+            let reason = format!("{} cannot be resumed: only a file keeps what was written", path.display());
+            return Err(Error::Usage(reason));
+        };
+        refuse_existing(&destination, path, overwrite)?;
+        let partial = partial_path_of(&destination)?;
+        let io_error = |e| Error::io(&partial, e);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial).map_err(io_error)?;
+        let (frames, length) = match Compression::of_name(&destination) {
+            Compression::None => whole_frames(&partial, &file)?,
+            packed => whole_members(packed, &file).map_err(io_error)?,
+        };
+        file.set_len(length).map_err(io_error)?;
+        file.seek(SeekFrom::Start(length)).map_err(io_error)?;
+        let target = Target::Partial { file, partial, destination };
+        Ok((Self::with_target(path, target, overwrite, true, frames), frames))
+    }
+
+    /// Writes to a stream, packed as the extension of `name` says.
+    pub fn from_writer(name: impl AsRef<Path>, stream: impl Write + Send + 'static) -> Self {
+        Self::with_target(name.as_ref(), Target::Stream(Box::new(stream)), true, false, 0)
+    }
+
+    fn with_target(path: &Path, target: Target, overwrite: bool, keep_partial: bool, frames: usize) -> Self {
+        let compression = match &target {
+            Target::Partial { destination, .. } => Compression::of_name(destination),
+            _ => Compression::of_name(path),
+        };
+        let chunk = Vec::with_capacity(CHUNK + (CHUNK >> 2));
+        Writer { path: path.into(), target, compression, chunk, overwrite, keep_partial, frames }
+    }
+
+    /// Where the text of a file stands until it is complete: `.NAME.mlff-part` in the same directory. `None` for
+    /// destinations that are written directly.
+    ///
+    /// # Errors
+    /// `Error::Io`, `Error::Usage` for a path that names no file.
+    pub fn partial_path(path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
+        destination(path.as_ref())?.map(|d| partial_path_of(&d)).transpose()
+    }
+
+    /// Whether dropping the unfinished writer leaves the partial file for [`Writer::resume`].
+    pub fn keep_partial(&mut self, keep: bool) {
+        self.keep_partial = keep;
+    }
+
+    /// Frames in the file, those of the run that was taken up included.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Writes a frame as extended XYZ: what it came with, and `results` in place of earlier ones of the same names.
+    ///
+    /// # Errors
+    /// `Error::Shape` where there is not one force an atom; `Error::Io`.
+    pub fn write_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
+        let before = self.chunk.len();
+        if let Err(e) = push_frame(&mut self.chunk, frame, results, options) {
+            self.chunk.truncate(before);
+            return Err(e);
+        }
+        self.end_frame()
+    }
+
+    /// Writes the text of a refused frame as it is, with normalised line ends.
+    ///
+    /// # Errors
+    /// `Error::Io`.
+    pub fn write_raw(&mut self, raw: &[u8]) -> Result<()> {
+        for line in Lines::new(raw) {
+            self.chunk.extend_from_slice(line);
+            self.chunk.push(b'\n');
+        }
+        self.end_frame()
+    }
+
+    fn end_frame(&mut self) -> Result<()> {
+        self.frames += 1;
+        if self.chunk.len() >= CHUNK { self.write_chunk() } else { Ok(()) }
+    }
+
+    /// Hands on what is buffered without ending a member: for standard output that someone is watching.
+    ///
+    /// # Errors
+    /// `Error::Io`.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.compression == Compression::None {
+            self.write_chunk()?;
+        }
+        let flushed = match &mut self.target {
+            Target::Stream(stream) => stream.flush(),
+            _ => Ok(()),
+        };
+        flushed.map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn write_chunk(&mut self) -> Result<()> {
+        let written = match &mut self.target {
+            Target::Partial { file, .. } => self.compression.encode_member(&self.chunk, file),
+            Target::Stream(stream) => self.compression.encode_member(&self.chunk, stream),
+            Target::Finished => Ok(()),
+        };
+        self.chunk.clear();
+        written.map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// Writes what is left, makes sure that it is on disk, and gives the file its name.
+    ///
+    /// # Errors
+    /// `Error::Io`; `Error::Usage` where a file of this name has appeared since and `overwrite` is not set.
+    pub fn finish(mut self) -> Result<()> {
+        // A file without frames is a valid, empty container too.
+        if !self.chunk.is_empty() || (self.frames == 0 && self.compression != Compression::None) {
+            self.write_chunk()?;
+        }
+        let io_error = |e| Error::io(&self.path, e);
+        if let Target::Stream(stream) = &mut self.target {
+            stream.flush().map_err(io_error)?;
+        }
+        if let Target::Partial { file, partial, destination } = &mut self.target {
+            file.sync_all().map_err(io_error)?;
+            refuse_existing(destination, &self.path, self.overwrite)?;
+            fs::rename(partial, &*destination).map_err(io_error)?;
+            // The rename is durable when the directory is; not every file system can do it.
+            if let Some(directory) = destination.parent() {
+                let _ = File::open(directory).and_then(|d| d.sync_all());
+            }
+            self.target = Target::Finished;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A panic may have stopped in the middle of a frame.
+        if self.keep_partial && !std::thread::panicking() && self.compression == Compression::None {
+            let _ = self.write_chunk();
+        }
+        if let Target::Partial { partial, .. } = &self.target
+            && !self.keep_partial
+        {
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+/// The file that a path stands for, links followed; `None` for standard output, devices and pipes.
+fn destination(path: &Path) -> Result<Option<PathBuf>> {
+    if path.as_os_str() == "-" {
+        return Ok(None);
+    }
+    match fs::metadata(path) {
+        Ok(m) if m.is_dir() => Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory"))),
+        Ok(m) if m.is_file() => path.canonicalize().map(Some).map_err(|e| Error::io(path, e)),
+        Ok(_) => Ok(None),
+        Err(_) => Ok(Some(path.to_path_buf())),
+    }
+}
+
+fn partial_path_of(destination: &Path) -> Result<PathBuf> {
+    let Some(name) = destination.file_name() else {
+        return Err(Error::Usage(format!("{} names no file", destination.display())));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".mlff-part");
+    Ok(destination.with_file_name(hidden))
+}
+
+fn open_stream(path: &Path) -> Result<Box<dyn Write + Send>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(io::stdout()));
+    }
+    OpenOptions::new().write(true).open(path).map(|f| Box::new(f) as _).map_err(|e| Error::io(path, e))
+}
+
+fn refuse_existing(destination: &Path, path: &Path, overwrite: bool) -> Result<()> {
+    if overwrite || !destination.exists() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{} exists already; --overwrite replaces it", path.display())))
+}
+
+/// Number of whole frames at the start of a plain file, and where they end.
+fn whole_frames(path: &Path, file: &File) -> Result<(usize, u64)> {
+    let duplicate = || file.try_clone().map_err(|e| Error::io(path, e));
+    let mut reader = Reader::from_reader(path, duplicate()?)?;
+    let (mut frames, mut end, mut end_before) = (0, 0, 0);
+    // The error is where the frames end.
+    while let Ok(true) = reader.skip_frame() {
+        frames += 1;
+        end_before = end;
+        end = reader.offset();
+    }
+    // A last line without its end may lack digits.
+    let mut last = [b'\n'];
+    if end > 0 {
+        let mut file = duplicate()?;
+        file.seek(SeekFrom::Start(end - 1)).and_then(|_| file.read_exact(&mut last)).map_err(|e| Error::io(path, e))?;
+    }
+    Ok(if last == *b"\n" { (frames, end) } else { (frames - 1, end_before) })
+}
+
+/// Number of frames in the whole members at the start of a packed file, and where those end.
+fn whole_members(compression: Compression, file: &File) -> io::Result<(usize, u64)> {
+    let mut input = BufReader::new(file.try_clone()?);
+    let (mut frames, mut end) = (0, 0);
+    while !input.fill_buf()?.is_empty() {
+        let Ok(text) = compression.decode_member(&mut input) else { break };
+        // An empty text is an error to the reader, but fine here.
+        let mut reader = Reader::from_reader("", io::Cursor::new(text)).map_err(io::Error::other)?;
+        while let Ok(true) = reader.skip_frame() {
+            frames += 1;
+        }
+        end = input.stream_position()?;
+    }
+    Ok((frames, end))
+}
