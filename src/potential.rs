@@ -1,5 +1,6 @@
 //! [`Potential`]: a model, an engine and a precision, ready to evaluate structures.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -113,11 +114,14 @@ impl Potential {
     /// # Errors
     /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`,
     /// `Error::Tensor`.
-    pub fn evaluate(&self, structures: &[Structure], want: Want) -> Vec<Result<Evaluation>> {
+    pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
+    where
+        S: Borrow<Structure> + Sync,
+    {
         let mut prepared: Vec<Result<Prepared>> = structures
             .par_iter()
             .with_min_len(8)
-            .map_init(|| Preparer::new(&self.model), |preparer, structure| preparer.prepare(structure))
+            .map_init(|| Preparer::new(&self.model), |preparer, structure| preparer.prepare(structure.borrow()))
             .collect();
         let good: Vec<usize> = (0..prepared.len()).filter(|&s| prepared[s].is_ok()).collect();
         let sizes: Vec<(usize, usize)> = good

@@ -1,0 +1,430 @@
+//! `mlff predict`: energies, forces and stress of every frame.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use indicatif::{HumanCount, ProgressBar};
+use mlff::engine::Want;
+use mlff::xyz::{Results, WriteOptions, Writer};
+use mlff::{Error, Potential, Result};
+use serde::Serialize;
+
+use super::model::ModelArgs;
+use super::trajectory::{self, Entry, Evaluated, FrameSlice};
+use super::{Outcome, complain, json};
+
+/// Predict energies, forces and stress of every frame of XYZ trajectories
+///
+/// Reads XYZ and extended XYZ, plain or packed (gz, bz2, xz, zst), and writes extended XYZ: all that the input has, plus
+/// MLFF_energy (eV), MLFF_stress (eV/Å³, nine numbers) in the comment and MLFF_forces (eV/Å) as a column.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Trajectories; - is standard input
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Output file, packed by its extension, or - [default: NAME.mlff.xyz beside each input]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Frames to evaluate, as a Python slice: 5, :100, ::10, -3:
+    #[arg(long, value_name = "SLICE", default_value = ":", allow_hyphen_values = true)]
+    index: FrameSlice,
+    /// Results to compute beside the energy
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "energy,forces,stress")]
+    properties: Vec<Property>,
+    /// Put before the names of the results; '' writes energy, free_energy, forces and stress, which ASE's calculator reads
+    #[arg(long, value_name = "PREFIX", default_value = "MLFF_")]
+    key_prefix: String,
+    /// What to do with a frame that cannot be evaluated: stop, or write it without results and go on
+    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    on_error: OnError,
+    /// Replace an output file that exists
+    #[arg(long)]
+    overwrite: bool,
+    /// Go on where an interrupted run of the same command left off
+    #[arg(long)]
+    resume: bool,
+    /// Write what was done, and how fast, as JSON
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Show no progress bar
+    #[arg(long)]
+    no_progress: bool,
+    /// Print errors only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print every failed frame and every warning
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Property {
+    Energy,
+    Forces,
+    Stress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    Fail,
+    Skip,
+}
+
+/// One output file and the inputs that go into it.
+struct Job {
+    inputs: Vec<PathBuf>,
+    output: PathBuf,
+}
+
+/// What `--summary` writes.
+#[derive(Default, Serialize)]
+struct Summary {
+    tool: String,
+    model: String,
+    device: String,
+    engine: String,
+    dtype: String,
+    threads: usize,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    n_frames: usize,
+    n_failed: usize,
+    n_atoms: usize,
+    /// Frames that were already in the output, and were not computed again.
+    n_resumed: usize,
+    wall_s: f64,
+    structures_per_s: f64,
+    atoms_per_s: f64,
+    n_warnings: usize,
+    /// The first failures.
+    failures: Vec<Failure>,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    file: String,
+    frame: Option<usize>,
+    line: Option<usize>,
+    reason: String,
+}
+
+/// Failures kept for the summary; all are counted.
+const FAILURES_KEPT: usize = 100;
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let options = WriteOptions { key_prefix: args.key_prefix.clone() };
+    options.validate()?;
+    let jobs = jobs(args)?;
+    let potential = args.model.potential()?;
+    let mut summary = Summary {
+        tool: format!("mlff {}", env!("CARGO_PKG_VERSION")),
+        model: args.model.model.display().to_string(),
+        device: "cpu".into(),
+        engine: "autograd".into(),
+        dtype: args.model.dtype.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default(),
+        threads: rayon::current_num_threads(),
+        inputs: args.input.iter().map(|p| p.display().to_string()).collect(),
+        ..Summary::default()
+    };
+    if let Some(caveat) = potential.model().config().caveat().filter(|_| !args.quiet) {
+        complain(&format!("warning: {caveat}"));
+    }
+    let progress = trajectory::progress_bar(&args.input, !args.no_progress && !args.quiet);
+    let start = Instant::now();
+    let outcome = jobs.iter().try_for_each(|job| run_job(args, &options, &potential, job, &progress, &mut summary));
+    progress.finish_and_clear();
+    summary.wall_s = start.elapsed().as_secs_f64();
+    let computed = (summary.n_frames - summary.n_resumed) as f64;
+    summary.structures_per_s = computed / summary.wall_s;
+    summary.atoms_per_s = summary.n_atoms as f64 / summary.wall_s;
+    if let Some(path) = &args.summary {
+        write_summary(path, &summary)?;
+    }
+    outcome?;
+    if !args.quiet {
+        report(args, &summary);
+    }
+    Ok(if summary.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
+}
+
+fn jobs(args: &Args) -> Result<Vec<Job>> {
+    let jobs: Vec<Job> = match &args.output {
+        Some(output) => vec![Job { inputs: args.input.clone(), output: output.clone() }],
+        None => args.input.iter().map(|i| Job { inputs: vec![i.clone()], output: beside(i) }).collect(),
+    };
+    let mut seen = BTreeSet::new();
+    for job in &jobs {
+        if job.output.as_os_str() != "-" && !seen.insert(&job.output) {
+            return Err(Error::Usage(format!(
+                "two inputs would be written to {}: give one output for all with -o",
+                job.output.display()
+            )));
+        }
+        if job.inputs.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
+            return Err(Error::Usage("standard input (-) can be read only once".into()));
+        }
+        if args.resume && job.inputs.iter().any(|i| i.as_os_str() == "-") {
+            return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
+        }
+        for input in &job.inputs {
+            let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+            if input.as_os_str() != "-" && same(input, &job.output) {
+                return Err(Error::Usage(format!("{} is both input and output", input.display())));
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+/// `NAME.mlff.xyz` beside the input; standard output for standard input.
+fn beside(input: &Path) -> PathBuf {
+    if input.as_os_str() == "-" {
+        return input.to_path_buf();
+    }
+    let mut name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for endings in [&[".gz", ".bz2", ".xz", ".zst"][..], &[".xyz", ".extxyz"]] {
+        let stripped = endings.iter().find_map(|end| name.strip_suffix(end)).filter(|stem| !stem.is_empty());
+        if let Some(stem) = stripped {
+            name = stem.to_string();
+        }
+    }
+    input.with_file_name(name + ".mlff.xyz")
+}
+
+fn run_job(
+    args: &Args,
+    options: &WriteOptions,
+    potential: &Potential,
+    job: &Job,
+    progress: &ProgressBar,
+    summary: &mut Summary,
+) -> Result<()> {
+    let (mut writer, done) = if args.resume {
+        match job.output.exists() && !args.overwrite {
+            // A finished file needs nothing more: resuming twice is no error.
+            true => {
+                complain(&format!("{} is complete: nothing to resume", job.output.display()));
+                summary.outputs.push(job.output.display().to_string());
+                return Ok(());
+            }
+            false => Writer::resume(&job.output, args.overwrite)?,
+        }
+    } else {
+        (Writer::create(&job.output, args.overwrite)?, 0)
+    };
+    let want = Want {
+        forces: args.properties.contains(&Property::Forces),
+        stress: args.properties.contains(&Property::Stress),
+    };
+    let to_stream = Writer::partial_path(&job.output)?.is_none();
+    summary.n_resumed += done;
+    std::thread::scope(|scope| {
+        let (to_engine, chunks) = sync_channel(2);
+        let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(2);
+        let size = args.model.batch.into();
+        let reading = scope.spawn(move || {
+            trajectory::read_chunks(&job.inputs, args.index, size, progress, &to_engine)
+        });
+        let writing = scope.spawn(move || -> Result<Writer> {
+            for chunk in evaluated {
+                for Evaluated { entry, outcome } in &chunk {
+                    match (entry, outcome) {
+                        (Entry::Bad(bad), _) => writer.write_raw(&bad.raw)?,
+                        (Entry::Frame(frame, _), Err(_)) => writer.write_frame(frame, None, options)?,
+                        (Entry::Frame(frame, _), Ok(e)) => {
+                            let results =
+                                Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
+                            writer.write_frame(frame, Some(&results), options)?;
+                        }
+                    }
+                }
+                // Someone may be waiting at the other end of the pipe.
+                if to_stream {
+                    writer.flush()?;
+                }
+            }
+            Ok(writer)
+        });
+        let mut to_skip = done;
+        let computing: Result<()> = (|| {
+            for mut chunk in chunks {
+                // A resumed run cuts its chunks where the first run did, and leaves out those that are written whole.
+                if chunk.entries.len() <= to_skip && chunk.end.is_none() {
+                    to_skip -= chunk.entries.len();
+                    summary.n_frames += chunk.entries.len();
+                    continue;
+                }
+                let mut results = trajectory::evaluate(potential, std::mem::take(&mut chunk.entries), want);
+                summary.n_frames += results.len();
+                let old = results.drain(..to_skip.min(results.len())).len();
+                to_skip -= old;
+                tally(args, summary, &results, chunk.end)?;
+                progress_message(progress, summary);
+                if to_writer.send(results).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })();
+        drop(to_writer);
+        let read = reading.join().unwrap_or_else(|_| Err(Error::Usage("reading stopped unexpectedly".into())));
+        let written = writing.join().unwrap_or_else(|_| Err(Error::Usage("writing stopped unexpectedly".into())));
+        // The first cause wins: a full disk ends the computing too.
+        let writer = written?;
+        computing?;
+        read?;
+        if to_skip > 0 {
+            return Err(Error::Usage(format!(
+                "--resume: {} holds {to_skip} frames more than the input: not a result of this command",
+                Writer::partial_path(&job.output)?.unwrap_or_default().display()
+            )));
+        }
+        if writer.frames() == 0 {
+            return Err(Error::Usage("--index selects no frame".into()));
+        }
+        writer.finish()
+    })?;
+    summary.outputs.push(job.output.display().to_string());
+    Ok(())
+}
+
+/// Counts frames and failures; stops at the first failure unless failures are to be skipped.
+fn tally(args: &Args, summary: &mut Summary, results: &[Evaluated], end: Option<Error>) -> Result<()> {
+    for result in results {
+        if let Entry::Frame(frame, _) = &result.entry {
+            summary.n_atoms += frame.structure.n_atoms();
+            summary.n_warnings += frame.warnings().len();
+            if args.verbose {
+                frame.warnings().iter().for_each(|w| complain(&format!("warning: frame {}: {w}", frame.index)));
+            }
+        }
+        if let Err(error) = &result.outcome {
+            fail(args, summary, error)?;
+        }
+    }
+    match end {
+        Some(error) => {
+            summary.n_frames += 1;
+            fail(args, summary, &error)
+        }
+        None => Ok(()),
+    }
+}
+
+fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
+    summary.n_failed += 1;
+    let failure = match error {
+        Error::Xyz { path, frame, line, reason } => Failure {
+            file: path.display().to_string(),
+            frame: Some(*frame),
+            line: Some(*line),
+            reason: reason.clone(),
+        },
+        other => Failure { file: String::new(), frame: None, line: None, reason: other.to_string() },
+    };
+    if summary.failures.len() < FAILURES_KEPT {
+        summary.failures.push(failure);
+    }
+    if args.on_error == OnError::Fail {
+        // Stops everything; the message is the error itself.
+        return Err(match error {
+            Error::Xyz { path, frame, line, reason } => Error::Xyz {
+                path: path.clone(),
+                frame: *frame,
+                line: *line,
+                reason: format!("{reason} (--on-error skip goes on without such frames)"),
+            },
+            Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
+            other => Error::Structure(other.to_string()),
+        });
+    }
+    if args.verbose {
+        complain(&format!("failed: {error}"));
+    }
+    Ok(())
+}
+
+fn progress_message(progress: &ProgressBar, summary: &Summary) {
+    if progress.is_hidden() {
+        return;
+    }
+    let seconds = progress.elapsed().as_secs_f64().max(1e-3);
+    let rate = |n: usize| HumanCount((n as f64 / seconds) as u64);
+    progress.set_message(format!(
+        "{} structures, {} structures/s, {} atoms/s",
+        HumanCount(summary.n_frames as u64),
+        rate(summary.n_frames - summary.n_resumed),
+        rate(summary.n_atoms)
+    ));
+}
+
+fn write_summary(path: &Path, summary: &Summary) -> Result<()> {
+    let text = json(summary)?;
+    if path.as_os_str() == "-" {
+        return super::print(&text);
+    }
+    std::fs::write(path, text).map_err(|e| Error::io(path, e))
+}
+
+fn report(args: &Args, summary: &Summary) {
+    let s = summary;
+    if s.n_frames == 0 {
+        return;
+    }
+    complain(&format!(
+        "{} structures, {} atoms in {:.2} s ({:.0} structures/s, {:.0} atoms/s) with {} in {} on {} threads",
+        HumanCount((s.n_frames - s.n_resumed) as u64),
+        HumanCount(s.n_atoms as u64),
+        s.wall_s,
+        s.structures_per_s,
+        s.atoms_per_s,
+        s.model,
+        s.dtype,
+        s.threads,
+    ));
+    if s.n_resumed > 0 {
+        complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
+    }
+    if s.n_failed > 0 {
+        complain(&format!("{} failed and were written without results:", HumanCount(s.n_failed as u64)));
+        for failure in s.failures.iter().take(if args.verbose { 0 } else { 5 }) {
+            let place = match (failure.frame, failure.line) {
+                (Some(frame), Some(line)) => format!("{}: frame {frame}, line {line}: ", failure.file),
+                _ => String::new(),
+            };
+            complain(&format!("  {place}{}", failure.reason));
+        }
+        if s.n_failed > 5 && !args.verbose {
+            complain("  … (-v shows all)");
+        }
+    }
+    if s.n_warnings > 0 && !args.verbose {
+        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
+    }
+    for output in s.outputs.iter().filter(|o| *o != "-") {
+        complain(&format!("written to {output}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_stands_beside_the_input() {
+        for (input, want) in [
+            ("a/run.xyz", "a/run.mlff.xyz"),
+            ("run.extxyz.gz", "run.mlff.xyz"),
+            ("run.log", "run.log.mlff.xyz"),
+            (".xyz", ".xyz.mlff.xyz"),
+            ("-", "-"),
+        ] {
+            assert_eq!(beside(Path::new(input)), Path::new(want));
+        }
+    }
+}

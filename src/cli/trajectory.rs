@@ -1,0 +1,364 @@
+//! Reading for the commands that evaluate: slices of files, cut into chunks, each frame with its outcome.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mlff::engine::{Evaluation, Want};
+use mlff::potential::BatchSize;
+use mlff::xyz::{BadFrame, Frame, Item, Reader};
+use mlff::{Error, Potential, Result, Structure};
+
+/// A Python slice `start:stop:step` or a single index, as in ASE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameSlice {
+    /// One frame; negative counts from the end.
+    One(i64),
+    /// A range with positive step.
+    Range {
+        /// First frame.
+        start: Option<i64>,
+        /// Frame behind the last.
+        stop: Option<i64>,
+        /// Distance between frames.
+        step: usize,
+    },
+}
+
+impl FrameSlice {
+    /// All frames.
+    pub const ALL: FrameSlice = FrameSlice::Range { start: None, stop: None, step: 1 };
+}
+
+impl std::str::FromStr for FrameSlice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let refuse = || format!("\"{text}\" is no index: expected N, START:STOP or START:STOP:STEP, as in Python");
+        let number = |part: &str| if part.is_empty() { Ok(None) } else { part.parse().map(Some).map_err(|_| refuse()) };
+        let parts: Vec<&str> = text.split(':').collect();
+        match parts[..] {
+            [one] => Ok(FrameSlice::One(number(one)?.ok_or_else(refuse)?)),
+            [start, stop] => Ok(FrameSlice::Range { start: number(start)?, stop: number(stop)?, step: 1 }),
+            [start, stop, step] => match number(step)?.unwrap_or(1) {
+                step if step > 0 => {
+                    Ok(FrameSlice::Range { start: number(start)?, stop: number(stop)?, step: step as usize })
+                }
+                step => Err(format!("the step is {step}, expected at least 1: output keeps the order of the input")),
+            },
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// Frames `start, start + step, …` before `stop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Selection {
+    start: usize,
+    stop: Option<usize>,
+    step: usize,
+    /// A single frame that must exist.
+    required: bool,
+}
+
+impl FrameSlice {
+    fn needs_length(self) -> bool {
+        match self {
+            FrameSlice::One(k) => k < 0,
+            FrameSlice::Range { start, stop, .. } => start.is_some_and(|k| k < 0) || stop.is_some_and(|k| k < 0),
+        }
+    }
+
+    /// `length` is looked at for negative numbers only.
+    fn resolve(self, length: i64) -> Selection {
+        let from_end = |k: i64| if k < 0 { (length + k).max(0) as usize } else { k as usize };
+        match self {
+            // Before the first frame: an index that no frame has.
+            FrameSlice::One(k) if k < -length => Selection { start: usize::MAX, stop: None, step: 1, required: true },
+            FrameSlice::One(k) => {
+                let k = from_end(k);
+                Selection { start: k, stop: Some(k.saturating_add(1)), step: 1, required: true }
+            }
+            FrameSlice::Range { start, stop, step } => {
+                Selection { start: start.map_or(0, from_end), stop: stop.map(from_end), step, required: false }
+            }
+        }
+    }
+}
+
+/// One frame as read.
+pub enum Entry {
+    /// A frame, and the file that it is from.
+    Frame(Box<Frame>, std::sync::Arc<Path>),
+    /// A frame that was refused.
+    Bad(BadFrame),
+}
+
+/// Frames that are evaluated together.
+pub struct Chunk {
+    /// Frames in input order.
+    pub entries: Vec<Entry>,
+    /// An error after which no further frame of that file can be read.
+    pub end: Option<Error>,
+}
+
+/// Frames and atoms of a chunk, large enough that the engine can sort by size, small enough to keep memory low.
+const AUTO_FRAMES: usize = 1024;
+const AUTO_ATOMS: usize = 16 * 1024;
+
+/// Where a chunk ends: a function of the frames and these numbers alone, so that a resumed run has the same batches.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkSize {
+    frames: usize,
+    atoms: usize,
+}
+
+impl From<BatchSize> for ChunkSize {
+    fn from(batch: BatchSize) -> Self {
+        match batch {
+            BatchSize::Auto => ChunkSize { frames: AUTO_FRAMES, atoms: AUTO_ATOMS },
+            BatchSize::Structures(n) => ChunkSize { frames: n, atoms: usize::MAX },
+        }
+    }
+}
+
+/// Reads the inputs one after another and sends their chunks; ends when the other side hangs up.
+///
+/// # Errors
+/// `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
+pub fn read_chunks(
+    inputs: &[PathBuf],
+    slice: FrameSlice,
+    size: ChunkSize,
+    progress: &ProgressBar,
+    chunks: &SyncSender<Chunk>,
+) -> Result<()> {
+    for input in inputs {
+        let selection = slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 });
+        let mut reader = open(input, progress)?;
+        let path: std::sync::Arc<Path> = reader.path().into();
+        let mut chunk = Chunk { entries: Vec::new(), end: None };
+        let mut atoms = 0;
+        let mut selected = 0;
+        while selection.stop.is_none_or(|stop| reader.frames() < stop) {
+            let index = reader.frames();
+            let wanted = index >= selection.start && (index - selection.start).is_multiple_of(selection.step);
+            let item = if wanted { reader.next_item() } else { skip(&mut reader) };
+            match item {
+                Ok(None) => break,
+                Ok(Some(None)) => continue,
+                Ok(Some(Some(item))) => {
+                    selected += 1;
+                    let (n, entry) = match item {
+                        Item::Frame(frame) => {
+                            (frame.structure.n_atoms(), Entry::Frame(Box::new(frame), path.clone()))
+                        }
+                        Item::Bad(bad) => (0, Entry::Bad(bad)),
+                    };
+                    atoms += n;
+                    chunk.entries.push(entry);
+                }
+                Err(error) => {
+                    chunk.end = Some(error);
+                    break;
+                }
+            }
+            if chunk.entries.len() >= size.frames || atoms >= size.atoms {
+                atoms = 0;
+                let full = std::mem::replace(&mut chunk, Chunk { entries: Vec::new(), end: None });
+                if chunks.send(full).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if selection.required && selected == 0 && chunk.end.is_none() {
+            return Err(Error::Usage(format!(
+                "--index asks for a frame that {} does not have: it has {}",
+                input.display(),
+                reader.frames()
+            )));
+        }
+        if (!chunk.entries.is_empty() || chunk.end.is_some()) && chunks.send(chunk).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// `None`: end of file. `Some(None)`: skipped.
+fn skip(reader: &mut Reader) -> Result<Option<Option<Item>>> {
+    Ok(reader.skip_frame()?.then_some(None))
+}
+
+fn count_frames(input: &Path) -> Result<i64> {
+    if input.as_os_str() == "-" {
+        return Err(Error::Usage(
+            "--index counts from the end, which standard input does not have until it is read: name a file".into(),
+        ));
+    }
+    let mut reader = Reader::open(input)?;
+    while reader.skip_frame()? {}
+    Ok(reader.frames() as i64)
+}
+
+fn open(input: &Path, progress: &ProgressBar) -> Result<Reader> {
+    if input.as_os_str() == "-" || progress.is_hidden() || !input.is_file() {
+        return Reader::open(input);
+    }
+    // Bytes of the file as it lies on disk: the share that is read, packed or not.
+    let file = File::open(input).map_err(|e| Error::io(input, e))?;
+    Reader::from_reader(input, progress.wrap_read(file))
+}
+
+/// A progress bar over the bytes of the inputs; hidden off a terminal.
+pub fn progress_bar(inputs: &[PathBuf], show: bool) -> ProgressBar {
+    use std::io::IsTerminal;
+    if !show || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let sizes: Option<u64> =
+        inputs.iter().map(|path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len())).sum();
+    let (bar, template) = match sizes {
+        Some(bytes) => (ProgressBar::new(bytes), "{bar:30} {percent}%  {msg}  {eta} left"),
+        None => (ProgressBar::new_spinner(), "{spinner}  {msg}  {elapsed}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
+}
+
+/// A frame and what came of it.
+pub struct Evaluated {
+    /// The frame as read.
+    pub entry: Entry,
+    /// Its results, or why there are none, with file, frame and line.
+    pub outcome: Result<Evaluation>,
+}
+
+/// Evaluates a chunk; order is kept.
+pub fn evaluate(potential: &Potential, chunk: Vec<Entry>, want: Want) -> Vec<Evaluated> {
+    let allowed: Vec<Result<()>> = chunk.iter().map(|entry| check_state(potential, entry)).collect();
+    let structures: Vec<&Structure> = chunk
+        .iter()
+        .zip(&allowed)
+        .filter_map(|(entry, allowed)| match entry {
+            Entry::Frame(frame, _) if allowed.is_ok() => Some(&frame.structure),
+            _ => None,
+        })
+        .collect();
+    let mut results = potential.evaluate(&structures, want).into_iter();
+    let outcomes: Vec<Result<Evaluation>> = chunk
+        .iter()
+        .zip(allowed)
+        .map(|(entry, allowed)| {
+            allowed?;
+            let result = results.next().unwrap_or_else(|| Err(Error::Structure("no result".into())));
+            result.map_err(|error| locate(entry, error))
+        })
+        .collect();
+    chunk.into_iter().zip(outcomes).map(|(entry, outcome)| Evaluated { entry, outcome }).collect()
+}
+
+/// Refuses frames that could not be read, and charges and spins that the model does not describe.
+fn check_state(potential: &Potential, entry: &Entry) -> Result<()> {
+    let frame = match entry {
+        Entry::Frame(frame, _) => frame,
+        Entry::Bad(bad) => return Err(restate(&bad.error)),
+    };
+    let config = potential.model().config();
+    let states = [
+        ("total charge", frame.charge()?, f64::from(config.charge)),
+        ("spin multiplicity", frame.spin_multiplicity()?, f64::from(config.spin_multiplicity)),
+    ];
+    for (what, got, supported) in states {
+        if let Some(got) = got.filter(|&got| got != supported) {
+            return Err(locate(entry, Error::ChargeOrSpin { what, got, supported }));
+        }
+    }
+    Ok(())
+}
+
+/// The same error again: errors of the system cannot be cloned.
+fn restate(error: &Error) -> Error {
+    match error {
+        Error::Xyz { path, frame, line, reason } => {
+            Error::Xyz { path: path.clone(), frame: *frame, line: *line, reason: reason.clone() }
+        }
+        other => Error::Structure(other.to_string()),
+    }
+}
+
+/// Adds where a structure stands in its file.
+fn locate(entry: &Entry, error: Error) -> Error {
+    match entry {
+        Entry::Frame(frame, path) => {
+            Error::Xyz { path: path.to_path_buf(), frame: frame.index, line: frame.line, reason: error.to_string() }
+        }
+        Entry::Bad(_) => error,
+    }
+}
+
+/// Receives chunks, evaluates them, and hands them on until `consume` asks to stop.
+///
+/// # Errors
+/// Those of `consume`.
+pub fn for_each_chunk(
+    potential: &Potential,
+    want: Want,
+    chunks: &Receiver<Chunk>,
+    mut consume: impl FnMut(Vec<Evaluated>, Option<Error>) -> Result<()>,
+) -> Result<()> {
+    for chunk in chunks {
+        consume(evaluate(potential, chunk.entries, want), chunk.end)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> FrameSlice {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn frame_slice_selects_what_python_selects() {
+        // (slice, length, selected), from Python: list(range(length))[slice].
+        let cases: [(&str, usize, &[usize]); 11] = [
+            (":", 4, &[0, 1, 2, 3]),
+            ("1:", 4, &[1, 2, 3]),
+            (":2", 4, &[0, 1]),
+            ("-2:", 4, &[2, 3]),
+            (":-1", 4, &[0, 1, 2]),
+            ("::2", 5, &[0, 2, 4]),
+            ("1::3", 8, &[1, 4, 7]),
+            ("-9:2", 4, &[0, 1]),
+            ("3:1", 4, &[]),
+            ("2", 4, &[2]),
+            ("-1", 4, &[3]),
+        ];
+        for (text, length, want) in cases {
+            let s = parse(text).resolve(length as i64);
+            let got: Vec<usize> = (0..length)
+                .filter(|&k| k >= s.start && (k - s.start) % s.step == 0 && s.stop.is_none_or(|stop| k < stop))
+                .collect();
+            assert_eq!(got, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn frame_slice_refuses_what_it_cannot_do() {
+        for text in ["", "a", "1:2:3:4", "::0", "::-1", "1.5"] {
+            assert!(text.parse::<FrameSlice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn frame_slice_before_the_start_selects_nothing() {
+        assert_eq!(parse("-5").resolve(4).start, usize::MAX);
+    }
+}
