@@ -296,6 +296,18 @@ fn packed_damage_is_an_error_not_an_end() {
 }
 
 #[test]
+fn packed_and_plain_are_told_apart_by_content() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = directory.path().join("plain.xyz.gz");
+    std::fs::write(&plain, WATER).unwrap();
+    assert_eq!(Reader::open(&plain).unwrap().count(), 1);
+    let packed_as_plain = directory.path().join("packed.xyz");
+    std::fs::write(&packed_as_plain, packed("c.zst", WATER)).unwrap();
+    assert_eq!(Reader::open(&packed_as_plain).unwrap().count(), 1);
+    assert!(refusal(packed("d.gz", "")).contains("empty file"));
+}
+
+#[test]
 fn missing_files_and_directories_are_named() {
     assert!(Reader::open("no/such.xyz").err().unwrap().to_string().contains("no/such.xyz"));
     assert!(Reader::open("src").err().unwrap().to_string().contains("directory"));

@@ -98,6 +98,8 @@ fn entries_that_ase_misreads_are_respelled() {
         ("a=\"_JSON {\\\"b\\\": [1, NaN]}\"", "a=\"_JSON {\\\"b\\\": [1, NaN]}\""),
         ("energy=-1.5D+01", "energy=\"-15.0\""),
         ("name=1D66", "name=1D66"),
+        ("'my \"key\"'=[[1]]", "\"my \\\"key\\\"\"=\"_JSON [[1]]\""),
+        ("a\\b=1", "\"a\\\\b\"=\"1\""),
         ("a=\"it's\" b='\"' c={1 2} d", "a=\"it's\" b='\"' c={1 2} d"),
     ] {
         let text = written(&read(format!("1\n{entry}\nH 0 0 0\n"))[0], None, "");

@@ -88,11 +88,10 @@ fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: 
         out.extend_from_slice(text);
         return;
     }
-    if bare_key_is_fine && !entry.key_quoted {
+    if entry.key_quoted {
+        push_quoted(out, &unescape(key));
+    } else if bare_key_is_fine {
         out.extend_from_slice(key);
-    } else if entry.key_quoted {
-        // The quoted key stands as it is, with its own quotes.
-        out.extend_from_slice(&text[..key.len() + 2]);
     } else {
         push_quoted(out, key);
     }
