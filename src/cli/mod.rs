@@ -89,7 +89,8 @@ fn print(text: &str) -> Result<()> {
 
 /// Pretty JSON with a line end.
 fn json(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Usage(format!("cannot be written as JSON: {e}")))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::Usage(format!("cannot be written as JSON: {e}")))?;
     Ok(text + "\n")
 }
 

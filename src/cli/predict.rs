@@ -227,9 +227,7 @@ fn run_job(
         let (to_engine, chunks) = sync_channel(2);
         let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(2);
         let size = args.model.batch.into();
-        let reading = scope.spawn(move || {
-            trajectory::read_chunks(&job.inputs, args.index, size, progress, &to_engine)
-        });
+        let reading = scope.spawn(move || trajectory::read_chunks(&job.inputs, args.index, size, progress, &to_engine));
         let writing = scope.spawn(move || -> Result<Writer> {
             for chunk in evaluated {
                 for Evaluated { entry, outcome } in &chunk {
@@ -237,8 +235,7 @@ fn run_job(
                         (Entry::Bad(bad), _) => writer.write_raw(&bad.raw)?,
                         (Entry::Frame(frame, _), Err(_)) => writer.write_frame(frame, None, options)?,
                         (Entry::Frame(frame, _), Ok(e)) => {
-                            let results =
-                                Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
+                            let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
                             writer.write_frame(frame, Some(&results), options)?;
                         }
                     }
@@ -319,12 +316,9 @@ fn tally(args: &Args, summary: &mut Summary, results: &[Evaluated], end: Option<
 fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
     summary.n_failed += 1;
     let failure = match error {
-        Error::Xyz { path, frame, line, reason } => Failure {
-            file: path.display().to_string(),
-            frame: Some(*frame),
-            line: Some(*line),
-            reason: reason.clone(),
-        },
+        Error::Xyz { path, frame, line, reason } => {
+            Failure { file: path.display().to_string(), frame: Some(*frame), line: Some(*line), reason: reason.clone() }
+        }
         other => Failure { file: String::new(), frame: None, line: None, reason: other.to_string() },
     };
     if summary.failures.len() < FAILURES_KEPT {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mlff::engine::{Evaluation, Want};
@@ -151,9 +151,7 @@ pub fn read_chunks(
                 Ok(Some(Some(item))) => {
                     selected += 1;
                     let (n, entry) = match item {
-                        Item::Frame(frame) => {
-                            (frame.structure.n_atoms(), Entry::Frame(Box::new(frame), path.clone()))
-                        }
+                        Item::Frame(frame) => (frame.structure.n_atoms(), Entry::Frame(Box::new(frame), path.clone())),
                         Item::Bad(bad) => (0, Entry::Bad(bad)),
                     };
                     atoms += n;
@@ -299,22 +297,6 @@ fn locate(entry: &Entry, error: Error) -> Error {
         }
         Entry::Bad(_) => error,
     }
-}
-
-/// Receives chunks, evaluates them, and hands them on until `consume` asks to stop.
-///
-/// # Errors
-/// Those of `consume`.
-pub fn for_each_chunk(
-    potential: &Potential,
-    want: Want,
-    chunks: &Receiver<Chunk>,
-    mut consume: impl FnMut(Vec<Evaluated>, Option<Error>) -> Result<()>,
-) -> Result<()> {
-    for chunk in chunks {
-        consume(evaluate(potential, chunk.entries, want), chunk.end)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,202 @@
+//! `mlff eval`: errors against the labels in a file.
+
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+
+use mlff::engine::{Evaluation, Want};
+use mlff::xyz::Frame;
+use mlff::{Error, Potential, Result};
+use serde::Serialize;
+
+use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
+use super::model::ModelArgs;
+use super::plot::{Panel, Points, parity};
+use super::trajectory::{self, Entry, Evaluated, FrameSlice};
+use super::{Outcome, complain, json, print};
+
+/// Compare a model with the energies, forces and stresses in files
+#[derive(clap::Args)]
+pub struct Args {
+    /// Labelled trajectories; - is standard input
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Frames to evaluate, as a Python slice
+    #[arg(long, value_name = "SLICE", default_value = ":", allow_hyphen_values = true)]
+    index: FrameSlice,
+    /// What stands before energy, forces and stress in the file, such as REF_
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    label_prefix: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Draw predictions against labels
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Show no progress bar
+    #[arg(long)]
+    no_progress: bool,
+}
+
+/// Errors so far.
+#[derive(Default)]
+struct Tally {
+    n_frames: usize,
+    n_failed: usize,
+    n_atoms: usize,
+    energy: Errors,
+    energy_per_atom: Errors,
+    forces: ForceErrors,
+    stress: Errors,
+    energy_points: Points,
+    force_points: Points,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    n_frames: usize,
+    n_failed: usize,
+    n_atoms: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy: Option<ErrorSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_per_atom: Option<ErrorSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forces: Option<ForceSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stress: Option<ErrorSummary>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let potential = args.model.potential()?;
+    let progress = trajectory::progress_bar(&args.input, !args.no_progress);
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| -> Result<()> {
+        let (to_engine, chunks) = sync_channel(2);
+        let progress = &progress;
+        let size = args.model.batch.into();
+        let reading = scope.spawn(move || trajectory::read_chunks(&args.input, args.index, size, progress, &to_engine));
+        let computed = compare(&potential, args, chunks, &mut tally);
+        reading.join().unwrap_or_else(|_| Err(Error::Usage("reading stopped unexpectedly".into())))?;
+        computed
+    })?;
+    progress.finish_and_clear();
+    let report = tally.report();
+    if report.energy.is_none() && report.forces.is_none() && report.stress.is_none() {
+        return Err(Error::Usage(format!(
+            "found no labels: expected {0}energy= in the comment or a column {0}forces (--label-prefix says what \
+             stands before the names)",
+            args.label_prefix
+        )));
+    }
+    if let Some(path) = &args.plot {
+        draw(path, &tally, &report)?;
+    }
+    print(&if args.json { json(&report)? } else { table(&report) })?;
+    Ok(if tally.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
+}
+
+/// Takes the receiver, so that the reader stops when this does.
+fn compare(
+    potential: &Potential,
+    args: &Args,
+    chunks: std::sync::mpsc::Receiver<trajectory::Chunk>,
+    tally: &mut Tally,
+) -> Result<()> {
+    for chunk in chunks {
+        for Evaluated { entry, outcome } in trajectory::evaluate(potential, chunk.entries, Want::ALL) {
+            match (entry, outcome) {
+                (Entry::Frame(frame, _), Ok(evaluation)) => tally.add(&frame, &evaluation, &args.label_prefix)?,
+                (_, Err(error)) => tally.fail(&error),
+                (Entry::Bad(_), Ok(_)) => {}
+            }
+        }
+        if let Some(error) = chunk.end {
+            tally.fail(&error);
+        }
+    }
+    Ok(())
+}
+
+impl Tally {
+    fn fail(&mut self, error: &Error) {
+        self.n_failed += 1;
+        complain(&format!("failed: {error}"));
+    }
+
+    fn add(&mut self, frame: &Frame, got: &Evaluation, prefix: &str) -> Result<()> {
+        let labels = frame.labels(prefix)?;
+        let n_atoms = frame.structure.n_atoms();
+        self.n_frames += 1;
+        self.n_atoms += n_atoms;
+        if let Some(want) = labels.energy {
+            self.energy.add(got.energy, want);
+            if n_atoms > 0 {
+                let n = n_atoms as f64;
+                self.energy_per_atom.add(got.energy / n, want / n);
+                self.energy_points.add(want / n, got.energy / n);
+            }
+        }
+        if let (Some(want), Some(got)) = (&labels.forces, &got.forces) {
+            for (want, got) in want.iter().zip(got) {
+                self.forces.add(*got, *want);
+                (0..3).for_each(|k| self.force_points.add(want[k], got[k]));
+            }
+        }
+        if let (Some(want), Some(got)) = (&labels.stress, &got.stress) {
+            let pairs = want.as_flattened().iter().zip(got.as_flattened());
+            pairs.for_each(|(&want, &got)| self.stress.add(got, want));
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            n_frames: self.n_frames,
+            n_failed: self.n_failed,
+            n_atoms: self.n_atoms,
+            energy: self.energy.summary(),
+            energy_per_atom: self.energy_per_atom.summary(),
+            forces: self.forces.summary(),
+            stress: self.stress.summary(),
+        }
+    }
+}
+
+fn draw(path: &std::path::Path, tally: &Tally, report: &Report) -> Result<()> {
+    let mut panels = Vec::new();
+    if let Some(e) = report.energy_per_atom {
+        let note = format!("MAE {:.4}", e.mae);
+        panels.push(Panel { title: "energy per atom (eV)", points: &tally.energy_points, note });
+    }
+    if let Some(e) = report.forces {
+        let note = format!("MAE {:.4}", e.mae);
+        panels.push(Panel { title: "force components (eV/Å)", points: &tally.force_points, note });
+    }
+    parity(path, &panels)
+}
+
+fn table(report: &Report) -> String {
+    let mut out = format!("{} structures, {} atoms", report.n_frames, report.n_atoms);
+    if report.n_failed > 0 {
+        out += &format!(", {} failed", report.n_failed);
+    }
+    out += &format!("\n{:<18} {:>12} {:>12} {:>12}\n", "", "MAE", "RMSE", "max");
+    let mut row = |name: &str, e: Option<ErrorSummary>, unit: &str| {
+        if let Some(e) = e {
+            out += &format!("{name:<18} {:>12.6} {:>12.6} {:>12.6}  {unit}\n", e.mae, e.rmse, e.max);
+        }
+    };
+    row("energy", report.energy, "eV");
+    row("energy per atom", report.energy_per_atom, "eV");
+    let forces = report.forces.map(|f| ErrorSummary { mae: f.mae, rmse: f.rmse, max: f.max });
+    row("forces", forces, "eV/Å, components");
+    row("stress", report.stress, "eV/Å³, components");
+    if let Some(f) = report.forces {
+        let text = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.6}"));
+        out += &format!("forces: R² {}, mean cosine {}\n", text(f.r2), text(f.cosine));
+    }
+    out
+}
