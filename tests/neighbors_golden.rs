@@ -1,5 +1,7 @@
 //! Neighbour lists against ASE (`scripts/make_neighbor_goldens.py`), and edge counts against SchNetPack's.
 
+#![allow(clippy::expect_used)] // helpers of tests, which clippy does not take for tests
+
 use std::io::Read;
 
 use mlff::Structure;
