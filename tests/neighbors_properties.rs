@@ -89,9 +89,7 @@ fn check_invariants(structure: &Structure, cutoff: f64, list: &NeighborList) {
         let (there, here) = (displacement(a, b, shift, &cell), displacement(b, a, shift.map(|s| -s), &cell));
         assert_eq!(there, here.map(|x| -x), "exactly opposite");
         assert!(norm(there) <= cutoff);
-        for k in 0..3 {
-            assert!(structure.pbc[k] || shift[k] == 0);
-        }
+        assert!(shift.iter().zip(structure.pbc).all(|(&s, periodic)| periodic || s == 0));
     }
 }
 

@@ -6,7 +6,7 @@
 //! * *linked cells*: atoms and images are put into bins, every atom against the bins around it; linear in atoms.
 //!
 //! Periodic directions are handled by *points*: the atoms, wrapped into the cell, and those of their images that can
-//! lie within the cutoff of an atom (see [`points`]). Cells smaller than the cutoff only have more points.
+//! lie within the cutoff of an atom. Cells smaller than the cutoff only have more points.
 //!
 //! # Why no edge is ever one-way
 //!
