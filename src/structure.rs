@@ -181,3 +181,102 @@ fn unit(a: Vec3) -> Vec3 {
     let n = norm(a);
     if n == 0.0 { a } else { a.map(|x| x / n) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRICLINIC: Mat3 = [[5.6, 0.0, 0.0], [1.2, 5.1, 0.0], [0.7, -0.9, 4.8]];
+
+    fn product(a: &Mat3, b: &Mat3) -> Mat3 {
+        std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
+    }
+
+    fn assert_identity(m: &Mat3) {
+        for (i, row) in m.iter().enumerate() {
+            for (j, x) in row.iter().enumerate() {
+                let want = if i == j { 1.0 } else { 0.0 };
+                assert!((x - want).abs() < 1e-12, "{m:?}");
+            }
+        }
+    }
+
+    fn periodic(cell: Mat3, pbc: [bool; 3]) -> Result<Structure> {
+        Structure::new(vec![1], vec![[0.0; 3]], Some(cell), pbc)
+    }
+
+    #[test]
+    fn inverse_times_matrix_is_the_identity() {
+        for cell in [
+            TRICLINIC,
+            [TRICLINIC[1], TRICLINIC[0], TRICLINIC[2]],
+            [[0.0, 2.0, 0.0], [0.0, 0.0, -3.0], [4.0, 0.0, 0.0]],
+        ] {
+            assert_identity(&product(&inverse(&cell), &cell));
+            assert_identity(&product(&cell, &inverse(&cell)));
+        }
+    }
+
+    #[test]
+    fn complete_cell_keeps_periodic_rows_and_adds_perpendicular_units() {
+        for bits in 0..8 {
+            let pbc: [bool; 3] = std::array::from_fn(|k| bits >> k & 1 == 1);
+            for zero_rows in [false, true] {
+                let mut cell = TRICLINIC;
+                for k in (0..3).filter(|&k| !pbc[k] && zero_rows) {
+                    cell[k] = [0.0; 3];
+                }
+                let complete = complete_cell(&cell, pbc);
+                for k in 0..3 {
+                    if pbc[k] {
+                        assert_eq!(complete[k], cell[k]);
+                        continue;
+                    }
+                    assert!((norm(complete[k]) - 1.0).abs() < 1e-12);
+                    for other in (0..3).filter(|&other| other != k) {
+                        assert!(dot(complete[k], complete[other]).abs() < 1e-12, "{pbc:?}: {complete:?}");
+                    }
+                }
+                assert_identity(&product(&inverse(&complete), &complete));
+            }
+        }
+    }
+
+    #[test]
+    fn volume_is_positive_and_only_of_periodic_cells() {
+        let left_handed = [TRICLINIC[1], TRICLINIC[0], TRICLINIC[2]];
+        assert!(determinant(&left_handed) < 0.0);
+        for cell in [TRICLINIC, left_handed] {
+            let volume = periodic(cell, [true; 3]).expect("valid").volume().expect("defined");
+            assert!((volume - 5.6 * 5.1 * 4.8).abs() < 1e-12);
+            assert_eq!(periodic(cell, [true, true, false]).expect("valid").volume(), None);
+        }
+        assert_eq!(Structure::molecule(vec![1], vec![[0.0; 3]]).expect("valid").volume(), None);
+    }
+
+    #[test]
+    fn validate_names_what_is_wrong() {
+        let message = |outcome: Result<Structure>| outcome.expect_err("refused").to_string();
+        assert!(message(Structure::molecule(vec![1], vec![])).contains("positions"));
+        assert!(message(Structure::molecule(vec![1, 0], vec![[0.0; 3]; 2])).contains("atom 1 has atomic number 0"));
+        assert!(message(Structure::molecule(vec![119], vec![[0.0; 3]])).contains("119"));
+        assert!(message(Structure::molecule(vec![1], vec![[0.0, f64::NAN, 0.0]])).contains("atom 0 is not finite"));
+        assert!(message(Structure::new(vec![1], vec![[0.0; 3]], None, [true, false, false])).contains("needs a cell"));
+        let mut cell = TRICLINIC;
+        cell[2][0] = f64::INFINITY;
+        assert!(message(periodic(cell, [true, true, false])).contains("not finite"));
+        for dependent in [[1.2, 5.1, 0.0], [0.0; 3], [6.8, 5.1, 1e-7]] {
+            assert!(message(periodic([TRICLINIC[0], TRICLINIC[1], dependent], [true; 3])).contains("not independent"));
+        }
+        // Dependent rows of directions that do not repeat are no concern.
+        assert!(periodic([TRICLINIC[0], TRICLINIC[1], TRICLINIC[1]], [true, true, false]).is_ok());
+        assert!(periodic([[0.0; 3]; 3], [false; 3]).is_ok());
+        assert!(Structure::new(vec![], vec![], None, [false; 3]).is_ok());
+    }
+
+    #[test]
+    fn symbols_cover_the_known_elements() {
+        assert_eq!((symbol(1), symbol(6), symbol(118)), (Some("H"), Some("C"), Some("Og")));
+        assert_eq!((symbol(0), symbol(119)), (None, None));
+    }
+}

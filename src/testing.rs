@@ -66,7 +66,6 @@ impl Random {
     }
 
     /// Next number in (-1, 1).
-    #[expect(clippy::should_implement_trait, reason = "an endless sequence of f64, not an iterator")]
     pub fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

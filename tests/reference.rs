@@ -1,5 +1,7 @@
 //! Reference results by SchNetPack and MLFF-Distiller in f64.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::Path;

@@ -26,11 +26,6 @@ pub enum FrameSlice {
     },
 }
 
-impl FrameSlice {
-    /// All frames.
-    pub const ALL: FrameSlice = FrameSlice::Range { start: None, stop: None, step: 1 };
-}
-
 impl std::str::FromStr for FrameSlice {
     type Err = String;
 
@@ -144,7 +139,7 @@ pub fn read_chunks(
         while selection.stop.is_none_or(|stop| reader.frames() < stop) {
             let index = reader.frames();
             let wanted = index >= selection.start && (index - selection.start).is_multiple_of(selection.step);
-            let item = if wanted { reader.next_item() } else { skip(&mut reader) };
+            let item = if wanted { reader.next_item().map(|item| item.map(Some)) } else { skip(&mut reader) };
             match item {
                 Ok(None) => break,
                 Ok(Some(None)) => continue,
@@ -326,7 +321,7 @@ mod tests {
         for (text, length, want) in cases {
             let s = parse(text).resolve(length as i64);
             let got: Vec<usize> = (0..length)
-                .filter(|&k| k >= s.start && (k - s.start) % s.step == 0 && s.stop.is_none_or(|stop| k < stop))
+                .filter(|&k| k >= s.start && (k - s.start).is_multiple_of(s.step) && s.stop.is_none_or(|stop| k < stop))
                 .collect();
             assert_eq!(got, want, "{text}");
         }

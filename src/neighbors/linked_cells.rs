@@ -39,9 +39,9 @@ pub(super) struct Grid {
 impl Grid {
     fn build(&mut self, points: &Points) {
         self.low = points.low;
-        for k in 0..3 {
+        for (k, &bins_per_cutoff) in BINS_PER_CUTOFF.iter().enumerate() {
             let extent = points.high[k] - points.low[k];
-            self.bins_per_unit[k] = f64::from(BINS_PER_CUTOFF[k]) / points.reach[k];
+            self.bins_per_unit[k] = f64::from(bins_per_cutoff) / points.reach[k];
             if extent * self.bins_per_unit[k] >= MAX_BINS {
                 self.bins_per_unit[k] = (MAX_BINS - 1.0) / extent;
             }
@@ -49,7 +49,7 @@ impl Grid {
             self.n_bins[k] = truncate(extent * self.bins_per_unit[k]) + 1;
         }
         #[allow(clippy::cast_precision_loss)]
-        let affordable = MAX_BINS_PER_POINT * points.len() as f64 + 64.0;
+        let affordable = (MAX_BINS_PER_POINT * points.len() as f64 + 64.0).min(MAX_BINS);
         if self.n_bins.iter().map(|&n| f64::from(n)).product::<f64>() <= affordable {
             self.sort_dense(points);
         } else {

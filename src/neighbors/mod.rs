@@ -6,7 +6,7 @@
 //! * *linked cells*: atoms and images are put into bins, every atom against the bins around it; linear in atoms.
 //!
 //! Periodic directions are handled by *points*: the atoms, wrapped into the cell, and those of their images that can
-//! lie within the cutoff of an atom (see [`points`]). Cells smaller than the cutoff only have more points.
+//! lie within the cutoff of an atom. Cells smaller than the cutoff only have more points.
 //!
 //! # Why no edge is ever one-way
 //!
@@ -32,10 +32,10 @@ use points::Points;
 pub const MAX_NEIGHBORS: usize = 10_000;
 
 /// Molecules of up to this many atoms are searched pair by pair (measured: `benchmarks/results/neighbors.md`).
-const ALL_PAIRS_ATOMS: usize = 200;
+const ALL_PAIRS_ATOMS: usize = 400;
 
-/// Periodic systems of up to this many (atom, point) pairs are searched pair by pair (measured, as above).
-const ALL_PAIRS_POINTS: usize = 20_000;
+/// Periodic systems of up to this many points are searched pair by pair (measured, as above).
+const ALL_PAIRS_POINTS: usize = 700;
 
 /// Directed neighbour pairs of one structure, sorted by receiver, then sender, then shift: a total order.
 ///
@@ -200,7 +200,7 @@ impl NeighborSearch {
         } else {
             self.points.build(structure, cutoff)?;
             let all_pairs = match algorithm {
-                Algorithm::Auto => small && n_atoms * self.points.len() <= ALL_PAIRS_POINTS,
+                Algorithm::Auto => self.points.len() <= ALL_PAIRS_POINTS && structure.is_periodic(),
                 _ => small,
             };
             let query = Query { structure, cutoff, points: &self.points };
@@ -308,14 +308,17 @@ fn scan(
             m += usize::from(d2 <= limit);
         }
     }
-    farthest = maxima.iter().fold(farthest, |a, &b| a.max(b));
+    // Comparisons as they stand: `f64::max` would take care of NaN, one element at a time.
+    for &maximum in &maxima {
+        farthest = if maximum > farthest { maximum } else { farthest };
+    }
     let done = x.len() - x_rest.len();
     for (k, ((&x, &y), &z)) in x_rest.iter().zip(y_rest).zip(z_rest).enumerate() {
         let d2 = square_distance([x, y, z], center);
         found[m] = label(done + k);
         if d2 <= limit {
             m += 1;
-            farthest = farthest.max(d2);
+            farthest = if d2 > farthest { d2 } else { farthest };
         }
     }
     *n += m;

@@ -4,8 +4,8 @@ use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
 use crate::structure::{Structure, Vec3, complete_cell, inverse, norm};
 
-/// Most points of one search: 2.7 GB of them. Only cells far smaller than the cutoff, or far too thin, have more.
-const MAX_POINTS: f64 = (1u32 << 26) as f64;
+/// Most images of one search: 3 GB of them. Only cells far smaller than the cutoff, or far too thin, have more.
+const MAX_IMAGES: f64 = (1u32 << 26) as f64;
 
 /// Cells that an atom may lie outside of its own: shifts between two atoms then fit i32.
 const MAX_WRAP: f64 = (1u32 << 29) as f64;
@@ -178,11 +178,13 @@ impl Points {
                 .map(|k| (self.high[k] - fractional[k]).floor() - (self.low[k] - fractional[k]).ceil() + 1.0)
                 .product::<f64>();
         }
-        if n_points > MAX_POINTS {
+        let n_atoms = self.fractional.len();
+        #[allow(clippy::cast_precision_loss)]
+        let n_images = n_points - n_atoms as f64;
+        if n_images > MAX_IMAGES || n_points > f64::from(u32::MAX) {
             return Err(Error::Structure(format!(
-                "{} atoms have {n_points:.1e} periodic images within {cutoff} Å of the cell, more than {MAX_POINTS:.1e}: \
-                 the cell is too small or too thin for this cutoff; are positions and cell in Å?",
-                self.fractional.len()
+                "{n_atoms} atoms have {n_images:.1e} periodic images within {cutoff} Å of the cell, more than \
+                 {MAX_IMAGES:.1e}: the cell is too small or too thin for this cutoff; are positions and cell in Å?"
             )));
         }
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -62,10 +62,10 @@ pub fn dense<T: Real>(
     activation: Activation,
     x: &[T],
     y: &mut [T],
-    mut pre_activation: Option<&mut [T]>,
+    pre_activation: Option<&mut [T]>,
 ) {
     let n_in = layer.n_in;
-    if let Some(saved) = pre_activation.as_deref_mut() {
+    if let Some(saved) = pre_activation {
         linear(layer, x, saved);
         y.copy_from_slice(saved);
         for_row_blocks(y, layer.n_out, |_, rows| activation.apply(rows));

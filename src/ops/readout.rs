@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn readout_sums_f32_outputs_in_f64() {
         let mut energy = [0.0];
-        readout(1.0, &[1.0_f32, 1e-7], &[-1e5, 0.0], &[0..2], &mut energy);
+        readout(1.0, &[1.0_f32, 1e-7], &[-1e5, 0.0], std::slice::from_ref(&(0..2)), &mut energy);
         assert_close("energy", &energy, &[1.0 - 1e5 + f64::from(1e-7_f32)], 1e-10, 0.0);
     }
 }
