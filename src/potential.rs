@@ -65,6 +65,20 @@ enum Engine {
     F64(Arc<Autograd<f64>>),
 }
 
+impl std::fmt::Debug for Potential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let precision = match self.engine {
+            Engine::F32(_) => Precision::F32,
+            Engine::F64(_) => Precision::F64,
+        };
+        f.debug_struct("Potential")
+            .field("config", self.model.config())
+            .field("precision", &precision)
+            .field("batch_size", &self.batch_size)
+            .finish()
+    }
+}
+
 impl Potential {
     /// Loads a model directory or a built-in model, to be evaluated in f32.
     ///

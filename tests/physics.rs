@@ -1,0 +1,467 @@
+//! What the energy of a PaiNN must obey, whatever its weights: checked in f64 on random models and random structures.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::worst;
+use mlff::engine::{Evaluation, Want};
+use mlff::model::config::ModelConfig;
+use mlff::model::weights::{Array, Weights};
+use mlff::potential::Precision;
+use mlff::structure::{Mat3, Vec3};
+use mlff::{Model, Potential, Structure};
+use proptest::prelude::*;
+
+/// A small generator, so that a model is a function of its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    n_features: usize,
+    n_interactions: usize,
+    n_rbf: usize,
+    bessel: bool,
+    shared_filters: bool,
+    shared_interactions: bool,
+    /// Under the root of the vectors' norm.
+    epsilon: f64,
+}
+
+const CUTOFF: f64 = 3.5;
+const SPECIES: [u8; 3] = [1, 6, 8];
+
+fn random_model(shape: Shape, seed: u64) -> Arc<Model> {
+    let kind = if shape.bessel { "bessel" } else { "gaussian" };
+    let config: ModelConfig = serde_json::from_value(serde_json::json!({
+        "format_version": 1,
+        "architecture": {
+            "type": "painn",
+            "n_features": shape.n_features,
+            "n_interactions": shape.n_interactions,
+            "radial_basis": {"type": kind, "n": shape.n_rbf},
+            "shared_filters": shape.shared_filters,
+            "shared_interactions": shape.shared_interactions,
+            "epsilon": shape.epsilon,
+            "readout_hidden": [shape.n_features.div_ceil(2)],
+        },
+        "cutoff": CUTOFF,
+        "species": SPECIES,
+        "atomic_energies": {"1": -1.5, "8": -7.25},
+        "energy_scale": 1.7,
+    }))
+    .unwrap();
+    let mlff::model::config::Architecture::Painn(painn) = &config.architecture else { unreachable!() };
+    let mut random = Random(seed);
+    let mut weights = Weights::default();
+    for (name, dims) in mlff::model::painn::tensors(&config, painn) {
+        let n: usize = dims.iter().product();
+        let fan_in = if dims.len() == 2 { dims[1] as f64 } else { 4.0 };
+        let data = match name.as_str() {
+            "radial_basis.centers" => (0..n).map(|k| CUTOFF * k as f64 / n as f64).collect(),
+            "radial_basis.widths" => (0..n).map(|k| 0.5 + 0.1 * k as f64).collect(),
+            "radial_basis.frequencies" => (0..n).map(|k| (k + 1) as f64 * std::f64::consts::PI / CUTOFF).collect(),
+            "embedding" => (0..n).map(|_| random.next()).collect(),
+            _ => (0..n).map(|_| 1.5 * random.next() / fan_in.sqrt()).collect(),
+        };
+        weights.put(name, Array { shape: dims, data });
+    }
+    Arc::new(Model::new(config, weights, String::new()).unwrap())
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (1..18usize, 1..4usize, 1..9usize, any::<[bool; 3]>()).prop_map(
+        |(n_features, n_interactions, n_rbf, [bessel, shared_filters, shared_interactions])| Shape {
+            n_features,
+            n_interactions,
+            n_rbf,
+            bessel,
+            shared_filters,
+            shared_interactions,
+            epsilon: 1e-8,
+        },
+    )
+}
+
+fn potentials() -> impl Strategy<Value = Potential> {
+    (shapes(), any::<u64>())
+        .prop_map(|(shape, seed)| Potential::new(random_model(shape, seed), Precision::F64).unwrap())
+}
+
+/// As [`potentials`], with a norm that is smooth on the scale of a finite difference: with epsilon = 1e-8 it bends
+/// within 1e-4 of zero, where mixtures of vectors often lie.
+fn smooth_potentials() -> impl Strategy<Value = Potential> {
+    (shapes(), any::<u64>()).prop_map(|(shape, seed)| {
+        Potential::new(random_model(Shape { epsilon: 1e-2, ..shape }, seed), Precision::F64).unwrap()
+    })
+}
+
+/// Atoms on a jittered grid of 1.3 Å, so that none overlap.
+fn molecules(max_atoms: usize) -> impl Strategy<Value = Structure> {
+    let atom = (0..SPECIES.len(), prop::array::uniform3(-0.3..0.3_f64));
+    (prop::collection::vec(atom, 1..=max_atoms), any::<u64>()).prop_map(|(atoms, seed)| {
+        let mut cells: Vec<[i32; 3]> = (0..27).map(|k| [k / 9, k / 3 % 3, k % 3]).collect();
+        let mut random = Random(seed);
+        cells.sort_by_cached_key(|_| (random.next() * 1e9) as i64);
+        let place =
+            |(k, jitter): (&[i32; 3], &Vec3)| -> Vec3 { std::array::from_fn(|a| 1.3 * f64::from(k[a]) + jitter[a]) };
+        let jitters: Vec<Vec3> = atoms.iter().map(|a| a.1).collect();
+        Structure::molecule(
+            atoms.iter().map(|a| SPECIES[a.0]).collect(),
+            cells.iter().zip(&jitters).map(place).collect(),
+        )
+        .unwrap()
+    })
+}
+
+/// The same in a triclinic cell of either handedness, periodic in the directions chosen.
+fn crystals() -> impl Strategy<Value = Structure> {
+    (molecules(6), prop::array::uniform3(3.6..5.0_f64), prop::array::uniform6(-0.8..0.8_f64), any::<bool>()).prop_map(
+        |(molecule, lengths, tilt, left)| {
+            let mut cell =
+                [[lengths[0], tilt[0], tilt[1]], [tilt[2], lengths[1], tilt[3]], [tilt[4], tilt[5], lengths[2]]];
+            if left {
+                cell.swap(0, 1);
+            }
+            Structure { cell: Some(cell), pbc: [true; 3], ..molecule }
+        },
+    )
+}
+
+fn evaluate(potential: &Potential, structure: &Structure) -> Option<Evaluation> {
+    // Images in a small cell may overlap; such structures are refused, and are not what is tested here.
+    match potential.evaluate_one(structure, Want::ALL) {
+        Err(mlff::Error::Overlap { .. }) => None,
+        other => Some(other.unwrap()),
+    }
+}
+
+fn energy(potential: &Potential, structure: &Structure) -> f64 {
+    potential.evaluate_one(structure, Want::ENERGY).unwrap().energy
+}
+
+fn forces(evaluation: &Evaluation) -> Vec<f64> {
+    evaluation.forces.as_ref().unwrap().concat()
+}
+
+fn times(v: Vec3, m: &Mat3) -> Vec3 {
+    std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
+}
+
+/// A rotation from three angles, row-vector convention.
+fn rotation([a, b, c]: [f64; 3]) -> Mat3 {
+    let about = |k: usize, angle: f64| -> Mat3 {
+        let (s, c) = angle.sin_cos();
+        let mut m = [[0.0; 3]; 3];
+        let (i, j) = ((k + 1) % 3, (k + 2) % 3);
+        m[k][k] = 1.0;
+        (m[i][i], m[j][j], m[i][j], m[j][i]) = (c, c, s, -s);
+        m
+    };
+    let product = |x: Mat3, y: Mat3| x.map(|row| times(row, &y));
+    product(product(about(2, a), about(0, b)), about(2, c))
+}
+
+fn close(got: f64, want: f64) {
+    assert!((got - want).abs() <= 1e-9 * want.abs().max(1.0), "{got} {want}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn energy_does_not_change_under_rotation_and_translation(
+        p in potentials(), s in molecules(8), angles in prop::array::uniform3(0.0..6.3_f64), t in prop::array::uniform3(-50.0..50.0_f64),
+    ) {
+        let m = rotation(angles);
+        let moved = Structure {
+            positions: s.positions.iter().map(|&r| { let r = times(r, &m); std::array::from_fn(|k| r[k] + t[k]) }).collect(),
+            ..s.clone()
+        };
+        let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &moved).unwrap());
+        close(b.energy, a.energy);
+        let turned: Vec<f64> = a.forces.unwrap().iter().flat_map(|&f| times(f, &m)).collect();
+        prop_assert!(worst(&forces(&b), &turned) < 1e-8);
+    }
+
+    #[test]
+    fn stress_turns_with_the_crystal(p in potentials(), s in crystals(), angles in prop::array::uniform3(0.0..6.3_f64)) {
+        let m = rotation(angles);
+        let moved = Structure {
+            positions: s.positions.iter().map(|&r| times(r, &m)).collect(),
+            cell: s.cell.map(|c| c.map(|row| times(row, &m))),
+            ..s.clone()
+        };
+        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
+        let b = evaluate(&p, &moved).unwrap();
+        close(b.energy, a.energy);
+        // σ' = Mᵀ σ M for row vectors.
+        let half = a.stress.unwrap().map(|row| times(row, &m));
+        let transposed: Mat3 = std::array::from_fn(|i| std::array::from_fn(|k| m[k][i]));
+        let want: Mat3 = std::array::from_fn(|i| times(transposed[i], &half));
+        prop_assert!(worst(b.stress.unwrap().as_flattened(), want.as_flattened()) < 1e-9);
+    }
+
+    #[test]
+    fn permutation_permutes_forces(p in potentials(), s in molecules(9), seed in any::<u64>()) {
+        let mut order: Vec<usize> = (0..s.n_atoms()).collect();
+        let mut random = Random(seed);
+        order.sort_by_cached_key(|_| (random.next() * 1e9) as i64);
+        let shuffled = Structure {
+            atomic_numbers: order.iter().map(|&k| s.atomic_numbers[k]).collect(),
+            positions: order.iter().map(|&k| s.positions[k]).collect(),
+            ..Structure::default()
+        };
+        let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &shuffled).unwrap());
+        close(b.energy, a.energy);
+        let fa = a.forces.unwrap();
+        let want: Vec<f64> = order.iter().flat_map(|&k| fa[k]).collect();
+        prop_assert!(worst(&forces(&b), &want) < 1e-9);
+        let atomic: Vec<f64> = order.iter().map(|&k| a.atomic_energies[k]).collect();
+        prop_assert!(worst(&b.atomic_energies, &atomic) < 1e-9);
+    }
+
+    #[test]
+    fn cell_images_do_not_matter(p in potentials(), s in crystals(), shifts in prop::collection::vec(prop::array::uniform3(-3..4_i32), 9)) {
+        let cell = s.cell.unwrap();
+        let moved = Structure {
+            positions: s.positions.iter().zip(&shifts).map(|(r, n)| {
+                let d = times(n.map(f64::from), &cell);
+                std::array::from_fn(|k| r[k] + d[k])
+            }).collect(),
+            ..s.clone()
+        };
+        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
+        let b = evaluate(&p, &moved).unwrap();
+        close(b.energy, a.energy);
+        prop_assert!(worst(&forces(&b), &forces(&a)) < 1e-8);
+        prop_assert!(worst(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
+    }
+
+    #[test]
+    fn supercells_multiply_the_energy(p in potentials(), s in crystals(), n in prop::array::uniform3(1..3_usize)) {
+        let cell = s.cell.unwrap();
+        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
+        let mut large = Structure { cell: Some(std::array::from_fn(|k| cell[k].map(|x| x * n[k] as f64))), pbc: s.pbc, ..Structure::default() };
+        for image in (0..n[0]).flat_map(|i| (0..n[1]).flat_map(move |j| (0..n[2]).map(move |k| [i, j, k]))) {
+            let d = times(image.map(|x| x as f64), &cell);
+            large.atomic_numbers.extend(&s.atomic_numbers);
+            large.positions.extend(s.positions.iter().map(|r| -> Vec3 { std::array::from_fn(|k| r[k] + d[k]) }));
+        }
+        let b = evaluate(&p, &large).unwrap();
+        let copies = n.iter().product::<usize>();
+        close(b.energy, a.energy * copies as f64);
+        prop_assert!(worst(&forces(&b), &forces(&a).repeat(copies)) < 1e-8);
+        prop_assert!(worst(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
+    }
+
+    #[test]
+    fn far_molecules_add(p in potentials(), a in molecules(6), b in molecules(6), gap in 3.51..40.0_f64) {
+        let right = a.positions.iter().map(|r| r[0]).fold(f64::MIN, f64::max);
+        let left = b.positions.iter().map(|r| r[0]).fold(f64::MAX, f64::min);
+        let mut both = a.clone();
+        both.atomic_numbers.extend(&b.atomic_numbers);
+        both.positions.extend(b.positions.iter().map(|r| [r[0] - left + right + gap, r[1], r[2]]));
+        let (ea, eb, e) = (evaluate(&p, &a).unwrap(), evaluate(&p, &b).unwrap(), evaluate(&p, &both).unwrap());
+        close(e.energy, ea.energy + eb.energy);
+        prop_assert!(worst(&forces(&e), &[forces(&ea), forces(&eb)].concat()) < 1e-9);
+    }
+
+    #[test]
+    fn forces_sum_to_zero(p in potentials(), m in molecules(9), c in crystals()) {
+        for s in [m, c] {
+            let Some(e) = evaluate(&p, &s) else { continue };
+            let f = e.forces.unwrap();
+            let largest = f.iter().flatten().fold(1.0_f64, |m, x| m.max(x.abs()));
+            for k in 0..3 {
+                prop_assert!(f.iter().map(|v| v[k]).sum::<f64>().abs() < 1e-11 * largest * f.len() as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn atomic_energies_sum_to_the_energy(p in potentials(), s in molecules(9)) {
+        let e = evaluate(&p, &s).unwrap();
+        close(e.atomic_energies.iter().sum(), e.energy);
+    }
+}
+
+/// Slope of `f` at 0 by the five-point rule, error O(h⁴).
+fn slope(h: f64, f: impl Fn(f64) -> f64) -> f64 {
+    (8.0 * (f(h) - f(-h)) - (f(2.0 * h) - f(-2.0 * h))) / (12.0 * h)
+}
+
+/// No pair may cross the cutoff within a finite difference: the energy's third derivative jumps there.
+fn away_from_cutoff(s: &Structure) -> bool {
+    let list = mlff::neighbor_list(s, CUTOFF + 0.02).unwrap();
+    let cell = s.cell.unwrap_or_default();
+    (0..list.n_edges()).all(|e| {
+        let (i, j) = (list.receivers[e] as usize, list.senders[e] as usize);
+        let r = mlff::neighbors::displacement(s.positions[i], s.positions[j], list.shifts[e], &cell);
+        r.iter().map(|x| x * x).sum::<f64>().sqrt() < CUTOFF - 0.02
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn forces_match_finite_difference(p in smooth_potentials(), m in molecules(6), c in crystals()) {
+        for s in [m, c] {
+            let Some(e) = evaluate(&p, &s).filter(|_| away_from_cutoff(&s)) else { continue };
+            let f = e.forces.unwrap();
+            for (i, k) in (0..s.n_atoms()).flat_map(|i| (0..3).map(move |k| (i, k))) {
+                let want = -slope(2e-4, |h| {
+                    let mut moved = s.clone();
+                    moved.positions[i][k] += h;
+                    energy(&p, &moved)
+                });
+                prop_assert!((f[i][k] - want).abs() < 1e-6 * want.abs().max(1.0), "{} {want}", f[i][k]);
+            }
+        }
+    }
+
+    #[test]
+    fn stress_matches_finite_difference(p in smooth_potentials(), s in crystals()) {
+        let Some(e) = evaluate(&p, &s).filter(|_| away_from_cutoff(&s)) else { return Ok(()) };
+        let (stress, volume) = (e.stress.unwrap(), s.volume().unwrap());
+        for (a, b) in [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)] {
+            let want = slope(1e-4, |h| {
+                let mut strain = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+                strain[a][b] += 0.5 * h;
+                strain[b][a] += 0.5 * h;
+                energy(&p, &Structure {
+                    positions: s.positions.iter().map(|&r| times(r, &strain)).collect(),
+                    cell: s.cell.map(|c| c.map(|row| times(row, &strain))),
+                    ..s.clone()
+                })
+            }) / volume;
+            prop_assert!((stress[a][b] - want).abs() < 1e-6 * want.abs().max(1.0), "{} {want}", stress[a][b]);
+            prop_assert_eq!(stress[a][b], stress[b][a]);
+        }
+    }
+}
+
+fn one_potential() -> Potential {
+    let shape = Shape {
+        n_features: 16,
+        n_interactions: 3,
+        n_rbf: 6,
+        bessel: false,
+        shared_filters: false,
+        shared_interactions: false,
+        epsilon: 1e-8,
+    };
+    Potential::new(random_model(shape, 11), Precision::F64).unwrap()
+}
+
+/// An atom moves through the cutoff of another, with a third one that always sees both.
+fn crossing(d: f64) -> Structure {
+    Structure::molecule(vec![8, 1, 6], vec![[0.0; 3], [d, 0.0, 0.0], [1.6, 1.0, 0.2]]).unwrap()
+}
+
+#[test]
+fn energy_and_forces_are_continuous_through_the_cutoff() {
+    let p = one_potential();
+    // Halving the step must halve the jump: an offset at the cutoff would stay.
+    let jump = |h: f64| {
+        let (a, b) = (evaluate(&p, &crossing(CUTOFF - h)).unwrap(), evaluate(&p, &crossing(CUTOFF + h)).unwrap());
+        ((a.energy - b.energy).abs(), worst(&forces(&a), &forces(&b)))
+    };
+    let (mut energy, mut force) = jump(1e-3);
+    assert!(energy > 0.0 && force > 0.0);
+    for h in [1e-4, 1e-5, 1e-6] {
+        let (e, f) = jump(h);
+        assert!(e < 0.2 * energy && f < 0.2 * force, "{h}: energy {energy} → {e}, forces {force} → {f}");
+        (energy, force) = (e, f);
+    }
+    // On the cutoff itself too.
+    let (a, b) = (evaluate(&p, &crossing(CUTOFF)).unwrap(), evaluate(&p, &crossing(CUTOFF + 1e-9)).unwrap());
+    assert!((a.energy - b.energy).abs() < 1e-8 && worst(&forces(&a), &forces(&b)) < 1e-7);
+}
+
+#[test]
+fn isolated_atom_has_no_force() {
+    let p = one_potential();
+    let atom = Structure::molecule(vec![8], vec![[3.0, -2.0, 1e4]]).unwrap();
+    let e = evaluate(&p, &atom).unwrap();
+    assert_eq!(e.forces, Some(vec![[0.0; 3]]));
+    assert_eq!(e.stress, None);
+    let boxed =
+        Structure { cell: Some([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]), pbc: [true; 3], ..atom };
+    let b = evaluate(&p, &boxed).unwrap();
+    assert_eq!((b.energy, b.stress), (e.energy, Some([[0.0; 3]; 3])));
+}
+
+#[test]
+fn no_atoms_have_no_energy() {
+    let p = one_potential();
+    let e = evaluate(&p, &Structure::default()).unwrap();
+    assert_eq!((e.energy, e.forces, e.atomic_energies.len()), (0.0, Some(vec![]), 0));
+    let water = crossing(1.0);
+    let many = p.evaluate(&[Structure::default(), water.clone(), Structure::default()], Want::ALL);
+    assert_eq!(many[0].as_ref().unwrap().energy, 0.0);
+    close(many[1].as_ref().unwrap().energy, energy(&p, &water));
+    assert!(p.evaluate::<Structure>(&[], Want::ALL).is_empty());
+}
+
+#[test]
+fn one_atom_in_a_tiny_cell_equals_its_supercell() {
+    let p = one_potential();
+    let tiny = Structure::new(
+        vec![6],
+        vec![[0.1, 0.2, 0.3]],
+        Some([[1.1, 0.0, 0.0], [0.3, 1.2, 0.0], [0.1, 0.2, 1.3]]),
+        [true; 3],
+    )
+    .unwrap();
+    let e = evaluate(&p, &tiny).unwrap();
+    assert!(worst(&forces(&e), &[0.0; 3]) < 1e-10);
+    let cell = tiny.cell.unwrap();
+    let double = Structure {
+        atomic_numbers: vec![6; 2],
+        positions: vec![tiny.positions[0], std::array::from_fn(|k| tiny.positions[0][k] + cell[1][k])],
+        cell: Some([cell[0], cell[1].map(|x| 2.0 * x), cell[2]]),
+        pbc: [true; 3],
+    };
+    let d = evaluate(&p, &double).unwrap();
+    close(d.energy, 2.0 * e.energy);
+    assert!(worst(d.stress.unwrap().as_flattened(), e.stress.unwrap().as_flattened()) < 1e-9);
+}
+
+#[test]
+fn energy_alone_is_the_same_energy() {
+    let p = one_potential();
+    let s = crossing(1.3);
+    let e = p.evaluate_one(&s, Want::ENERGY).unwrap();
+    assert_eq!((e.forces, e.stress), (None, None));
+    assert_eq!(e.energy, evaluate(&p, &s).unwrap().energy);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused_by_name() {
+    let p = one_potential();
+    let refused = |s: &Structure| p.evaluate_one(s, Want::ALL).unwrap_err().to_string();
+    let message = refused(&Structure::molecule(vec![1, 26], vec![[0.0; 3], [0.0, 0.0, 1.5]]).unwrap());
+    assert!(message.contains("Fe") && message.contains("atom 1") && message.contains("H C O"), "{message}");
+    let message = refused(&Structure::molecule(vec![1, 1], vec![[0.0; 3], [0.0, 0.0, 0.05]]).unwrap());
+    assert!(message.contains("atoms 0 and 1 overlap: 0.0500 Å"), "{message}");
+    let message =
+        refused(&Structure { positions: vec![[f64::NAN; 3]], atomic_numbers: vec![1], ..Structure::default() });
+    assert!(message.contains("not finite"), "{message}");
+    // The others of its batch are not disturbed.
+    let good = crossing(1.3);
+    let bad = Structure::molecule(vec![92], vec![[0.0; 3]]).unwrap();
+    let mixed = p.evaluate(&[bad, good.clone()], Want::ALL);
+    assert!(mixed[0].is_err());
+    assert_eq!(mixed[1].as_ref().unwrap().energy, evaluate(&p, &good).unwrap().energy);
+}
