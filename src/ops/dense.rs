@@ -81,13 +81,20 @@ fn linear<T: Real>(layer: &Linear<T>, x: &[T], y: &mut [T]) {
     for_row_blocks(y, layer.n_out, |first, rows| linear_block(layer, &x[first * layer.n_in..], rows));
 }
 
-fn linear_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) {
+/// `rows = x · weightᵀ + bias` on this thread; `x` may be longer than the rows need.
+pub(super) fn linear_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) {
     let n_rows = rows.len() / layer.n_out;
     if let Some(bias) = &layer.bias {
         rows.chunks_exact_mut(layer.n_out).for_each(|row| row.copy_from_slice(bias));
     }
     let x = &x[..n_rows * layer.n_in];
     matmul(n_rows, layer.n_out, layer.n_in, rows, layer.bias.is_some(), x, &layer.weight, [1, layer.n_in]);
+}
+
+/// `grad_x += grad_y · weight` on this thread.
+pub(super) fn linear_vjp_block<T: Real>(layer: &Linear<T>, grad_y: &[T], grad_x: &mut [T]) {
+    let n_rows = grad_x.len() / layer.n_in;
+    matmul(n_rows, layer.n_in, layer.n_out, grad_x, true, grad_y, &layer.weight, [layer.n_in, 1]);
 }
 
 /// Pulls the cotangent of the output back to the input.
@@ -113,7 +120,7 @@ pub fn dense_vjp<T: Real>(
             scaled = grad_y.iter().zip(&pre_activation[span]).map(|(&g, &z)| g * activation.derivative(z)).collect();
             &scaled
         };
-        matmul(n_rows, layer.n_in, n_out, rows, true, grad_z, &layer.weight, [layer.n_in, 1]);
+        linear_vjp_block(layer, grad_z, rows);
     });
 }
 

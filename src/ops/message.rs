@@ -1,10 +1,17 @@
-//! `message`: what neighbours send, summed at the receiver.
+//! `message`: what neighbours send, filtered and summed at the receiver.
+//!
+//! The filter W of an edge is a linear layer of the edge's features (in PaiNN the enveloped radial basis). It is three
+//! times as wide as an atom's scalars and there are many more edges than atoms, so it is never stored: each pass
+//! computes it for a group of edges that fits the cache, and the backward computes it anew.
 //!
 //! Source: Schütt, Unke, Gastegger, ICML 2021, eqs. 7 and 8, in the layout of SchNetPack 2 (`PaiNNInteraction`).
 
+use std::ops::Range;
+
+use super::dense::{Linear, linear_block, linear_vjp_block};
 use super::{Real, Topology, for_row_blocks, for_row_blocks2};
 
-/// Arrays that a message is made of. F is `n_features`.
+/// Arrays that a message is made of. F is `n_features`, K the number of edge features.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageInputs<'a, T> {
     /// F.
@@ -12,24 +19,34 @@ pub struct MessageInputs<'a, T> {
     /// Context x of each atom, `[n_atoms, 6F]`: scalar, direction and vector gates (F each), then the atom's vectors
     /// µ `[3, F]`.
     pub nodes: &'a [T],
-    /// Filters W of each edge, `[n_edges, 3F]`, envelope included.
-    pub filters: &'a [T],
+    /// Features of each edge, `[n_edges, K]`, envelope included.
+    pub edges: &'a [T],
     /// Distance and direction of each edge, `[n_edges, 4]`.
     pub geometry: &'a [T],
+    /// From edge features to filters: K → 3F.
+    pub filter: &'a Linear<T>,
 }
 
-impl<'a, T> MessageInputs<'a, T> {
+impl<'a, T: Real> MessageInputs<'a, T> {
     fn node(&self, atom: usize) -> (&'a [T], &'a [T]) {
         let width = 6 * self.n_features;
         self.nodes[atom * width..][..width].split_at(3 * self.n_features)
     }
 
-    fn filter(&self, edge: usize) -> [&'a [T]; 3] {
-        split3(&self.filters[edge * 3 * self.n_features..][..3 * self.n_features], self.n_features)
-    }
-
     fn direction(&self, edge: usize) -> &'a [T] {
         &self.geometry[4 * edge + 1..4 * edge + 4]
+    }
+
+    fn edge(&self, edge: usize) -> &'a [T] {
+        let k = self.filter.n_in;
+        &self.edges[edge * k..][..k]
+    }
+
+    /// Filters of consecutive edges, `[n, 3F]`, into a reused buffer.
+    fn filters(&self, edges: Range<usize>, out: &mut Vec<T>) {
+        let k = self.filter.n_in;
+        out.resize(edges.len() * 3 * self.n_features, T::zero());
+        linear_block(self.filter, &self.edges[edges.start * k..edges.end * k], out);
     }
 }
 
@@ -38,8 +55,8 @@ impl<'a, T> MessageInputs<'a, T> {
 pub struct MessageGrads<'a, T> {
     /// `[n_atoms, 6F]`.
     pub nodes: &'a mut [T],
-    /// `[n_edges, 3F]`.
-    pub filters: &'a mut [T],
+    /// `[n_edges, K]`.
+    pub edges: &'a mut [T],
     /// `[n_edges, 4]`; the distance column is left alone.
     pub geometry: &'a mut [T],
 }
@@ -48,43 +65,71 @@ fn split3<T>(row: &[T], n: usize) -> [&[T]; 3] {
     [&row[..n], &row[n..2 * n], &row[2 * n..3 * n]]
 }
 
+/// Edges whose filters are computed at a time: 128 · 3F f32 are 98 kB at F = 64, within any L2 cache.
+const EDGES_PER_GROUP: usize = 128;
+
+/// Cuts consecutive receivers into groups of about [`EDGES_PER_GROUP`] edges.
+fn groups(topology: &Topology, atoms: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut next = atoms.start;
+    std::iter::from_fn(move || {
+        let start = next;
+        while next < atoms.end
+            && (next == start || topology.edges_of(start).start + EDGES_PER_GROUP >= topology.edges_of(next).end)
+        {
+            next += 1;
+        }
+        (start < next).then_some(start..next)
+    })
+}
+
+fn edges_of_group(topology: &Topology, atoms: &Range<usize>) -> Range<usize> {
+    topology.edges_of(atoms.start).start..topology.edges_of(atoms.end - 1).end
+}
+
 /// Sums the messages that each atom receives.
 ///
-/// For edge e = (i ← j): `Δq_i += W₀ x₀_j`, `Δµ_i += (W₁ x₁_j) u_e + (W₂ x₂_j) µ_j`.
+/// For edge e = (i ← j), with W_e = filter(edges_e):
+/// `Δq_i += W₀ x₀_j`, `Δµ_i += (W₁ x₁_j) u_e + (W₂ x₂_j) µ_j`.
 ///
 /// OUT `sums` [n_atoms, 4F]: Δq, then Δµ [3, F]; overwritten.
 /// SAVED for the VJP: the inputs.
 pub fn message<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, sums: &mut [T]) {
     let n = inputs.n_features;
     for_row_blocks(sums, 4 * n, |first, rows| {
-        for (row, i) in rows.chunks_exact_mut(4 * n).zip(first..) {
-            row.fill(T::zero());
-            let (dq, dmu) = row.split_at_mut(n);
-            let (mx, rest) = dmu.split_at_mut(n);
-            let (my, mz) = rest.split_at_mut(n);
-            for e in topology.edges_of(i) {
-                let (context, vectors) = inputs.node(topology.senders[e] as usize);
-                let [w0, w1, w2] = inputs.filter(e);
-                let [x0, x1, x2] = split3(context, n);
-                let [vx, vy, vz] = split3(vectors, n);
-                let u = inputs.direction(e);
-                for f in 0..n {
-                    let along = w1[f] * x1[f];
-                    let gate = w2[f] * x2[f];
-                    dq[f] += w0[f] * x0[f];
-                    mx[f] += along * u[0] + gate * vx[f];
-                    my[f] += along * u[1] + gate * vy[f];
-                    mz[f] += along * u[2] + gate * vz[f];
+        let mut filters = Vec::new();
+        for group in groups(topology, first..first + rows.len() / (4 * n)) {
+            let edges = edges_of_group(topology, &group);
+            inputs.filters(edges.clone(), &mut filters);
+            for i in group {
+                let row = &mut rows[(i - first) * 4 * n..][..4 * n];
+                row.fill(T::zero());
+                let (dq, dmu) = row.split_at_mut(n);
+                let (mx, rest) = dmu.split_at_mut(n);
+                let (my, mz) = rest.split_at_mut(n);
+                for e in topology.edges_of(i) {
+                    let (context, vectors) = inputs.node(topology.senders[e] as usize);
+                    let [w0, w1, w2] = split3(&filters[(e - edges.start) * 3 * n..][..3 * n], n);
+                    let [x0, x1, x2] = split3(context, n);
+                    let [vx, vy, vz] = split3(vectors, n);
+                    let u = inputs.direction(e);
+                    for f in 0..n {
+                        let along = w1[f] * x1[f];
+                        let gate = w2[f] * x2[f];
+                        dq[f] += w0[f] * x0[f];
+                        mx[f] += along * u[0] + gate * vx[f];
+                        my[f] += along * u[1] + gate * vy[f];
+                        mz[f] += along * u[2] + gate * vz[f];
+                    }
                 }
             }
         }
     });
 }
 
-/// Pulls the cotangent of the sums back to nodes, filters and directions.
+/// Pulls the cotangent of the sums back to nodes, edge features and directions.
 ///
-/// Edge cotangents are written by the edge's receiver; node cotangents are gathered by the sender over its reverse
-/// edges, so that nothing is added by two tasks.
+/// Edge cotangents are written by the edge; node cotangents are gathered by the sender over its reverse edges, so that
+/// nothing is added by two tasks.
 ///
 /// IN  `grad_sums` [n_atoms, 4F].   OUT `grads`, accumulated.
 pub fn message_vjp<T: Real>(
@@ -93,27 +138,37 @@ pub fn message_vjp<T: Real>(
     grad_sums: &[T],
     grads: &mut MessageGrads<T>,
 ) {
-    let n = inputs.n_features;
-    let grad_of = |atom: usize| {
-        let (grad_q, grad_mu) = grad_sums[atom * 4 * n..][..4 * n].split_at(n);
-        (grad_q, split3(grad_mu, n))
-    };
+    edges_vjp(topology, inputs, grad_sums, grads.edges, grads.geometry);
+    nodes_vjp(topology, inputs, grad_sums, grads.nodes);
+}
 
-    for_row_blocks2((grads.filters, 3 * n), (grads.geometry, 4), |first, filters, geometry| {
-        for ((row, out), e) in filters.chunks_exact_mut(3 * n).zip(geometry.chunks_exact_mut(4)).zip(first..) {
+/// Cotangents of one atom's sums: Δq, and Δµ by component.
+fn grad_of<T>(grad_sums: &[T], n: usize, atom: usize) -> (&[T], [&[T]; 3]) {
+    let (grad_q, grad_mu) = grad_sums[atom * 4 * n..][..4 * n].split_at(n);
+    (grad_q, split3(grad_mu, n))
+}
+
+fn edges_vjp<T: Real>(
+    topology: &Topology,
+    inputs: &MessageInputs<T>,
+    grad_sums: &[T],
+    grad_edges: &mut [T],
+    grad_geometry: &mut [T],
+) {
+    let (n, k) = (inputs.n_features, inputs.filter.n_in);
+    for_row_blocks2((grad_edges, k), (grad_geometry, 4), |first, grad_edges, grad_geometry| {
+        let n_edges = grad_geometry.len() / 4;
+        let mut filters = Vec::new();
+        inputs.filters(first..first + n_edges, &mut filters);
+        // Each filter gives way to its cotangent.
+        for ((row, out), e) in filters.chunks_exact_mut(3 * n).zip(grad_geometry.chunks_exact_mut(4)).zip(first..) {
             let (context, vectors) = inputs.node(topology.senders[e] as usize);
-            let [_, w1, _] = inputs.filter(e);
             let [x0, x1, x2] = split3(context, n);
             let [vx, vy, vz] = split3(vectors, n);
-            let (grad_q, [gx, gy, gz]) = grad_of(topology.receivers[e] as usize);
+            let (grad_q, [gx, gy, gz]) = grad_of(grad_sums, n, topology.receivers[e] as usize);
             let u = inputs.direction(e);
-            let (g0, rest) = row.split_at_mut(n);
-            let (g1, g2) = rest.split_at_mut(n);
-            for f in 0..n {
-                g0[f] += grad_q[f] * x0[f];
-                g1[f] += (gx[f] * u[0] + gy[f] * u[1] + gz[f] * u[2]) * x1[f];
-                g2[f] += (gx[f] * vx[f] + gy[f] * vy[f] + gz[f] * vz[f]) * x2[f];
-            }
+            let (w0, rest) = row.split_at_mut(n);
+            let (w1, w2) = rest.split_at_mut(n);
             let mut grad_u = [T::zero(); 3];
             for f in 0..n {
                 let along = w1[f] * x1[f];
@@ -121,35 +176,53 @@ pub fn message_vjp<T: Real>(
                 grad_u[1] += gy[f] * along;
                 grad_u[2] += gz[f] * along;
             }
-            out[1] += grad_u[0];
-            out[2] += grad_u[1];
-            out[3] += grad_u[2];
+            for f in 0..n {
+                w0[f] = grad_q[f] * x0[f];
+                w1[f] = (gx[f] * u[0] + gy[f] * u[1] + gz[f] * u[2]) * x1[f];
+                w2[f] = (gx[f] * vx[f] + gy[f] * vy[f] + gz[f] * vz[f]) * x2[f];
+            }
+            (0..3).for_each(|a| out[1 + a] += grad_u[a]);
         }
+        linear_vjp_block(inputs.filter, &filters, grad_edges);
     });
+}
 
-    for_row_blocks(grads.nodes, 6 * n, |first, rows| {
-        for (row, j) in rows.chunks_exact_mut(6 * n).zip(first..) {
-            let (context, vectors) = inputs.node(j);
-            let [_, _, x2] = split3(context, n);
-            let [vx, vy, vz] = split3(vectors, n);
-            let (g0, rest) = row.split_at_mut(n);
-            let (g1, rest) = rest.split_at_mut(n);
-            let (g2, rest) = rest.split_at_mut(n);
-            let (ox, rest) = rest.split_at_mut(n);
-            let (oy, oz) = rest.split_at_mut(n);
-            for incoming in topology.edges_of(j) {
-                let e = topology.reverse_edge[incoming] as usize;
-                let [w0, w1, w2] = inputs.filter(e);
-                let u = inputs.direction(e);
-                let (grad_q, [gx, gy, gz]) = grad_of(topology.receivers[e] as usize);
-                for f in 0..n {
-                    let gate = w2[f] * x2[f];
-                    g0[f] += grad_q[f] * w0[f];
-                    g1[f] += (gx[f] * u[0] + gy[f] * u[1] + gz[f] * u[2]) * w1[f];
-                    g2[f] += (gx[f] * vx[f] + gy[f] * vy[f] + gz[f] * vz[f]) * w2[f];
-                    ox[f] += gx[f] * gate;
-                    oy[f] += gy[f] * gate;
-                    oz[f] += gz[f] * gate;
+fn nodes_vjp<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, grad_sums: &[T], grad_nodes: &mut [T]) {
+    let n = inputs.n_features;
+    for_row_blocks(grad_nodes, 6 * n, |first, rows| {
+        let (mut outgoing, mut filters) = (Vec::new(), Vec::new());
+        for group in groups(topology, first..first + rows.len() / (6 * n)) {
+            let edges = edges_of_group(topology, &group);
+            outgoing.clear();
+            for &e in &topology.reverse_edge[edges.clone()] {
+                outgoing.extend_from_slice(inputs.edge(e as usize));
+            }
+            filters.resize(edges.len() * 3 * n, T::zero());
+            linear_block(inputs.filter, &outgoing, &mut filters);
+            for j in group {
+                let row = &mut rows[(j - first) * 6 * n..][..6 * n];
+                let (context, vectors) = inputs.node(j);
+                let [_, _, x2] = split3(context, n);
+                let [vx, vy, vz] = split3(vectors, n);
+                let (g0, rest) = row.split_at_mut(n);
+                let (g1, rest) = rest.split_at_mut(n);
+                let (g2, rest) = rest.split_at_mut(n);
+                let (ox, rest) = rest.split_at_mut(n);
+                let (oy, oz) = rest.split_at_mut(n);
+                for incoming in topology.edges_of(j) {
+                    let e = topology.reverse_edge[incoming] as usize;
+                    let [w0, w1, w2] = split3(&filters[(incoming - edges.start) * 3 * n..][..3 * n], n);
+                    let u = inputs.direction(e);
+                    let (grad_q, [gx, gy, gz]) = grad_of(grad_sums, n, topology.receivers[e] as usize);
+                    for f in 0..n {
+                        let gate = w2[f] * x2[f];
+                        g0[f] += grad_q[f] * w0[f];
+                        g1[f] += (gx[f] * u[0] + gy[f] * u[1] + gz[f] * u[2]) * w1[f];
+                        g2[f] += (gx[f] * vx[f] + gy[f] * vy[f] + gz[f] * vz[f]) * w2[f];
+                        ox[f] += gx[f] * gate;
+                        oy[f] += gy[f] * gate;
+                        oz[f] += gz[f] * gate;
+                    }
                 }
             }
         }
@@ -161,58 +234,110 @@ mod tests {
     use super::*;
     use crate::testing::{Random, assert_close, assert_vjp, ring};
 
-    const ATOMS: usize = 70;
+    const K: usize = 4;
 
-    fn widths(n: usize, topology: &Topology) -> [usize; 3] {
-        [ATOMS * 6 * n, topology.n_edges() * 3 * n, topology.n_edges() * 4]
+    fn layer(n: usize) -> Linear<f64> {
+        let mut random = Random::new(7);
+        Linear { weight: random.array(3 * n * K, 1.0), bias: Some(random.array(3 * n, 1.0)), n_in: K, n_out: 3 * n }
     }
 
-    fn run(n: usize, topology: &Topology, x: &[f64]) -> Vec<f64> {
-        let [a, b, _] = widths(n, topology);
-        let inputs = MessageInputs { n_features: n, nodes: &x[..a], filters: &x[a..a + b], geometry: &x[a + b..] };
-        let mut out = vec![f64::NAN; ATOMS * 4 * n];
-        message(topology, &inputs, &mut out);
-        out
+    struct Case<'a> {
+        n: usize,
+        topology: &'a Topology,
+        layer: &'a Linear<f64>,
+    }
+
+    impl Case<'_> {
+        /// Lengths of nodes, edges and geometry.
+        fn lengths(&self) -> [usize; 3] {
+            let (n_atoms, n_edges) = (self.topology.n_atoms(), self.topology.n_edges());
+            [n_atoms * 6 * self.n, n_edges * K, n_edges * 4]
+        }
+
+        fn inputs<'b>(&'b self, x: &'b [f64]) -> MessageInputs<'b, f64> {
+            let [a, b, _] = self.lengths();
+            let (nodes, edges, geometry) = (&x[..a], &x[a..a + b], &x[a + b..]);
+            MessageInputs { n_features: self.n, nodes, edges, geometry, filter: self.layer }
+        }
+
+        fn run(&self, x: &[f64]) -> Vec<f64> {
+            let mut out = vec![f64::NAN; self.topology.n_atoms() * 4 * self.n];
+            message(self.topology, &self.inputs(x), &mut out);
+            out
+        }
+
+        fn check_vjp(&self) {
+            let x = Random::new(9).array(self.lengths().iter().sum(), 1.0);
+            assert_vjp(
+                &x,
+                |x| self.run(x),
+                |grad| {
+                    let mut out = vec![0.0; x.len()];
+                    let [a, b, _] = self.lengths();
+                    let (nodes, rest) = out.split_at_mut(a);
+                    let (edges, geometry) = rest.split_at_mut(b);
+                    message_vjp(self.topology, &self.inputs(&x), grad, &mut MessageGrads { nodes, edges, geometry });
+                    out
+                },
+            );
+        }
     }
 
     #[test]
     fn message_matches_plain_scatter() {
-        let (n, topology) = (3, ring(ATOMS));
-        let x = Random::new(8).array(widths(n, &topology).iter().sum(), 1.0);
-        let [a, b, _] = widths(n, &topology);
-        let (nodes, filters, geometry) = (&x[..a], &x[a..a + b], &x[a + b..]);
-        let mut want = vec![0.0; ATOMS * 4 * n];
+        // 200 atoms have 400 edges: several groups in a task, several tasks.
+        let (n, topology) = (3, ring(200));
+        let layer = layer(n);
+        let case = Case { n, topology: &topology, layer: &layer };
+        let x = Random::new(8).array(case.lengths().iter().sum(), 1.0);
+        let inputs = case.inputs(&x);
+        let mut want = vec![0.0; 200 * 4 * n];
         for e in 0..topology.n_edges() {
             let (i, j) = (topology.receivers[e] as usize, topology.senders[e] as usize);
             for f in 0..n {
-                let w = |part: usize| filters[e * 3 * n + part * n + f] * nodes[j * 6 * n + part * n + f];
+                let w = |part: usize| {
+                    let row = part * n + f;
+                    let products = (0..K).map(|k| layer.weight[row * K + k] * inputs.edges[e * K + k]);
+                    let filter = products.sum::<f64>() + layer.bias.as_ref().unwrap()[row];
+                    filter * inputs.nodes[j * 6 * n + row]
+                };
                 want[i * 4 * n + f] += w(0);
                 for k in 0..3 {
                     want[i * 4 * n + (k + 1) * n + f] +=
-                        w(1) * geometry[4 * e + 1 + k] + w(2) * nodes[j * 6 * n + (3 + k) * n + f];
+                        w(1) * inputs.geometry[4 * e + 1 + k] + w(2) * inputs.nodes[j * 6 * n + (3 + k) * n + f];
                 }
             }
         }
-        assert_close("sums", &run(n, &topology, &x), &want, 1e-14, 1e-13);
+        assert_close("sums", &case.run(&x), &want, 1e-13, 1e-13);
     }
 
     #[test]
     fn message_vjp_matches_finite_difference() {
-        let (n, topology) = (2, ring(ATOMS));
-        let [a, b, c] = widths(n, &topology);
-        let x = Random::new(9).array(a + b + c, 1.0);
-        assert_vjp(
-            &x,
-            |x| run(n, &topology, x),
-            |grad| {
-                let inputs =
-                    MessageInputs { n_features: n, nodes: &x[..a], filters: &x[a..a + b], geometry: &x[a + b..] };
-                let mut out = vec![0.0; x.len()];
-                let (nodes, rest) = out.split_at_mut(a);
-                let (filters, geometry) = rest.split_at_mut(b);
-                message_vjp(&topology, &inputs, grad, &mut MessageGrads { nodes, filters, geometry });
-                out
-            },
-        );
+        let (topology, layer) = (ring(70), layer(2));
+        Case { n: 2, topology: &topology, layer: &layer }.check_vjp();
+    }
+
+    #[test]
+    fn message_vjp_of_a_crowded_atom_matches_finite_difference() {
+        // One atom in the middle has more edges than a group holds; atom 1 has none.
+        let n_atoms = EDGES_PER_GROUP as u32 + 5;
+        let others = 2..n_atoms;
+        let n_others = n_atoms - 2;
+        let topology = Topology {
+            receivers: others.clone().map(|_| 0).chain(others.clone()).collect(),
+            senders: others.clone().chain(others.clone().map(|_| 0)).collect(),
+            edge_ptr: [0, n_others].into_iter().chain((0..=n_others).map(|k| n_others + k)).collect(),
+            reverse_edge: (n_others..2 * n_others).chain(0..n_others).collect(),
+        };
+        let layer = layer(1);
+        Case { n: 1, topology: &topology, layer: &layer }.check_vjp();
+    }
+
+    #[test]
+    fn message_of_no_edges_is_zero() {
+        let topology = Topology { edge_ptr: vec![0; 4], ..Topology::default() };
+        let layer = layer(2);
+        let case = Case { n: 2, topology: &topology, layer: &layer };
+        assert_close("sums", &case.run(&[1.0; 36]), &[0.0; 24], 0.0, 0.0);
     }
 }

@@ -5,7 +5,7 @@
 //! | [`edge_geometry`] | positions, strain → distance and direction of each edge | its output |
 //! | [`radial_basis`] | distances → radial basis times envelope, and the envelope | distances |
 //! | [`dense`] | rows → activation(rows · weightᵀ + bias) | pre-activation |
-//! | [`message`] | context, vectors, filters, directions → sums over each atom's edges | its inputs |
+//! | [`message`] | context, vectors, edge features, directions → filtered sums over each atom's edges | its inputs |
 //! | [`update`] | mixed vectors and gates → change of scalars and vectors | its inputs |
 //! | [`readout`] | atomic outputs → energy of each structure, summed in f64 | nothing |
 //!

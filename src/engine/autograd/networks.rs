@@ -162,11 +162,17 @@ impl State {
         Ok(State { n_features, scalars, vectors })
     }
 
-    /// Adds what neighbours send, gated by `context` `[n_rows, 3F]` and `filters` `[n_edges, 3F]`.
-    fn receive<T: Element>(&mut self, forward: &Forward, context: &Tensor, filters: &Tensor) -> Result<()> {
+    /// Adds what neighbours send, gated by `context` `[n_rows, 3F]` and the filters of `edges` `[n_edges, K]`.
+    fn receive<T: Element>(
+        &mut self,
+        forward: &Forward,
+        context: &Tensor,
+        edges: &Tensor,
+        filter: &Arc<Linear<T>>,
+    ) -> Result<()> {
         let nodes = Tensor::cat(&[context, &self.vectors], 1)?;
-        let op = Message::<T> { batch: forward.batch.clone(), n_features: self.n_features, element: PhantomData };
-        self.add(&nodes.apply_op3(filters, &forward.geometry.contiguous()?, op)?)
+        let op = Message { batch: forward.batch.clone(), n_features: self.n_features, filter: filter.clone() };
+        self.add(&nodes.apply_op3(edges, forward.geometry, op)?)
     }
 
     /// Adds a change `[n_rows, 4F]`.
@@ -183,10 +189,9 @@ impl<T: Element> PainnNetwork<T> {
         let mut state = State::new::<T>(n, scalars)?;
         for l in 0..self.n_interactions {
             let layer = &self.layers[l % self.layers.len()];
-            let filters = &self.filters[l % self.filters.len()];
-            let filters = dense(forward.basis, filters, Activation::Identity, forward.keep)?;
+            let filter = &self.filters[l % self.filters.len()];
             let context = mlp(state.scalars.clone(), &layer.message, forward.keep)?;
-            state.receive::<T>(forward, &context, &filters)?;
+            state.receive(forward, &context, forward.basis, filter)?;
             self.update(forward, layer, &mut state)?;
         }
         Ok(state.scalars)
@@ -212,9 +217,9 @@ impl<T: Element> DistillerNetwork<T> {
         // No context network: scalars gate scalars, and nothing but the filter gates directions and vectors.
         let ones = Tensor::ones((n_rows, 2 * n), T::DTYPE, forward.device)?;
         for layer in &self.layers {
-            let filters = mlp(forward.basis.clone(), &layer.filters, forward.keep)?;
+            let hidden = dense(forward.basis, &layer.filters[0], Activation::Silu, forward.keep)?;
             let context = Tensor::cat(&[&state.scalars, &ones], 1)?;
-            state.receive::<T>(forward, &context, &filters)?;
+            state.receive(forward, &context, &hidden, &layer.filters[1])?;
             self.update(forward, layer, &mut state)?;
         }
         Ok(state.scalars)

@@ -179,14 +179,14 @@ impl<T: Element> CustomOp1 for Dense<T> {
     }
 }
 
-/// (nodes `[n_rows, 6F]`, filters `[n_edges, 3F]`, geometry `[n_edges, 4]`) → sums `[n_rows, 4F]`.
+/// (nodes `[n_rows, 6F]`, edge features `[n_edges, K]`, geometry `[n_edges, 4]`) → sums `[n_rows, 4F]`.
 pub struct Message<T> {
     /// The batch.
     pub batch: Arc<PaddedBatch>,
     /// F.
     pub n_features: usize,
-    /// Type of the elements.
-    pub element: std::marker::PhantomData<T>,
+    /// From edge features to filters: K → 3F.
+    pub filter: Arc<Linear<T>>,
 }
 
 impl<T: Element> CustomOp3 for Message<T> {
@@ -206,8 +206,9 @@ impl<T: Element> CustomOp3 for Message<T> {
         let inputs = MessageInputs {
             n_features: self.n_features,
             nodes: slice::<T>(s1, l1)?,
-            filters: slice(s2, l2)?,
+            edges: slice(s2, l2)?,
             geometry: slice(s3, l3)?,
+            filter: &self.filter,
         };
         let width = 4 * self.n_features;
         let n_rows = self.batch.n_rows();
@@ -219,20 +220,26 @@ impl<T: Element> CustomOp3 for Message<T> {
     fn bwd(
         &self,
         nodes: &Tensor,
-        filters: &Tensor,
+        edges: &Tensor,
         geometry: &Tensor,
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let mut grads: [Vec<T>; 3] = [zeros(nodes), zeros(filters), zeros(geometry)];
+        let mut grads: [Vec<T>; 3] = [zeros(nodes), zeros(edges), zeros(geometry)];
         {
-            let [nodes_out, filters_out, geometry_out] = &mut grads;
-            let mut out = MessageGrads { nodes: nodes_out, filters: filters_out, geometry: geometry_out };
+            let [nodes_out, edges_out, geometry_out] = &mut grads;
+            let mut out = MessageGrads { nodes: nodes_out, edges: edges_out, geometry: geometry_out };
             with_slice::<T, _>(nodes, |nodes| {
-                with_slice::<T, _>(filters, |filters| {
+                with_slice::<T, _>(edges, |edges| {
                     with_slice::<T, _>(geometry, |geometry| {
                         with_slice::<T, _>(grad, |grad| {
-                            let inputs = MessageInputs { n_features: self.n_features, nodes, filters, geometry };
+                            let inputs = MessageInputs {
+                                n_features: self.n_features,
+                                nodes,
+                                edges,
+                                geometry,
+                                filter: &self.filter,
+                            };
                             message_vjp(&self.batch.topology, &inputs, grad, &mut out);
                         })
                     })
@@ -240,7 +247,7 @@ impl<T: Element> CustomOp3 for Message<T> {
             })????;
         }
         let [a, b, c] = grads;
-        Ok((Some(like(a, nodes)?), Some(like(b, filters)?), Some(like(c, geometry)?)))
+        Ok((Some(like(a, nodes)?), Some(like(b, edges)?), Some(like(c, geometry)?)))
     }
 }
 
