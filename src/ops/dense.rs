@@ -55,7 +55,7 @@ pub struct Linear<T> {
 
 /// Evaluates `activation(x · weightᵀ + bias)`.
 ///
-/// IN  `x` [n_rows, n_in].   OUT `y` [n_rows, n_out], overwritten; `pre_activation` like `y`, when asked for.
+/// IN  `x` `[n_rows, n_in]`.   OUT `y` `[n_rows, n_out]`, overwritten; `pre_activation` like `y`, when asked for.
 /// SAVED for the VJP: `pre_activation` (not needed where the activation is the identity).
 pub fn dense<T: Real>(
     layer: &Linear<T>,
@@ -99,8 +99,8 @@ pub(super) fn linear_vjp_block<T: Real>(layer: &Linear<T>, grad_y: &[T], grad_x:
 
 /// Pulls the cotangent of the output back to the input.
 ///
-/// IN  `pre_activation` [n_rows, n_out] (may be empty for the identity), `grad_y` [n_rows, n_out].
-/// OUT `grad_x` [n_rows, n_in], accumulated.
+/// IN  `pre_activation` `[n_rows, n_out]` (may be empty for the identity), `grad_y` `[n_rows, n_out]`.
+/// OUT `grad_x` `[n_rows, n_in]`, accumulated.
 pub fn dense_vjp<T: Real>(
     layer: &Linear<T>,
     activation: Activation,

@@ -11,9 +11,9 @@ pub type DirectionEpsilon = f64;
 /// With strain ε the displacement is `(positions[j] - positions[i] + offset) · (1 + ε)`, its length `d` the distance,
 /// and `displacement / (d + epsilon)` the direction.
 ///
-/// IN  `positions` [n_atoms], Å; `offsets` [n_edges], `shift · cell`, Å; `strain` [n_structures];
-///     `structure_of` [n_edges], structure of each edge.
-/// OUT `geometry` [n_edges, 4]: (distance, direction), overwritten.
+/// IN  `positions` `[n_atoms]`, Å; `offsets` `[n_edges]`, `shift · cell`, Å; `strain` `[n_structures]`;
+///     `structure_of` `[n_edges]`, structure of each edge.
+/// OUT `geometry` `[n_edges, 4]`: (distance, direction), overwritten.
 /// SAVED for the VJP: `geometry`.
 pub fn edge_geometry(
     topology: &Topology,
@@ -39,8 +39,8 @@ pub fn edge_geometry(
 /// `g = grad_d · û + (grad_u − (grad_u·û) û) / d` for `epsilon = 0`, with `û = r / d`;
 /// `grad_positions[j] += g`, `grad_positions[i] −= g`, `grad_strain[s][a][b] += r_a g_b` at zero strain.
 ///
-/// IN  `geometry` as the forward left it, at zero strain; `grad_geometry` [n_edges, 4].
-/// OUT `grad_positions` [n_atoms], `grad_strain` [n_structures], accumulated.
+/// IN  `geometry` as the forward left it, at zero strain; `grad_geometry` `[n_edges, 4]`.
+/// OUT `grad_positions` `[n_atoms]`, `grad_strain` `[n_structures]`, accumulated.
 pub fn edge_geometry_vjp(
     topology: &Topology,
     geometry: &[[f64; 4]],

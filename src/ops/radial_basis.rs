@@ -70,8 +70,8 @@ pub fn cosine_envelope<T: Real>(d: T, cutoff: f64) -> (T, T) {
 
 /// Evaluates the basis times the envelope, and the envelope itself as the last column.
 ///
-/// IN  `distances` [n_edges], Å, each > 0.
-/// OUT `basis` [n_edges, n_rbf + 1], overwritten.
+/// IN  `distances` `[n_edges]`, Å, each > 0.
+/// OUT `basis` `[n_edges, n_rbf + 1]`, overwritten.
 /// SAVED for the VJP: `distances`.
 pub fn radial_basis<T: Real>(functions: &RadialBasis, cutoff: f64, distances: &[T], basis: &mut [T]) {
     let width = functions.len() + 1;
@@ -88,7 +88,7 @@ pub fn radial_basis<T: Real>(functions: &RadialBasis, cutoff: f64, distances: &[
 
 /// Pulls the cotangent of the basis back to the distances.
 ///
-/// IN  `distances` [n_edges], `grad_basis` [n_edges, n_rbf + 1].   OUT `grad_distances` [n_edges], accumulated.
+/// IN  `distances` `[n_edges]`, `grad_basis` `[n_edges, n_rbf + 1]`.   OUT `grad_distances` `[n_edges]`, accumulated.
 pub fn radial_basis_vjp<T: Real>(
     functions: &RadialBasis,
     cutoff: f64,

@@ -6,9 +6,9 @@ use super::Real;
 ///
 /// `energies[s] = Σ (energy_scale · outputs[i] + references[i])` over the atoms of structure `s`, in their order.
 ///
-/// IN  `outputs` [n_atoms]; `references` [n_atoms], eV, energy of each free atom; `atoms_of` [n_structures], ranges of
+/// IN  `outputs` `[n_atoms]`; `references` `[n_atoms]`, eV, energy of each free atom; `atoms_of` `[n_structures]`, ranges of
 ///     atoms (atoms in no range are padding).
-/// OUT `energies` [n_structures], eV, overwritten.
+/// OUT `energies` `[n_structures]`, eV, overwritten.
 /// SAVED for the VJP: nothing.
 pub fn readout<T: Real>(
     energy_scale: f64,
@@ -24,7 +24,7 @@ pub fn readout<T: Real>(
 
 /// Pulls the cotangent of the energies back to the atomic outputs.
 ///
-/// IN  `grad_energies` [n_structures].   OUT `grad_outputs` [n_atoms], accumulated; padding atoms are left alone.
+/// IN  `grad_energies` `[n_structures]`.   OUT `grad_outputs` `[n_atoms]`, accumulated; padding atoms are left alone.
 pub fn readout_vjp<T: Real>(
     energy_scale: f64,
     atoms_of: &[std::ops::Range<usize>],

@@ -7,8 +7,8 @@ use super::{Real, for_row_blocks};
 
 /// Computes what the gates may see of the vectors: norms and inner products over x, y, z.
 ///
-/// IN  `mixed` [n_atoms, 3, 2F]: V and W, two mixtures of the vectors.
-/// OUT `invariants` [n_atoms, 2F]: `sqrt(Σ V² + epsilon)` and `Σ V W`, overwritten.
+/// IN  `mixed` `[n_atoms, 3, 2F]`: V and W, two mixtures of the vectors.
+/// OUT `invariants` `[n_atoms, 2F]`: `sqrt(Σ V² + epsilon)` and `Σ V W`, overwritten.
 /// SAVED for the VJP: `mixed`, `invariants`.
 pub fn update_invariants<T: Real>(n_features: usize, epsilon: f64, mixed: &[T], invariants: &mut [T]) {
     let n = n_features;
@@ -29,8 +29,8 @@ pub fn update_invariants<T: Real>(n_features: usize, epsilon: f64, mixed: &[T], 
 
 /// Pulls the cotangent of the invariants back to the mixed vectors.
 ///
-/// IN  `mixed`, `invariants` as the forward had them; `grad_invariants` [n_atoms, 2F].
-/// OUT `grad_mixed` [n_atoms, 3, 2F], accumulated. Where a norm is zero (only possible with epsilon = 0) its
+/// IN  `mixed`, `invariants` as the forward had them; `grad_invariants` `[n_atoms, 2F]`.
+/// OUT `grad_mixed` `[n_atoms, 3, 2F]`, accumulated. Where a norm is zero (only possible with epsilon = 0) its
 /// subgradient zero is taken, as PyTorch does.
 pub fn update_invariants_vjp<T: Real>(
     n_features: usize,
@@ -73,7 +73,7 @@ pub struct GateInputs<'a, T> {
 
 /// Applies the gates: `Δq = a₀ + a₂ ⟨V, W⟩`, `Δµ = a₁ W`.
 ///
-/// OUT `change` [n_atoms, 4F]: Δq, then Δµ [3, F]; overwritten.
+/// OUT `change` `[n_atoms, 4F]`: Δq, then Δµ [3, F]; overwritten.
 /// SAVED for the VJP: the inputs.
 pub fn update_gate<T: Real>(inputs: &GateInputs<T>, change: &mut [T]) {
     let n = inputs.n_features;
@@ -108,7 +108,7 @@ pub struct GateGrads<'a, T> {
 
 /// Pulls the cotangent of the change back to gates, mixed vectors and invariants.
 ///
-/// IN  `grad_change` [n_atoms, 4F].   OUT `grads`, accumulated.
+/// IN  `grad_change` `[n_atoms, 4F]`.   OUT `grads`, accumulated.
 pub fn update_gate_vjp<T: Real>(inputs: &GateInputs<T>, grad_change: &[T], grads: &mut GateGrads<T>) {
     let n = inputs.n_features;
     let grad = |a: usize| grad_change[a * 4 * n..][..4 * n].split_at(n);
