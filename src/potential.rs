@@ -32,8 +32,9 @@ pub enum BatchSize {
     Structures(usize),
 }
 
-/// Rows of a batch that `BatchSize::Auto` aims at: from there on the time per atom no longer falls.
-const AUTO_ROWS: usize = 1024;
+/// Rows of a batch that `BatchSize::Auto` aims at. Measured: the time per atom is flat from 1 to 64 molecules of 20 atoms
+/// and rises beyond, as the tensors leave the caches; a few hundred rows keep per-batch costs small for smaller ones.
+const AUTO_ROWS: usize = 256;
 
 /// Bytes that the tensors of one batch may take under autograd; larger single structures still run alone.
 const AUTO_BYTES: usize = 512 << 20;
