@@ -10,6 +10,7 @@ use crate::engine::autograd::Autograd;
 use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::model::config::Architecture;
 use crate::structure::Structure;
 
 /// Precision of the network. Positions, geometry and energy sums are f64 in both.
@@ -185,14 +186,18 @@ impl Potential {
         }
     }
 
-    /// Memory that autograd takes for an edge: filters and their cotangents in every layer, and the basis.
+    /// Memory that autograd takes for an edge: its features and their cotangents in every layer, and its geometry.
     fn bytes_per_edge(&self) -> usize {
         let config = self.model.config();
         let width = match self.engine {
             Engine::F32(_) => 4,
             Engine::F64(_) => 8,
         };
-        width * (6 * config.n_features() * (config.n_interactions() + 1) + 4 * config.radial_basis().n)
+        let n_edge_features = match &config.architecture {
+            Architecture::Painn(_) => config.radial_basis().n + 1,
+            Architecture::Distiller(_) => 3 * config.n_features(),
+        };
+        width * (config.n_interactions() + 3) * n_edge_features + 256
     }
 }
 
