@@ -116,13 +116,12 @@ pub struct PaddedBatch {
 }
 
 impl PaddedBatch {
-    /// Puts structures together, with `rows_per_structure` at least the largest number of atoms.
+    /// Puts structures together, each padded to the largest number of atoms.
     ///
     /// # Errors
     /// `Error::Usage` if the batch has more rows or edges than 32 bits can count.
-    pub fn new(structures: &[&Prepared], rows_per_structure: usize) -> Result<Self> {
-        let widest = structures.iter().map(|s| s.species.len()).max().unwrap_or(0);
-        let width = rows_per_structure.max(widest).max(1);
+    pub fn new(structures: &[&Prepared]) -> Result<Self> {
+        let width = structures.iter().map(|s| s.species.len()).max().unwrap_or(0).max(1);
         let n_rows = width * structures.len();
         let n_edges: usize = structures.iter().map(|s| s.edges.n_edges()).sum();
         if u32::try_from(n_rows.max(n_edges)).is_err() {

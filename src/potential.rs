@@ -129,7 +129,7 @@ impl Potential {
     ///
     /// # Errors
     /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`,
-    /// `Error::Tensor`.
+    /// `Error::Structure` also for what befell a whole batch, in its words.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
         S: Borrow<Structure> + Sync,
@@ -154,7 +154,7 @@ impl Potential {
             .map(|bucket| {
                 let members: Vec<usize> = bucket.into_iter().map(|k| good[k]).collect();
                 let structures: Vec<&Prepared> = members.iter().filter_map(|&s| prepared[s].as_ref().ok()).collect();
-                let result = PaddedBatch::new(&structures, 0).and_then(|batch| self.run(batch, want));
+                let result = PaddedBatch::new(&structures).and_then(|batch| self.run(batch, want));
                 (members, result)
             })
             .collect();
@@ -169,7 +169,7 @@ impl Potential {
                 Err(error) => {
                     let message = error.to_string();
                     for s in members {
-                        out[s] = Some(Err(Error::Tensor(message.clone())));
+                        out[s] = Some(Err(Error::Structure(message.clone())));
                     }
                 }
             }

@@ -3,6 +3,8 @@
 //! Source: github.com/atfrank/MLFF-Distiller (MIT). Its filters are a two-layer network of the enveloped basis, its
 //! messages have no context network, and its update mixes Cartesian components by a 3×3 matrix.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
@@ -44,6 +46,8 @@ pub struct Distiller<T> {
     pub n_features: usize,
     /// Cutoff, Å.
     pub cutoff: f64,
+    /// Added to the distance when directions are normalised, Å.
+    pub direction_epsilon: f64,
     /// Initial scalars of each species, `[n_species, F]`.
     pub embedding: Vec<T>,
     /// Radial basis.
@@ -51,7 +55,7 @@ pub struct Distiller<T> {
     /// Layers.
     pub layers: Vec<DistillerLayer<T>>,
     /// Readout's layers, SiLU between them.
-    pub readout: Vec<Linear<T>>,
+    pub readout: Vec<Arc<Linear<T>>>,
 }
 
 /// Weights of one layer of an MLFF-Distiller student.
@@ -59,9 +63,9 @@ pub struct Distiller<T> {
 pub struct DistillerLayer<T> {
     /// Filters: n_rbf + 1 → F, SiLU, F → 3F (scalars, directions, vectors). The envelope's column, which
     /// the basis brings along, has zero weight.
-    pub filters: [Linear<T>; 2],
+    pub filters: [Arc<Linear<T>>; 2],
     /// Intra-atomic context: 2F → F, SiLU, F → 3F (scalars, vectors, mixed vectors).
-    pub update: [Linear<T>; 2],
+    pub update: [Arc<Linear<T>>; 2],
     /// Acts on Cartesian components, row-major; absent in the last layer.
     pub mixing: Option<Vec<T>>,
 }
@@ -78,10 +82,10 @@ impl<T: Real> Distiller<T> {
         };
         let layers = (0..distiller.n_interactions)
             .map(|l| {
-                let linear = |name: &str| weights.linear(&format!("interactions.{l}.{name}"));
+                let linear = |name: &str| weights.linear(&format!("interactions.{l}.{name}")).map(Arc::new);
                 let mixing = format!("interactions.{l}.update.mixing");
                 Ok(DistillerLayer {
-                    filters: [with_zero_column(&linear("filters.0")?), linear("filters.1")?],
+                    filters: [Arc::new(with_zero_column(&*linear("filters.0")?)), linear("filters.1")?],
                     update: [linear("update.0")?, linear("update.1")?],
                     mixing: if weights.0.contains_key(&mixing) { Some(weights.cast(&mixing)?) } else { None },
                 })
@@ -90,6 +94,7 @@ impl<T: Real> Distiller<T> {
         Ok(Distiller {
             n_features: distiller.n_features,
             cutoff: config.cutoff,
+            direction_epsilon: distiller.direction_epsilon,
             embedding: weights.cast("embedding")?,
             // exp(−(d − µ)²/w²) = exp(−½ ((d − µ) / (w/√2))²)
             radial_basis: RadialBasis::Gaussian {

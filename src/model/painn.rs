@@ -1,5 +1,7 @@
 //! PaiNN: which tensors it has, and its weights ready for an engine.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::ops::Real;
 use crate::ops::dense::Linear;
@@ -58,8 +60,8 @@ pub(super) fn radial_basis(kind: RadialBasisKind, weights: &Weights) -> Result<R
 }
 
 /// The readout's layers of a validated model.
-pub(super) fn readout<T: Real>(n_hidden: usize, weights: &Weights) -> Result<Vec<Linear<T>>> {
-    (0..=n_hidden).map(|k| weights.linear(&format!("readout.{k}"))).collect()
+pub(super) fn readout<T: Real>(n_hidden: usize, weights: &Weights) -> Result<Vec<Arc<Linear<T>>>> {
+    (0..=n_hidden).map(|k| Ok(Arc::new(weights.linear(&format!("readout.{k}"))?))).collect()
 }
 
 /// Weights of a PaiNN in the type of an evaluation. F is the number of features.
@@ -77,24 +79,24 @@ pub struct Painn<T> {
     pub radial_basis: RadialBasis,
     /// For each layer the weights of its filters over (basis · envelope, envelope), `[3F, n_rbf + 1]`; the bias is the
     /// last column. With shared filters there is one entry.
-    pub filters: Vec<Linear<T>>,
+    pub filters: Vec<Arc<Linear<T>>>,
     /// Layers; one entry when shared.
     pub layers: Vec<PainnLayer<T>>,
     /// Number of layers that are run.
     pub n_interactions: usize,
     /// Readout's layers, SiLU between them.
-    pub readout: Vec<Linear<T>>,
+    pub readout: Vec<Arc<Linear<T>>>,
 }
 
 /// Weights of one PaiNN layer.
 #[derive(Debug, Clone)]
 pub struct PainnLayer<T> {
     /// Interaction context: F → F, SiLU, F → 3F.
-    pub message: [Linear<T>; 2],
+    pub message: [Arc<Linear<T>>; 2],
     /// Mixture of the vectors' channels: F → 2F, no bias.
-    pub mix: Linear<T>,
+    pub mix: Arc<Linear<T>>,
     /// Intra-atomic context: 2F → F, SiLU, F → 3F.
-    pub update: [Linear<T>; 2],
+    pub update: [Arc<Linear<T>>; 2],
 }
 
 impl<T: Real> Painn<T> {
@@ -105,11 +107,11 @@ impl<T: Real> Painn<T> {
     pub fn new(config: &ModelConfig, painn: &PainnConfig, weights: &Weights) -> Result<Self> {
         let f = painn.n_features;
         let all: Linear<T> = weights.linear("filters")?;
-        let filters = (0..all.n_out / (3 * f)).map(|l| filter_rows(&all, l * 3 * f, 3 * f)).collect();
+        let filters = (0..all.n_out / (3 * f)).map(|l| Arc::new(filter_rows(&all, l * 3 * f, 3 * f))).collect();
         let n_layers = if painn.shared_interactions { 1 } else { painn.n_interactions };
         let layers = (0..n_layers)
             .map(|l| {
-                let linear = |name: &str| weights.linear(&format!("interactions.{l}.{name}"));
+                let linear = |name: &str| weights.linear(&format!("interactions.{l}.{name}")).map(Arc::new);
                 Ok(PainnLayer {
                     message: [linear("message.0")?, linear("message.1")?],
                     mix: linear("update.mix")?,
@@ -131,7 +133,7 @@ impl<T: Real> Painn<T> {
     }
 
     /// Filters of layer `l`.
-    pub fn filters_of(&self, l: usize) -> &Linear<T> {
+    pub fn filter(&self, l: usize) -> &Arc<Linear<T>> {
         &self.filters[l % self.filters.len()]
     }
 

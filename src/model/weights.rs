@@ -72,7 +72,7 @@ impl Weights {
     /// Refuses arrays that hold NaN or infinities.
     ///
     /// # Errors
-    /// `Error::NonFinite`, naming the first such tensor and element.
+    /// `Error::Usage`, naming the first such tensor and element.
     pub fn check_finite(&self) -> Result<()> {
         for (name, array) in &self.0 {
             if let Some(k) = array.data.iter().position(|x| !x.is_finite()) {

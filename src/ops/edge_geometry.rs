@@ -3,16 +3,13 @@
 use super::Topology;
 use crate::structure::{Mat3, Vec3, dot};
 
-/// Adds this to the distance before dividing by it. Zero for PaiNN; MLFF-Distiller students use 1e-8.
-pub type DirectionEpsilon = f64;
-
 /// Computes distance and direction of each edge, in f64.
 ///
 /// With strain ε the displacement is `(positions[j] - positions[i] + offset) · (1 + ε)`, its length `d` the distance,
 /// and `displacement / (d + epsilon)` the direction.
 ///
 /// IN  `positions` `[n_atoms]`, Å; `offsets` `[n_edges]`, `shift · cell`, Å; `strain` `[n_structures]`;
-///     `structure_of` `[n_edges]`, structure of each edge.
+///     `structure_of` `[n_edges]`, structure of each edge; `epsilon`, Å, zero for PaiNN.
 /// OUT `geometry` `[n_edges, 4]`: (distance, direction), overwritten.
 /// SAVED for the VJP: `geometry`.
 pub fn edge_geometry(
@@ -21,7 +18,7 @@ pub fn edge_geometry(
     offsets: &[Vec3],
     strain: &[Mat3],
     structure_of: &[u32],
-    epsilon: DirectionEpsilon,
+    epsilon: f64,
     geometry: &mut [[f64; 4]],
 ) {
     for (e, out) in geometry.iter_mut().enumerate() {
@@ -45,7 +42,7 @@ pub fn edge_geometry_vjp(
     topology: &Topology,
     geometry: &[[f64; 4]],
     structure_of: &[u32],
-    epsilon: DirectionEpsilon,
+    epsilon: f64,
     grad_geometry: &[[f64; 4]],
     grad_positions: &mut [Vec3],
     grad_strain: &mut [Mat3],

@@ -91,7 +91,7 @@ fn edges_of_group(topology: &Topology, atoms: &Range<usize>) -> Range<usize> {
 /// For edge e = (i ← j), with W_e = filter(edges_e):
 /// `Δq_i += W₀ x₀_j`, `Δµ_i += (W₁ x₁_j) u_e + (W₂ x₂_j) µ_j`.
 ///
-/// OUT `sums` `[n_atoms, 4F]`: Δq, then Δµ [3, F]; overwritten.
+/// IN  `inputs`.   OUT `sums` `[n_atoms, 4F]`: Δq, then Δµ `[3, F]`; overwritten.
 /// SAVED for the VJP: the inputs.
 pub fn message<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, sums: &mut [T]) {
     let n = inputs.n_features;

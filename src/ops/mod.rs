@@ -52,7 +52,7 @@ impl Real for f64 {
 ///
 /// `edge_ptr[i]..edge_ptr[i + 1]` are the edges that atom `i` receives. `reverse_edge[e]` is the edge of the same pair
 /// seen from the other side, so that sums over an atom's *outgoing* edges walk its incoming ones: no atomics, and the
-/// same order on every run. A padding edge sends from an atom to itself and is its own reverse.
+/// same order on every run.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
     /// Receiver of each edge, `[n_edges]`.

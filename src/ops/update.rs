@@ -73,7 +73,7 @@ pub struct GateInputs<'a, T> {
 
 /// Applies the gates: `Δq = a₀ + a₂ ⟨V, W⟩`, `Δµ = a₁ W`.
 ///
-/// OUT `change` `[n_atoms, 4F]`: Δq, then Δµ [3, F]; overwritten.
+/// IN  `inputs`.   OUT `change` `[n_atoms, 4F]`: Δq, then Δµ `[3, F]`; overwritten.
 /// SAVED for the VJP: the inputs.
 pub fn update_gate<T: Real>(inputs: &GateInputs<T>, change: &mut [T]) {
     let n = inputs.n_features;

@@ -37,10 +37,9 @@ impl<T: Element> Autograd<T> {
     pub fn new(model: &Model) -> Result<Self> {
         let config = model.config();
         let network = match &config.architecture {
-            Architecture::Painn(painn) => Network::painn(Painn::new(config, painn, model.weights())?),
+            Architecture::Painn(painn) => Network::Painn(Painn::new(config, painn, model.weights())?),
             Architecture::Distiller(distiller) => {
-                let epsilon = distiller.direction_epsilon;
-                Network::distiller(Distiller::new(config, distiller, model.weights())?, epsilon)
+                Network::Distiller(Distiller::new(config, distiller, model.weights())?)
             }
         };
         Ok(Autograd { network, energy_scale: config.energy_scale, device: Device::Cpu })

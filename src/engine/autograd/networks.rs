@@ -8,8 +8,8 @@ use candle_core::{D, Device, Result, Tensor};
 use super::ops::{Element, Message, UpdateGate, UpdateInvariants};
 use super::{dense, mlp};
 use crate::batch::PaddedBatch;
-use crate::model::distiller::Distiller;
-use crate::model::painn::Painn;
+use crate::model::distiller::{Distiller, DistillerLayer};
+use crate::model::painn::{Painn, PainnLayer};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
 
@@ -25,101 +25,14 @@ pub(super) struct Forward<'a> {
     pub keep: bool,
 }
 
-/// A network's weights, shared with the operations that use them.
+/// A network of either architecture.
 pub(super) enum Network<T> {
-    Painn(PainnNetwork<T>),
-    Distiller(DistillerNetwork<T>),
-}
-
-pub(super) struct PainnNetwork<T> {
-    common: Common<T>,
-    epsilon: f64,
-    n_interactions: usize,
-    filters: Vec<Arc<Linear<T>>>,
-    layers: Vec<PainnLayer<T>>,
-}
-
-struct PainnLayer<T> {
-    message: [Arc<Linear<T>>; 2],
-    mix: Arc<Linear<T>>,
-    update: [Arc<Linear<T>>; 2],
-}
-
-pub(super) struct DistillerNetwork<T> {
-    common: Common<T>,
-    direction_epsilon: f64,
-    layers: Vec<DistillerLayer<T>>,
-}
-
-struct DistillerLayer<T> {
-    filters: [Arc<Linear<T>>; 2],
-    update: [Arc<Linear<T>>; 2],
-    mixing: Option<Vec<T>>,
-}
-
-/// What both architectures have.
-struct Common<T> {
-    n_features: usize,
-    cutoff: f64,
-    radial_basis: RadialBasis,
-    embedding: Vec<T>,
-    readout: Vec<Arc<Linear<T>>>,
+    Painn(Painn<T>),
+    Distiller(Distiller<T>),
 }
 
 impl<T: Element> Network<T> {
-    pub fn painn(painn: Painn<T>) -> Self {
-        Network::Painn(PainnNetwork {
-            common: Common {
-                n_features: painn.n_features,
-                cutoff: painn.cutoff,
-                radial_basis: painn.radial_basis,
-                embedding: painn.embedding,
-                readout: painn.readout.into_iter().map(Arc::new).collect(),
-            },
-            epsilon: painn.epsilon,
-            n_interactions: painn.n_interactions,
-            filters: painn.filters.into_iter().map(Arc::new).collect(),
-            layers: painn
-                .layers
-                .into_iter()
-                .map(|layer| PainnLayer {
-                    message: layer.message.map(Arc::new),
-                    mix: Arc::new(layer.mix),
-                    update: layer.update.map(Arc::new),
-                })
-                .collect(),
-        })
-    }
-
-    pub fn distiller(distiller: Distiller<T>, direction_epsilon: f64) -> Self {
-        Network::Distiller(DistillerNetwork {
-            common: Common {
-                n_features: distiller.n_features,
-                cutoff: distiller.cutoff,
-                radial_basis: distiller.radial_basis,
-                embedding: distiller.embedding,
-                readout: distiller.readout.into_iter().map(Arc::new).collect(),
-            },
-            direction_epsilon,
-            layers: distiller
-                .layers
-                .into_iter()
-                .map(|layer| DistillerLayer {
-                    filters: layer.filters.map(Arc::new),
-                    update: layer.update.map(Arc::new),
-                    mixing: layer.mixing,
-                })
-                .collect(),
-        })
-    }
-
-    fn common(&self) -> &Common<T> {
-        match self {
-            Network::Painn(network) => &network.common,
-            Network::Distiller(network) => &network.common,
-        }
-    }
-
+    /// Added to the distance when directions are normalised, Å.
     pub fn direction_epsilon(&self) -> f64 {
         match self {
             Network::Painn(_) => 0.0,
@@ -127,24 +40,33 @@ impl<T: Element> Network<T> {
         }
     }
 
+    /// Radial basis and cutoff, Å.
     pub fn radial_basis(&self) -> (&RadialBasis, f64) {
-        let common = self.common();
-        (&common.radial_basis, common.cutoff)
+        match self {
+            Network::Painn(network) => (&network.radial_basis, network.cutoff),
+            Network::Distiller(network) => (&network.radial_basis, network.cutoff),
+        }
     }
 
+    /// Layers from an atom's scalars to its energy.
     pub fn readout(&self) -> &[Arc<Linear<T>>] {
-        &self.common().readout
+        match self {
+            Network::Painn(network) => &network.readout,
+            Network::Distiller(network) => &network.readout,
+        }
     }
 
     /// Scalars of all rows after the last layer, `[n_rows, F]`.
     pub fn scalars(&self, forward: &Forward) -> Result<Tensor> {
-        let common = self.common();
-        let n = common.n_features;
-        let rows = forward.batch.species.iter().flat_map(|&s| &common.embedding[s as usize * n..][..n]).copied();
+        let (embedding, n) = match self {
+            Network::Painn(network) => (&network.embedding, network.n_features),
+            Network::Distiller(network) => (&network.embedding, network.n_features),
+        };
+        let rows = forward.batch.species.iter().flat_map(|&s| &embedding[s as usize * n..][..n]).copied();
         let scalars = Tensor::from_vec(rows.collect::<Vec<T>>(), (forward.batch.n_rows(), n), forward.device)?;
         match self {
-            Network::Painn(network) => network.scalars(forward, scalars),
-            Network::Distiller(network) => network.scalars(forward, scalars),
+            Network::Painn(network) => painn_scalars(network, forward, scalars),
+            Network::Distiller(network) => distiller_scalars(network, forward, scalars),
         }
     }
 }
@@ -183,73 +105,68 @@ impl State {
     }
 }
 
-impl<T: Element> PainnNetwork<T> {
-    fn scalars(&self, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
-        let n = self.common.n_features;
-        let mut state = State::new::<T>(n, scalars)?;
-        for l in 0..self.n_interactions {
-            let layer = &self.layers[l % self.layers.len()];
-            let filter = &self.filters[l % self.filters.len()];
-            let context = mlp(state.scalars.clone(), &layer.message, forward.keep)?;
-            state.receive(forward, &context, forward.basis, filter)?;
-            self.update(forward, layer, &mut state)?;
-        }
-        Ok(state.scalars)
+fn painn_scalars<T: Element>(painn: &Painn<T>, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
+    let mut state = State::new::<T>(painn.n_features, scalars)?;
+    for l in 0..painn.n_interactions {
+        let layer = painn.layer(l);
+        let context = mlp(state.scalars.clone(), &layer.message, forward.keep)?;
+        state.receive(forward, &context, forward.basis, painn.filter(l))?;
+        painn_update(painn, layer, forward, &mut state)?;
     }
-
-    fn update(&self, forward: &Forward, layer: &PainnLayer<T>, state: &mut State) -> Result<()> {
-        let n = self.common.n_features;
-        let vectors = state.vectors.reshape((forward.batch.n_rows(), 3, n))?;
-        let mixed = dense(&vectors, &layer.mix, Activation::Identity, forward.keep)?;
-        let invariants =
-            mixed.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: self.epsilon, element: PhantomData })?;
-        let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-        let gates = mlp(context, &layer.update, forward.keep)?;
-        state.add(&gates.apply_op3(&mixed, &invariants, UpdateGate::<T> { n_features: n, element: PhantomData })?)
-    }
+    Ok(state.scalars)
 }
 
-impl<T: Element> DistillerNetwork<T> {
-    fn scalars(&self, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
-        let n = self.common.n_features;
-        let n_rows = forward.batch.n_rows();
-        let mut state = State::new::<T>(n, scalars)?;
-        // No context network: scalars gate scalars, and nothing but the filter gates directions and vectors.
-        let ones = Tensor::ones((n_rows, 2 * n), T::DTYPE, forward.device)?;
-        for layer in &self.layers {
-            let hidden = dense(forward.basis, &layer.filters[0], Activation::Silu, forward.keep)?;
-            let context = Tensor::cat(&[&state.scalars, &ones], 1)?;
-            state.receive(forward, &context, &hidden, &layer.filters[1])?;
-            self.update(forward, layer, &mut state)?;
-        }
-        Ok(state.scalars)
-    }
+fn painn_update<T: Element>(
+    painn: &Painn<T>,
+    layer: &PainnLayer<T>,
+    forward: &Forward,
+    state: &mut State,
+) -> Result<()> {
+    let n = painn.n_features;
+    let vectors = state.vectors.reshape((forward.batch.n_rows(), 3, n))?;
+    let mixed = dense(&vectors, &layer.mix, Activation::Identity, forward.keep)?;
+    let invariants =
+        mixed.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, element: PhantomData })?;
+    let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
+    let gates = mlp(context, &layer.update, forward.keep)?;
+    state.add(&gates.apply_op3(&mixed, &invariants, UpdateGate::<T> { n_features: n, element: PhantomData })?)
+}
 
-    fn update(&self, forward: &Forward, layer: &DistillerLayer<T>, state: &mut State) -> Result<()> {
-        let n = self.common.n_features;
-        let n_rows = forward.batch.n_rows();
-        let vectors = state.vectors.reshape((n_rows, 3, n))?;
-        // The norm of V is what `update_invariants` computes; W takes no part.
-        let doubled = Tensor::cat(&[&vectors, &vectors.zeros_like()?], D::Minus1)?;
-        let invariants =
-            doubled.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: 0.0, element: PhantomData })?;
-        let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-        let gates = mlp(context, &layer.update, forward.keep)?;
-        state.scalars = (&state.scalars + gates.narrow(1, 0, n)?)?;
-        if let Some(mixing) = &layer.mixing {
-            let gate = |k: usize| gates.narrow(1, k * n, n)?.reshape((n_rows, 1, n));
-            let rows: Vec<Tensor> = mixing
-                .chunks_exact(3)
-                .map(|row| {
-                    let parts: Vec<Tensor> =
-                        (0..3).map(|k| vectors.narrow(1, k, 1)?.affine(row[k].wide(), 0.0)).collect::<Result<_>>()?;
-                    (&parts[0] + &parts[1])? + &parts[2]
-                })
-                .collect::<Result<_>>()?;
-            let mixed = Tensor::cat(&rows, 1)?;
-            let vectors = (vectors.broadcast_mul(&gate(1)?)? + mixed.broadcast_mul(&gate(2)?)?)?;
-            state.vectors = vectors.reshape((n_rows, 3 * n))?;
-        }
-        Ok(())
+fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
+    let n = distiller.n_features;
+    let mut state = State::new::<T>(n, scalars)?;
+    // No context network: scalars gate scalars, and nothing but the filter gates directions and vectors.
+    let ones = Tensor::ones((forward.batch.n_rows(), 2 * n), T::DTYPE, forward.device)?;
+    for layer in &distiller.layers {
+        let hidden = dense(forward.basis, &layer.filters[0], Activation::Silu, forward.keep)?;
+        let context = Tensor::cat(&[&state.scalars, &ones], 1)?;
+        state.receive(forward, &context, &hidden, &layer.filters[1])?;
+        distiller_update(layer, forward, &mut state)?;
     }
+    Ok(state.scalars)
+}
+
+fn distiller_update<T: Element>(layer: &DistillerLayer<T>, forward: &Forward, state: &mut State) -> Result<()> {
+    let n = state.n_features;
+    let n_rows = forward.batch.n_rows();
+    let vectors = state.vectors.reshape((n_rows, 3, n))?;
+    // The norm of V is what `update_invariants` computes; W takes no part.
+    let doubled = Tensor::cat(&[&vectors, &vectors.zeros_like()?], D::Minus1)?;
+    let invariants = doubled.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: 0.0, element: PhantomData })?;
+    let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
+    let gates = mlp(context, &layer.update, forward.keep)?;
+    state.scalars = (&state.scalars + gates.narrow(1, 0, n)?)?;
+    let Some(mixing) = &layer.mixing else { return Ok(()) };
+    let gate = |k: usize| gates.narrow(1, k * n, n)?.reshape((n_rows, 1, n));
+    let mixed: Vec<Tensor> = mixing
+        .chunks_exact(3)
+        .map(|row| {
+            let component = |k: usize| vectors.narrow(1, k, 1)?.affine(row[k].wide(), 0.0);
+            (component(0)? + component(1)?)? + component(2)?
+        })
+        .collect::<Result<_>>()?;
+    let mixed = Tensor::cat(&mixed, 1)?;
+    let vectors = (vectors.broadcast_mul(&gate(1)?)? + mixed.broadcast_mul(&gate(2)?)?)?;
+    state.vectors = vectors.reshape((n_rows, 3 * n))?;
+    Ok(())
 }

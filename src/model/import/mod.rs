@@ -74,13 +74,14 @@ fn parse<T: DeserializeOwned>(path: &Path, config: serde_json::Value) -> Result<
 }
 
 fn read(path: &Path) -> Result<WeightFile> {
-    let mut magic = [0; 4];
+    let mut start = [0; 9];
     let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let is_zip = std::io::Read::read_exact(&mut file, &mut magic).is_ok() && magic == *b"PK\x03\x04";
-    if is_zip {
+    let has_start = std::io::Read::read_exact(&mut file, &mut start).is_ok();
+    if has_start && start.starts_with(b"PK\x03\x04") {
         return read_pickle(path);
     }
-    if magic[0] == 0x80 {
+    // Safetensors start with the length of a JSON text, whose low byte may well be that of a pickle.
+    if has_start && start[0] == 0x80 && start[8] != b'{' {
         return Err(Error::model(
             path,
             "is a pickle without PyTorch's archive around it; save it anew with torch.save(model.state_dict(), FILE), \
