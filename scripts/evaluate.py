@@ -41,25 +41,23 @@ class Model:
         for z, e in c["atomic_energies"].items():
             self.atomic[int(z)] = e
 
-    def __call__(self, numbers, positions):
-        """Energies [B] and forces [B, n, 3] of B structures of n atoms. numbers [B, n], positions [B, n, 3]."""
-        e, f = painn.energy_forces(self.params, self.config, self.cutoff, self.scale,
-                                   torch.from_numpy(self.row[numbers]), torch.as_tensor(positions, dtype=torch.float64))
-        return e.numpy() + self.atomic[numbers].sum(1), f.numpy()
+    def __call__(self, frames):
+        """Energies [M] and a list of forces [n, 3] of (numbers, positions) structures."""
+        numbers, positions = (np.concatenate(x) for x in zip(*frames))
+        count = np.array([len(z) for z, _ in frames])
+        batch = np.repeat(np.arange(len(frames)), count)
+        receivers, senders = painn.neighbors(positions, batch, self.cutoff)
+        tensor = torch.from_numpy
+        e, f = painn.energy_forces(self.params, self.config, self.cutoff, self.scale, tensor(self.row[numbers]),
+                                   tensor(positions), tensor(batch), len(frames), tensor(receivers), tensor(senders))
+        e = e.numpy() + np.bincount(batch, self.atomic[numbers], len(frames))
+        return e, np.split(f.numpy(), np.cumsum(count)[:-1])
 
 
-def predict(model, frames, pairs=20000):
-    """Energies and a list of forces for (numbers, positions) frames, those of one size together."""
-    energies, forces = np.zeros(len(frames)), [None] * len(frames)
-    size = np.array([len(z) for z, _ in frames])
-    for n in np.unique(size):
-        rows, step = np.nonzero(size == n)[0], max(1, pairs // n ** 2)
-        for part in (rows[k:k + step] for k in range(0, len(rows), step)):
-            e, f = model(np.stack([frames[k][0] for k in part]), np.stack([frames[k][1] for k in part]))
-            energies[part] = e
-            for k, x in zip(part, f):
-                forces[k] = x
-    return energies, forces
+def predict(model, frames, chunk=32):
+    """Energies and a list of forces of any number of frames."""
+    parts = [model(frames[k:k + chunk]) for k in range(0, len(frames), chunk)]
+    return np.concatenate([e for e, _ in parts]), [f for _, forces in parts for f in forces]
 
 
 def read_xyz(path):

@@ -3,12 +3,12 @@
 Numerically the same as SchNetPack 2's `representation.PaiNN` followed by `atomistic.Atomwise`. Parameters
 are a flat dictionary with the names and shapes of an mlff model directory, so that export copies them.
 
-The layout is dense: molecules of one size side by side, every atom pair of a molecule present, the envelope
-zero for pairs that are not neighbours. For small molecules that costs less than gathering and scattering
-edges. Index i is the receiver, j the sender, r_ij = x_j - x_i.
+Edge e is one directed neighbour pair: receiver i sums, sender j sends, r_ij = x_j - x_i. Structures are packed
+one after another; nothing is padded.
 """
 import math
 
+import numpy as np
 import torch
 from torch.nn.functional import linear, silu
 
@@ -61,56 +61,75 @@ def initialise(config, n_species, cutoff, seed):
 FIXED = ("radial_basis.centers", "radial_basis.widths")
 
 
-def atom_energies(params, config, cutoff, species, positions):
-    """Network outputs e_i. IN species [B, n] rows of the embedding, positions [B, n, 3]. OUT [B, n]."""
+def message(receivers, senders, w, x, u, mu):
+    """Messages summed over the senders of each receiver.
+
+    IN  w [E, 3F] filters, x [N, 3F] context, u [E, 3] unit vectors, mu [N, 3, F] or None (zero).
+    OUT q [N, F] and m [N, 3, F], to be added to the scalars and vectors.
+    """
+    f = w.shape[1] // 3
+    q, r, v = (w * x[senders]).split(f, 1)
+    m = r[:, None] * u[:, :, None]
+    if mu is not None:
+        m = m + v[:, None] * mu[senders]
+    n = len(x)
+    return (torch.zeros(n, f, dtype=w.dtype).index_add(0, receivers, q),
+            torch.zeros(n, 3, f, dtype=w.dtype).index_add(0, receivers, m))
+
+
+def atom_energies(params, config, cutoff, species, positions, receivers, senders, message=message):
+    """Network outputs e_i [N]. IN species [N] rows of the embedding, positions [N, 3], neighbour pairs [E]."""
     n_layers, f = config["n_interactions"], config["n_features"]
-    n = positions.shape[1]
-    r = positions[:, None, :, :] - positions[:, :, None, :]                      # [B, i, j, 3]
-    eye = torch.eye(n, dtype=r.dtype, device=r.device)
-    d = torch.sqrt((r * r).sum(-1) + eye)                                        # the diagonal must be differentiable
-    u = r / d[..., None]
-    inside = (d < cutoff) & (eye == 0)
-    envelope = torch.where(inside, 0.5 * (torch.cos(d * (math.pi / cutoff)) + 1), 0.0)[..., None]
-    x = (d[..., None] - params["radial_basis.centers"]) / params["radial_basis.widths"]
-    # W = (basis . weight + bias) * envelope, with the envelope drawn into the sum: one pass over the pairs less.
-    basis = torch.cat([torch.exp(-0.5 * x * x), torch.ones_like(d)[..., None]], -1) * envelope
+    r = positions[senders] - positions[receivers]
+    d = torch.sqrt((r * r).sum(1, keepdim=True))
+    u = r / d
+    envelope = torch.where(d < cutoff, 0.5 * (torch.cos(d * (math.pi / cutoff)) + 1), 0.0)
+    x = (d - params["radial_basis.centers"]) / params["radial_basis.widths"]
+    # W = (basis . weight + bias) * envelope, with the envelope drawn into the sum: one pass over the edges less.
+    basis = torch.cat([torch.exp(-0.5 * x * x), torch.ones_like(d)], 1) * envelope
     filter_weight = torch.cat([params["filters.weight"], params["filters.bias"][:, None]], 1)
-    u = u.transpose(2, 3)                                                        # [B, i, 3, j]
 
     q, mu = params["embedding"], None                                            # layer 0: one row a species
     for l in range(n_layers):
         p = f"interactions.{l}."
-        # Three narrow products instead of one wide and a split: contiguous operands are much faster.
-        parts = [slice(k * f, (k + 1) * f) for k in range(3)]
-        h = silu(linear(q, params[p + "message.0.weight"], params[p + "message.0.bias"]))
-        context = [linear(h, params[p + "message.1.weight"][s], params[p + "message.1.bias"][s]) for s in parts]
+        context = linear(silu(linear(q, params[p + "message.0.weight"], params[p + "message.0.bias"])),
+                         params[p + "message.1.weight"], params[p + "message.1.bias"])
         if l == 0:
-            q, context = q[species], [c[species] for c in context]
-        w = filter_weight[l * 3 * f:(l + 1) * 3 * f]
-        q = q + (linear(basis, w[parts[0]]) * context[0][:, None]).sum(2)
-        dmu = (u @ (linear(basis, w[parts[1]]) * context[1][:, None])).transpose(1, 2)   # [B, 3, i, F]
-        if mu is None:                                                           # vectors start at zero
-            mu = dmu
-        else:
-            v = (context[2][:, None] * mu)[:, :, None]                           # [B, 3, 1, j, F]
-            mu = mu + dmu + (linear(basis, w[parts[2]])[:, None] * v).sum(3)
+            q, context = q[species], context[species]
+        w = linear(basis, filter_weight[l * 3 * f:(l + 1) * 3 * f])
+        dq, dmu = message(receivers, senders, w, context, u, mu)
+        q, mu = q + dq, dmu if mu is None else mu + dmu                          # vectors start at zero
 
-        mix = params[p + "update.mix.weight"]
-        mu_v, mu_w = linear(mu, mix[:f]), linear(mu, mix[f:])
+        mu_v, mu_w = linear(mu, params[p + "update.mix.weight"]).split(f, -1)
         # eps inside the root: |v| is not differentiable at v = 0, where isolated atoms sit.
         norm = torch.sqrt((mu_v * mu_v).sum(1) + config["epsilon"])
         h = silu(linear(torch.cat([q, norm], -1), params[p + "update.0.weight"], params[p + "update.0.bias"]))
-        aq, amu, aqmu = (linear(h, params[p + "update.1.weight"][s], params[p + "update.1.bias"][s]) for s in parts)
+        aq, amu, aqmu = linear(h, params[p + "update.1.weight"], params[p + "update.1.bias"]).split(f, -1)
         q = q + aq + aqmu * (mu_v * mu_w).sum(1)
         if l + 1 < n_layers:                                                     # the last vectors are not read
             mu = mu + amu[:, None] * mu_w
     h = silu(linear(q, params["readout.0.weight"], params["readout.0.bias"]))
-    return linear(h, params["readout.1.weight"], params["readout.1.bias"])[..., 0]
+    return linear(h, params["readout.1.weight"], params["readout.1.bias"])[:, 0]
 
 
-def energy_forces(params, config, cutoff, energy_scale, species, positions, create_graph=False):
-    """Energies [B] without the atomic energies, and forces [B, n, 3] = -dE/dx by autograd."""
+def neighbors(positions, batch, cutoff):
+    """Ordered pairs of different atoms of one structure closer than the cutoff, sorted by receiver (numpy)."""
+    count = np.bincount(batch)
+    start = np.cumsum(count) - count
+    width = count[batch]
+    receivers = np.repeat(np.arange(len(batch)), width)
+    first = np.cumsum(width) - width
+    senders = start[batch[receivers]] + np.arange(len(receivers)) - first[receivers]
+    d2 = ((positions[senders] - positions[receivers]) ** 2).sum(1)
+    keep = (d2 < cutoff * cutoff) & (receivers != senders)
+    return receivers[keep], senders[keep]
+
+
+def energy_forces(params, config, cutoff, energy_scale, species, positions, batch, n_structures, receivers, senders,
+                  create_graph=False, message=message):
+    """Energies [M] without the atomic energies, and forces [N, 3] = -dE/dx by autograd."""
     positions = positions.detach().requires_grad_(True)
-    energy = energy_scale * atom_energies(params, config, cutoff, species, positions).sum(1)
+    e = atom_energies(params, config, cutoff, species, positions, receivers, senders, message)
+    energy = energy_scale * torch.zeros(n_structures, dtype=e.dtype).index_add(0, batch, e)
     grad, = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
     return (energy, -grad) if create_graph else (energy.detach(), -grad)

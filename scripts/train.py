@@ -2,8 +2,8 @@
 """Train the PaiNN student on labelled frames (`label.py`), on the CPU, in a given number of minutes.
 
 Data-parallel over single-threaded processes whose gradients are averaged at every step, which on a CPU
-beats threads inside an operation. A batch holds molecules of one size. The learning rate and the weight of
-the energies follow the elapsed time, so the run anneals exactly by its deadline. An exponential moving
+beats threads inside an operation. A batch holds about `--edges` neighbour pairs. The message is the compiled
+one of `message.py`, or with `--plain` the one of `painn.py`. The learning rate and the weight of the energies follow the elapsed time, so the run anneals exactly by its deadline. An exponential moving
 average of the weights is validated, checkpointed and exported. The energy of a structure is
 
     E = sum_i (energy_scale * e_i + atomic_energies[Z_i]),
@@ -25,42 +25,64 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+import message
 import painn
 
 SPECIES = [1, 6, 7, 8, 9, 16, 17]
 
 
-def load(path, atomic_energies=None):
-    """Frames grouped by size: [(species [M, n], positions, energies less atomic ones, forces, index)], atomic energies."""
-    f = np.load(path)
-    ptr, count = f["atom_ptr"], np.diff(f["atom_ptr"])
-    row = np.full(120, -1)
-    row[SPECIES] = np.arange(len(SPECIES))
-    species = row[f["numbers"]]
-    composition = np.zeros((len(count), len(SPECIES)))
-    np.add.at(composition, (np.repeat(np.arange(len(count)), count), species), 1)
-    if atomic_energies is None:
-        weight = 1 / np.sqrt(count)[:, None]
-        atomic_energies = np.linalg.lstsq(composition * weight, f["energies"] * weight[:, 0], rcond=None)[0]
-    residual = f["energies"] - composition @ atomic_energies
-    groups = []
-    for n in np.unique(count):
-        idx = np.nonzero(count == n)[0]
-        atoms = (ptr[idx][:, None] + np.arange(n)).ravel()
-        shape = lambda a: torch.from_numpy(np.ascontiguousarray(a.reshape(len(idx), n, *a.shape[1:])))
-        groups.append((shape(species[atoms]), shape(f["positions"][atoms]).float(),
-                       torch.from_numpy(residual[idx]).float(), shape(f["forces"][atoms]).float(), idx))
-    return groups, atomic_energies
+class Frames:
+    """Labelled frames with their neighbour lists, all packed one after another."""
+
+    def __init__(self, path, cutoff, atomic_energies=None):
+        f = np.load(path)
+        self.ptr, count = f["atom_ptr"], np.diff(f["atom_ptr"])
+        row = np.full(120, -1)
+        row[SPECIES] = np.arange(len(SPECIES))
+        self.species, self.positions, self.forces = row[f["numbers"]], f["positions"], f["forces"]
+        frame_of = np.repeat(np.arange(len(count)), count)
+        composition = np.zeros((len(count), len(SPECIES)))
+        np.add.at(composition, (frame_of, self.species), 1)
+        if atomic_energies is None:
+            weight = 1 / np.sqrt(count)[:, None]
+            atomic_energies = np.linalg.lstsq(composition * weight, f["energies"] * weight[:, 0], rcond=None)[0]
+        self.atomic_energies = atomic_energies
+        self.energies = (f["energies"] - composition @ atomic_energies).astype(np.float32)
+        parts = []
+        for a in range(0, len(count), 1000):                             # neighbours, a thousand frames at a time
+            first, last = self.ptr[a], self.ptr[min(a + 1000, len(count))]
+            i, j = painn.neighbors(self.positions[first:last], frame_of[first:last] - a, cutoff)
+            parts.append((i + first, j + first))
+        receivers, senders = (np.concatenate(x) for x in zip(*parts))
+        base = self.ptr[frame_of[receivers]]
+        self.receivers, self.senders = (receivers - base).astype(np.int16), (senders - base).astype(np.int16)
+        self.edge_ptr = np.searchsorted(receivers, self.ptr)
+
+    def __len__(self):
+        return len(self.energies)
+
+    def batches(self, edges, rng):
+        """One epoch: lists of frames of about `edges` edges each, in random order."""
+        order = rng.permutation(len(self))
+        total = np.cumsum(np.diff(self.edge_ptr)[order])
+        return np.split(order, np.searchsorted(total, np.arange(edges, total[-1], edges)))
+
+    def batch(self, frames):
+        """Tensors of some frames: the arguments of `painn.energy_forces`, energies and forces."""
+        atoms, n_atoms = ranges(self.ptr, frames)
+        edges, n_edges = ranges(self.edge_ptr, frames)
+        shift = np.repeat(np.cumsum(n_atoms) - n_atoms, n_edges)
+        model = (self.species[atoms], self.positions[atoms], np.repeat(np.arange(len(frames)), n_atoms), len(frames),
+                 self.receivers[edges] + shift, self.senders[edges] + shift)
+        tensor = lambda a: torch.from_numpy(a) if isinstance(a, np.ndarray) else a
+        return [tensor(a) for a in model], tensor(self.energies[frames]), tensor(self.forces[atoms]), tensor(n_atoms)
 
 
-def batches(groups, pairs, max_batch, rng):
-    """One epoch: (group, rows) in random order, each of about `pairs` atom pairs."""
-    out = []
-    for g, (species, *_) in enumerate(groups):
-        size = int(min(max(1, pairs // species.shape[1] ** 2), max_batch))
-        rows = torch.from_numpy(rng.permutation(len(species)))
-        out += [(g, rows[a:a + size]) for a in range(0, len(rows), size)]
-    return [out[k] for k in rng.permutation(len(out))]
+def ranges(ptr, rows):
+    """Indices ptr[k], ptr[k] + 1, .. of every row k one after another, and how many each has."""
+    count = ptr[rows + 1] - ptr[rows]
+    start = np.cumsum(count) - count
+    return np.repeat(ptr[rows] - start, count) + np.arange(count.sum()), count
 
 
 def softened(x2, delta):
@@ -68,27 +90,23 @@ def softened(x2, delta):
     return torch.sqrt(x2 + delta * delta) - delta
 
 
-def losses(params, args, scale, species, positions, energies, forces):
+def losses(params, args, scale, inputs, energies, forces, n_atoms):
     """Force loss (eV/Angstrom) and energy loss (eV per sqrt(atom)) of a batch."""
-    e, f = painn.energy_forces(params, args.config, args.cutoff, scale, species, positions, create_graph=True)
+    e, f = painn.energy_forces(params, args.config, args.cutoff, scale, *inputs, create_graph=True, message=args.message)
     force = softened(((f - forces) ** 2).sum(-1), 0.05).mean()
-    return force, softened((e - energies) ** 2 / positions.shape[1], 0.01).mean()
+    return force, softened((e - energies) ** 2 / n_atoms, 0.01).mean()
 
 
-def errors(params, args, scale, groups, pairs=8000):
-    """Mean absolute errors over whole groups: energy per structure and per atom (eV), force components (eV/Angstrom)."""
-    e_sum = ea_sum = f_sum = 0.0
-    frames = components = 0
-    for species, positions, energies, forces, _ in groups:
-        n = species.shape[1]
-        for k in range(0, len(species), max(1, pairs // n ** 2)):
-            s = slice(k, k + max(1, pairs // n ** 2))
-            e, f = painn.energy_forces(params, args.config, args.cutoff, scale, species[s], positions[s])
-            e_sum += (e - energies[s]).abs().sum().item()
-            ea_sum += (e - energies[s]).abs().sum().item() / n
-            f_sum += (f - forces[s]).abs().sum().item()
-            frames, components = frames + len(e), components + f.numel()
-    return dict(energy_mae=e_sum / frames, energy_per_atom_mae=ea_sum / frames, force_mae=f_sum / components)
+def errors(params, args, scale, data):
+    """Mean absolute errors: energy per structure and per atom (eV), force components (eV/Angstrom)."""
+    total, counts = np.zeros(3), np.zeros(3)
+    for frames in data.batches(args.edges, np.random.default_rng(0)):
+        inputs, energies, forces, n_atoms = data.batch(frames)
+        e, f = painn.energy_forces(params, args.config, args.cutoff, scale, *inputs, message=args.message)
+        error = (e - energies).abs()
+        total += error.sum().item(), (error / n_atoms).sum().item(), (f - forces).abs().sum().item()
+        counts += len(e), len(e), f.numel()
+    return dict(zip(("energy_mae", "energy_per_atom_mae", "force_mae"), (total / counts).tolist()))
 
 
 def schedule(x, args):
@@ -103,9 +121,11 @@ def worker(rank, args):
     torch.manual_seed(args.seed)
     dist.init_process_group("gloo", init_method=f"file://{args.out.resolve()}/rendezvous", rank=rank,
                             world_size=args.processes, timeout=timedelta(hours=2))
-    groups, atomic = load(args.dir / "train.npz")
-    scale = float(torch.cat([g[3].ravel() for g in groups]).square().mean().sqrt())
-    valid = load(args.dir / "valid.npz", atomic)[0]
+    args.message = painn.message if args.plain else message.message
+    data = Frames(args.dir / "train.npz", args.cutoff)
+    atomic = data.atomic_energies
+    scale = float(np.sqrt(np.mean(data.forces.astype(float) ** 2)))
+    valid = Frames(args.dir / "valid.npz", args.cutoff, atomic)
     params = painn.initialise(args.config, len(SPECIES), args.cutoff, args.seed)
     names = [k for k in params if k not in painn.FIXED]
     state = dict(step=0, epoch=0, elapsed=0.0, best=float("inf"))
@@ -153,13 +173,13 @@ def worker(rank, args):
 
     while shared.item() < 1:
         # Every process draws the same epoch and takes every n-th batch of it.
-        epoch = batches(groups, args.pairs, args.max_batch, np.random.default_rng((args.seed, state["epoch"], state["step"])))
+        epoch = data.batches(args.edges, np.random.default_rng((args.seed, state["epoch"], state["step"])))
         for k in range(rank, len(epoch) - len(epoch) % args.processes, args.processes):
             lr, energy_weight = schedule(shared.item(), args)
-            g, rows = epoch[k]
-            force, energy = losses(params, args, scale, *(a[rows] for a in groups[g][:4]))
-            optimizer.zero_grad(set_to_none=False)
-            (force + energy_weight * energy).backward()
+            force, energy = losses(params, args, scale, *data.batch(epoch[k]))
+            optimizer.zero_grad()
+            # `inputs` leaves out the positions, whose second derivatives nobody needs.
+            torch.autograd.backward(force + energy_weight * energy, inputs=weights)
             flat = torch.cat([w.grad.ravel() for w in weights] + [torch.tensor([(time.time() - begin) / budget])])
             dist.all_reduce(flat)
             flat /= args.processes
@@ -198,11 +218,11 @@ def main():
     p.add_argument("--minutes", type=float, default=75)
     p.add_argument("--deadline", type=float, help="end at this Unix time instead")
     p.add_argument("--processes", type=int, default=2)
-    p.add_argument("--pairs", type=int, default=6000, help="atom pairs in a batch of one process")
-    p.add_argument("--max-batch", type=int, default=32, help="frames in a batch of one process, at most")
+    p.add_argument("--edges", type=int, default=6000, help="neighbour pairs in a batch of one process")
+    p.add_argument("--plain", action="store_true", help="do without the compiled message")
     p.add_argument("--features", type=int, default=64)
     p.add_argument("--cutoff", type=float, default=5.0)
-    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--weight-decay", type=float, default=1e-4)
     p.add_argument("--energy-weight", type=float, nargs=2, default=(0.1, 1.0), metavar=("EARLY", "LATE"))
     p.add_argument("--clip", type=float, default=5.0)
@@ -211,6 +231,9 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
     args.config = painn.default_config() | {"n_features": args.features, "readout_hidden": [args.features // 2]}
+    # Keep freed memory: otherwise every large tensor is mapped, zeroed and unmapped by the kernel again.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 << 30))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "rendezvous").unlink(missing_ok=True)
     mp.spawn(worker, (args,), nprocs=args.processes)
