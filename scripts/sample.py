@@ -352,6 +352,8 @@ def main():
     molecules = select(rows, args.molecules, rng)
     split, scaffolds = split_by_scaffold(molecules, args.fractions, rng)
     n = len(molecules)
+    tiny = {Chem.CanonSmiles(s) for s in TINY}                         # partners of every split's dimers
+    split = ["train" if Chem.CanonSmiles(m[0]) in tiny else s for m, s in zip(molecules, split)]
     molecules += [(s, "tiny", 0) for s in TINY]
     split += ["train"] * len(TINY)
     scaffolds += TINY
