@@ -3,8 +3,9 @@
 
 Data-parallel over single-threaded processes whose gradients are averaged at every step, which on a CPU
 beats threads inside an operation. A batch holds about `--edges` neighbour pairs. The message is the compiled
-one of `message.py`, or with `--plain` the one of `painn.py`. The learning rate and the weight of the energies follow the elapsed time, so the run anneals exactly by its deadline. An exponential moving
-average of the weights is validated, checkpointed and exported. The energy of a structure is
+one of `message.py`, or with `--plain` the one of `painn.py`. The learning rate and the weight of the energies
+follow the elapsed time, so the run anneals exactly by its deadline. An exponential moving average of the
+weights is validated, checkpointed and exported. The energy of a structure is
 
     E = sum_i (energy_scale * e_i + atomic_energies[Z_i]),
 
