@@ -71,11 +71,10 @@ pub enum Outcome {
 }
 
 fn report(error: &Error) -> ExitCode {
-    // Whoever reads our output has seen enough, as with `mlff check … | head`.
-    if matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
-        return ExitCode::SUCCESS;
+    // Whoever reads our output has seen enough, as with `mlff check … | head`: nothing to say, but not all was done.
+    if !matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
+        complain(&format!("error: {error}"));
     }
-    complain(&format!("error: {error}"));
     match error {
         Error::Usage(_) | Error::Model { .. } => ExitCode::from(2),
         _ => ExitCode::from(1),
