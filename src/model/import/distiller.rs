@@ -16,7 +16,6 @@ pub(super) struct Config {
     num_interactions: Option<usize>,
     num_rbf: Option<usize>,
     cutoff: f64,
-    #[expect(dead_code, reason = "part of the files that are read; the embedding says it too")]
     max_z: Option<usize>,
     #[expect(dead_code, reason = "part of the files that are read, without meaning for the model")]
     learnable_rbf: Option<bool>,
@@ -32,6 +31,9 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
             state.some_names()
         ))
     })?;
+    if let Some(rows) = embedding.shape.first() {
+        agree("max_z", config.max_z, rows.saturating_sub(1))?;
+    }
     let (species, embedding) = select_species(&embedding, options.species.as_deref())?;
     let f = agree("hidden_dim", config.hidden_dim, embedding.shape[1])?;
     weights.put("embedding", embedding);

@@ -117,12 +117,9 @@ fn read_pickle(path: &Path) -> Result<WeightFile> {
     let config = nested.as_ref().and_then(|_| entry(&entries, "config")).and_then(to_json);
     let mut weights = BTreeMap::new();
     for (name, value) in nested.unwrap_or(entries) {
-        let info = match value.into_tensor_info(name, &folder) {
-            Ok(Some(info)) => info,
-            // Not a tensor: counters and the like that checkpoints keep beside the weights.
-            Ok(None) => continue,
-            Err(e) => return Err(refuse(e.to_string())),
-        };
+        let info = unpanicked(|| value.into_tensor_info(name, &folder).map_err(|e| e.to_string())).map_err(&refuse)?;
+        // Not a tensor: counters and the like that checkpoints keep beside the weights.
+        let Some(info) = info else { continue };
         let array = read_array(&mut archive, &info).map_err(|e| refuse(format!("tensor {}: {e}", info.name)))?;
         weights.insert(info.name, array);
     }
@@ -150,35 +147,64 @@ fn read_root(archive: &mut Archive) -> std::result::Result<(PathBuf, Object), St
     let names = (0..archive.len()).map(|k| archive.by_index(k).ok().and_then(|f| Some(f.name().ok()?.into_owned())));
     let names: Vec<Option<String>> = names.collect();
     let name = names.into_iter().flatten().find(|name| name.ends_with("data.pkl")).ok_or("it has no data.pkl")?;
-    let entry = archive.by_name(&name).map_err(|e| e.to_string())?;
-    let mut stack = pickle::Stack::empty();
-    stack.read_loop(&mut std::io::BufReader::new(entry)).map_err(|e| e.to_string())?;
+    // All of it first: the checksum, which is compared at the end, must hold before the bytes are interpreted.
+    let bytes = read_entry(archive, &name)?;
     let folder = PathBuf::from(name.trim_end_matches(".pkl"));
-    Ok((folder, stack.finalize().map_err(|e| e.to_string())?))
+    let root = unpanicked(|| {
+        let mut stack = pickle::Stack::empty();
+        stack.read_loop(&mut bytes.as_slice()).map_err(|e| e.to_string())?;
+        stack.finalize().map_err(|e| e.to_string())
+    })?;
+    Ok((folder, root))
+}
+
+fn read_entry(archive: &mut Archive, name: &str) -> std::result::Result<Vec<u8>, String> {
+    let mut entry = archive.by_name(name).map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut entry, &mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// Calls candle's pickle reader, which indexes into what it has read without a check and so panics on damaged pickles.
+fn unpanicked<T>(
+    f: impl FnOnce() -> std::result::Result<T, String> + std::panic::UnwindSafe,
+) -> std::result::Result<T, String> {
+    std::panic::catch_unwind(f).unwrap_or_else(|_| Err("its pickle is damaged".into()))
 }
 
 fn read_array(archive: &mut Archive, info: &pickle::TensorInfo) -> std::result::Result<Array, String> {
-    let mut entry = archive.by_name(&info.path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut entry, &mut bytes).map_err(|e| e.to_string())?;
+    let bytes = read_entry(archive, &info.path)?;
     let n = bytes.len() / info.dtype.size_in_bytes().max(1);
     let storage = Tensor::from_raw_buffer(&bytes, info.dtype, &[n], &Device::Cpu)
         .and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>())
         .map_err(|e| e.to_string())?;
     // A tensor may be a transposed or partial view of its storage.
     let shape = info.layout.dims().to_vec();
-    let indices = strided_indices(info.layout.start_offset(), &shape, info.layout.stride());
-    let data: Option<Vec<f64>> = indices.into_iter().map(|k| storage.get(k).copied()).collect();
+    let data = strided(&storage, info.layout.start_offset(), &shape, info.layout.stride());
     Ok(Array { shape, data: data.ok_or("its shape does not fit its data")? })
 }
 
-/// Where the elements of a view lie in its storage, in row-major order.
-fn strided_indices(start: usize, shape: &[usize], stride: &[usize]) -> Vec<usize> {
+/// The elements of a view of `storage`, in row-major order; `None` if it reaches beyond the storage or repeats more
+/// of it than the weights of a network do.
+fn strided(storage: &[f64], start: usize, shape: &[usize], stride: &[usize]) -> Option<Vec<f64>> {
+    let n = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size))?;
+    if shape.len() != stride.len() || n > storage.len() {
+        return None;
+    }
+    if n == 0 {
+        return Some(Vec::new());
+    }
     let mut indices = vec![start];
     for (&n, &step) in shape.iter().zip(stride) {
-        indices = indices.iter().flat_map(|&first| (0..n).map(move |k| first + k * step)).collect();
+        let mut finer = Vec::with_capacity(indices.len() * n);
+        for first in indices {
+            for k in 0..n {
+                finer.push(step.checked_mul(k)?.checked_add(first)?);
+            }
+        }
+        indices = finer;
     }
-    indices
+    indices.into_iter().map(|k| storage.get(k).copied()).collect()
 }
 
 fn entry<'a>(entries: &'a [(Object, Object)], key: &str) -> Option<&'a Object> {
@@ -248,15 +274,17 @@ fn agree<T: PartialEq + std::fmt::Display>(key: &str, config: Option<T>, tensors
 /// Moves `from.weight` and `from.bias` to `to`.
 fn move_linear(from: &mut Weights, from_name: &str, to: &mut Weights, to_name: &str) -> Result<()> {
     for part in ["weight", "bias"] {
-        if let Some(array) = from.0.remove(&format!("{from_name}.{part}")) {
-            to.put(format!("{to_name}.{part}"), array);
-        } else if part == "weight" {
-            return Err(Error::Usage(format!(
-                "tensor {from_name}.weight is missing; there are: {}",
-                from.some_names()
-            )));
-        }
+        move_tensor(from, &format!("{from_name}.{part}"), to, &format!("{to_name}.{part}"))?;
     }
+    Ok(())
+}
+
+fn move_tensor(from: &mut Weights, from_name: &str, to: &mut Weights, to_name: &str) -> Result<()> {
+    let array = from
+        .0
+        .remove(from_name)
+        .ok_or_else(|| Error::Usage(format!("tensor {from_name} is missing; there are: {}", from.some_names())))?;
+    to.put(to_name, array);
     Ok(())
 }
 

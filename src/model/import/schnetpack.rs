@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ImportOptions, agree, move_linear, move_readout, refuse_leftovers, scalar, select_species};
+use super::{ImportOptions, agree, move_linear, move_readout, move_tensor, refuse_leftovers, scalar, select_species};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::*;
@@ -172,33 +172,29 @@ fn radial_basis(state: &mut Weights, weights: &mut Weights) -> Result<(RadialBas
 }
 
 fn move_layers(state: &mut Weights, weights: &mut Weights, n_layers: usize, shared: bool) -> Result<()> {
-    let names = |l: usize| {
-        let [message, update] = [
-            format!("representation.interactions.{l}.interatomic_context_net"),
-            format!("representation.mixing.{l}.intraatomic_context_net"),
-        ];
-        [
+    for l in 0..n_layers {
+        let message = format!("representation.interactions.{l}.interatomic_context_net");
+        let mixing = format!("representation.mixing.{l}");
+        let first = if shared { 0 } else { l };
+        let mut layer = Weights::default();
+        for (name, ours) in [
             (format!("{message}.0"), "message.0"),
             (format!("{message}.1"), "message.1"),
-            (format!("representation.mixing.{l}.mu_channel_mix"), "update.mix"),
-            (format!("{update}.0"), "update.0"),
-            (format!("{update}.1"), "update.1"),
-        ]
-    };
-    for l in 0..n_layers {
-        for (name, ours) in names(l) {
-            if shared && l > 0 {
-                // A module that several layers share stands in the state dict once for each of them.
-                let mut again = Weights::default();
-                move_linear(state, &name, &mut again, &format!("interactions.0.{ours}"))?;
-                if again.0.iter().any(|(name, array)| weights.0.get(name) != Some(array)) {
-                    return Err(Error::Usage(format!(
-                        "its configuration says shared_interactions, but {name} of layer {l} differs from layer 0"
-                    )));
-                }
-            } else {
-                move_linear(state, &name, weights, &format!("interactions.{l}.{ours}"))?;
+            (format!("{mixing}.intraatomic_context_net.0"), "update.0"),
+            (format!("{mixing}.intraatomic_context_net.1"), "update.1"),
+        ] {
+            move_linear(state, &name, &mut layer, &format!("interactions.{first}.{ours}"))?;
+        }
+        let mix = format!("interactions.{first}.update.mix.weight");
+        move_tensor(state, &format!("{mixing}.mu_channel_mix.weight"), &mut layer, &mix)?;
+        // A module that several layers share stands in the state dict once for each of them.
+        for (name, array) in layer.0 {
+            if shared && l > 0 && weights.0.get(&name) != Some(&array) {
+                return Err(Error::Usage(format!(
+                    "its configuration says shared_interactions, but layer {l} differs from layer 0 in {name}"
+                )));
             }
+            weights.put(name, array);
         }
     }
     Ok(())
