@@ -59,21 +59,21 @@ struct Names<'a> {
 
 impl Names<'_> {
     fn replaces_key(&self, key: &[u8]) -> bool {
-        let Some(results) = self.results else { return false };
         let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
         match name {
-            b"energy" | b"free_energy" => true,
-            b"stress" => results.stress.is_some() || self.owns_all(),
+            b"energy" | b"free_energy" => self.results.is_some() || self.owns_all(),
+            b"stress" => self.results.is_some_and(|r| r.stress.is_some()) || self.owns_all(),
             _ => false,
         }
     }
 
     fn replaces_column(&self, name: &str) -> bool {
-        let Some(results) = self.results else { return false };
-        name.strip_prefix(self.prefix) == Some("forces") && (results.forces.is_some() || self.owns_all())
+        let written = self.results.is_some_and(|r| r.forces.is_some());
+        name.strip_prefix(self.prefix) == Some("forces") && (written || self.owns_all())
     }
 
-    /// With a prefix, everything under it is ours, and results of an earlier run must not stay beside new ones.
+    /// With a prefix, everything under it is ours, and results of an earlier run must not stay beside new ones, nor in
+    /// a frame that has none now.
     /// Without, `stress` and `forces` may be labels, and stay unless written.
     fn owns_all(&self) -> bool {
         !self.prefix.is_empty()
