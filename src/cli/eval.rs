@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
 use super::plot::{Panel, Points, parity};
-use super::trajectory::{self, Entry, Evaluated, FrameSlice};
+use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json, print};
 
 /// Compare a model with the energies, forces and stresses in files
@@ -51,6 +51,7 @@ struct Tally {
     stress: Errors,
     energy_points: Points,
     force_points: Points,
+    stress_points: Points,
 }
 
 /// What `--json` prints.
@@ -74,9 +75,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
     std::thread::scope(|scope| -> Result<()> {
-        let (to_engine, chunks) = sync_channel(2);
+        let (to_engine, chunks) = sync_channel(0);
         let progress = &progress;
-        let size = args.model.batch.into();
+        let size = ChunkSize::new(args.model.batch, &args.input);
         let reading = scope.spawn(move || trajectory::read_chunks(&args.input, args.index, size, progress, &to_engine));
         let computed = compare(&potential, args, chunks, &mut tally);
         reading.join().unwrap_or_else(|_| Err(Error::Usage("reading stopped unexpectedly".into())))?;
@@ -84,7 +85,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     })?;
     progress.finish_and_clear();
     let report = tally.report();
-    if report.energy.is_none() && report.forces.is_none() && report.stress.is_none() {
+    let has_labels = report.energy.is_some() || report.forces.is_some() || report.stress.is_some();
+    // Where nothing could be evaluated, that is what is wrong.
+    if !has_labels && report.n_frames == 0 && report.n_failed > 0 {
+        return Ok(Outcome::SomeFailed);
+    }
+    if !has_labels {
         return Err(Error::Usage(format!(
             "found no labels: expected {0}energy= in the comment or a column {0}forces (--label-prefix says what \
              stands before the names)",
@@ -147,7 +153,10 @@ impl Tally {
         }
         if let (Some(want), Some(got)) = (&labels.stress, &got.stress) {
             let pairs = want.as_flattened().iter().zip(got.as_flattened());
-            pairs.for_each(|(&want, &got)| self.stress.add(got, want));
+            pairs.for_each(|(&want, &got)| {
+                self.stress.add(got, want);
+                self.stress_points.add(want, got);
+            });
         }
         Ok(())
     }
@@ -174,6 +183,10 @@ fn draw(path: &std::path::Path, tally: &Tally, report: &Report) -> Result<()> {
     if let Some(e) = report.forces {
         let note = format!("MAE {:.4}", e.mae);
         panels.push(Panel { title: "force components (eV/Å)", points: &tally.force_points, note });
+    }
+    if let Some(e) = report.stress {
+        let note = format!("MAE {:.4}", e.mae);
+        panels.push(Panel { title: "stress components (eV/Å³)", points: &tally.stress_points, note });
     }
     parity(path, &panels)
 }

@@ -8,12 +8,12 @@ use std::time::Instant;
 use clap::ValueEnum;
 use indicatif::{HumanCount, ProgressBar};
 use mlff::engine::Want;
-use mlff::xyz::{Results, WriteOptions, Writer};
+use mlff::xyz::{Item, Reader, Results, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use super::trajectory::{self, Entry, Evaluated, FrameSlice};
+use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json};
 
 /// Predict energies, forces and stress of every frame of XYZ trajectories
@@ -113,6 +113,13 @@ struct Failure {
     reason: String,
 }
 
+impl Summary {
+    /// A run that ends early may not have passed all frames that were there already.
+    fn n_computed(&self) -> usize {
+        self.n_frames.saturating_sub(self.n_resumed)
+    }
+}
+
 /// Failures kept for the summary; all are counted.
 const FAILURES_KEPT: usize = 100;
 
@@ -139,7 +146,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let outcome = jobs.iter().try_for_each(|job| run_job(args, &options, &potential, job, &progress, &mut summary));
     progress.finish_and_clear();
     summary.wall_s = start.elapsed().as_secs_f64();
-    let computed = (summary.n_frames - summary.n_resumed) as f64;
+    let computed = summary.n_computed() as f64;
     summary.structures_per_s = computed / summary.wall_s;
     summary.atoms_per_s = summary.n_atoms as f64 / summary.wall_s;
     if let Some(path) = &args.summary {
@@ -168,12 +175,21 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         if job.inputs.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
             return Err(Error::Usage("standard input (-) can be read only once".into()));
         }
+        // Known now rather than after hours of computing.
+        if job.output.is_file() && !args.overwrite && !args.resume {
+            let reason = format!("{} exists already; --overwrite replaces it", job.output.display());
+            return Err(Error::Usage(reason));
+        }
         if args.resume && job.inputs.iter().any(|i| i.as_os_str() == "-") {
             return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
         }
         for input in &job.inputs {
+            if input.as_os_str() == "-" {
+                continue;
+            }
+            std::fs::metadata(input).map_err(|e| Error::io(input, e))?;
             let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-            if input.as_os_str() != "-" && same(input, &job.output) {
+            if [Some(&job.output), args.summary.as_ref()].into_iter().flatten().any(|output| same(input, output)) {
                 return Err(Error::Usage(format!("{} is both input and output", input.display())));
             }
         }
@@ -208,11 +224,23 @@ fn run_job(
         match job.output.exists() && !args.overwrite {
             // A finished file needs nothing more: resuming twice is no error.
             true => {
-                complain(&format!("{} is complete: nothing to resume", job.output.display()));
+                if !args.quiet {
+                    complain(&format!("{} is complete: nothing to resume", job.output.display()));
+                }
+                let (frames, failed) = earlier_results(&job.output, args)?;
+                summary.n_frames += frames;
+                summary.n_resumed += frames;
+                summary.n_failed += failed;
                 summary.outputs.push(job.output.display().to_string());
                 return Ok(());
             }
-            false => Writer::resume(&job.output, args.overwrite)?,
+            false => {
+                let (writer, done) = Writer::resume(&job.output, args.overwrite)?;
+                if let Some(partial) = Writer::partial_path(&job.output)?.filter(|_| done > 0) {
+                    summary.n_failed += earlier_results(&partial, args)?.1;
+                }
+                (writer, done)
+            }
         }
     } else {
         (Writer::create(&job.output, args.overwrite)?, 0)
@@ -224,9 +252,10 @@ fn run_job(
     let to_stream = Writer::partial_path(&job.output)?.is_none();
     summary.n_resumed += done;
     std::thread::scope(|scope| {
-        let (to_engine, chunks) = sync_channel(2);
-        let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(2);
-        let size = args.model.batch.into();
+        // One chunk is read and one written while one is evaluated; more in between would only take memory.
+        let (to_engine, chunks) = sync_channel(0);
+        let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(0);
+        let size = ChunkSize::new(args.model.batch, &job.inputs);
         let reading = scope.spawn(move || trajectory::read_chunks(&job.inputs, args.index, size, progress, &to_engine));
         let writing = scope.spawn(move || -> Result<Writer> {
             for chunk in evaluated {
@@ -281,13 +310,25 @@ fn run_job(
                 Writer::partial_path(&job.output)?.unwrap_or_default().display()
             )));
         }
-        if writer.frames() == 0 {
+        if writer.frames() == 0 && summary.n_failed == 0 {
             return Err(Error::Usage("--index selects no frame".into()));
         }
         writer.finish()
     })?;
     summary.outputs.push(job.output.display().to_string());
     Ok(())
+}
+
+/// Frames of an earlier run's output, and how many of them are without results: the exit status is about all frames.
+fn earlier_results(path: &Path, args: &Args) -> Result<(usize, usize)> {
+    let energy = format!("{}energy", args.key_prefix);
+    let mut reader = Reader::open(path)?;
+    let mut failed = 0;
+    // An error ends a file without frames.
+    while let Ok(Some(item)) = reader.next_item() {
+        failed += usize::from(!matches!(item, Item::Frame(frame) if frame.info(&energy).is_some()));
+    }
+    Ok((reader.frames(), failed))
 }
 
 /// Counts frames and failures; stops at the first failure unless failures are to be skipped.
@@ -352,7 +393,7 @@ fn progress_message(progress: &ProgressBar, summary: &Summary) {
     progress.set_message(format!(
         "{} structures, {} structures/s, {} atoms/s",
         HumanCount(summary.n_frames as u64),
-        rate(summary.n_frames - summary.n_resumed),
+        rate(summary.n_computed()),
         rate(summary.n_atoms)
     ));
 }
@@ -372,7 +413,7 @@ fn report(args: &Args, summary: &Summary) {
     }
     complain(&format!(
         "{} structures, {} atoms in {:.2} s ({:.0} structures/s, {:.0} atoms/s) with {} in {} on {} threads",
-        HumanCount((s.n_frames - s.n_resumed) as u64),
+        HumanCount(s.n_computed() as u64),
         HumanCount(s.n_atoms as u64),
         s.wall_s,
         s.structures_per_s,
@@ -385,7 +426,10 @@ fn report(args: &Args, summary: &Summary) {
         complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
     }
     if s.n_failed > 0 {
-        complain(&format!("{} failed and were written without results:", HumanCount(s.n_failed as u64)));
+        complain(&format!(
+            "{} failed; those that could be read are in the output without results:",
+            HumanCount(s.n_failed as u64)
+        ));
         for failure in s.failures.iter().take(if args.verbose { 0 } else { 5 }) {
             let place = match (failure.frame, failure.line) {
                 (Some(frame), Some(line)) => format!("{}: frame {frame}, line {line}: ", failure.file),
@@ -393,7 +437,7 @@ fn report(args: &Args, summary: &Summary) {
             };
             complain(&format!("  {place}{}", failure.reason));
         }
-        if s.n_failed > 5 && !args.verbose {
+        if s.failures.len() > 5 && !args.verbose {
             complain("  … (-v shows all)");
         }
     }

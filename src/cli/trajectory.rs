@@ -99,22 +99,32 @@ pub struct Chunk {
 }
 
 /// Frames and atoms of a chunk, large enough that the engine can sort by size, small enough to keep memory low.
-const AUTO_FRAMES: usize = 1024;
-const AUTO_ATOMS: usize = 16 * 1024;
+const CHUNK_FRAMES: usize = 512;
+const CHUNK_ATOMS: usize = 16 * 1024;
 
 /// Where a chunk ends: a function of the frames and these numbers alone, so that a resumed run has the same batches.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkSize {
+    /// The chunk's frames are a multiple of this, which fills the engine's batches.
+    multiple: usize,
     frames: usize,
     atoms: usize,
 }
 
-impl From<BatchSize> for ChunkSize {
-    fn from(batch: BatchSize) -> Self {
+impl ChunkSize {
+    /// Chunks of many batches, which the threads share. From standard input, chunks of the one batch that was asked for:
+    /// whoever writes the frames may be waiting for the results.
+    pub fn new(batch: BatchSize, inputs: &[PathBuf]) -> Self {
+        let waiting = inputs.iter().any(|input| input.as_os_str() == "-");
         match batch {
-            BatchSize::Auto => ChunkSize { frames: AUTO_FRAMES, atoms: AUTO_ATOMS },
-            BatchSize::Structures(n) => ChunkSize { frames: n, atoms: usize::MAX },
+            BatchSize::Structures(n) if waiting => ChunkSize { multiple: n, frames: n, atoms: usize::MAX },
+            BatchSize::Structures(n) => ChunkSize { multiple: n, frames: CHUNK_FRAMES, atoms: CHUNK_ATOMS },
+            BatchSize::Auto => ChunkSize { multiple: 1, frames: CHUNK_FRAMES, atoms: CHUNK_ATOMS },
         }
+    }
+
+    fn is_full(self, frames: usize, atoms: usize) -> bool {
+        (frames >= self.frames || atoms >= self.atoms) && frames.is_multiple_of(self.multiple)
     }
 }
 
@@ -157,7 +167,7 @@ pub fn read_chunks(
                     break;
                 }
             }
-            if chunk.entries.len() >= size.frames || atoms >= size.atoms {
+            if size.is_full(chunk.entries.len(), atoms) {
                 atoms = 0;
                 let full = std::mem::replace(&mut chunk, Chunk { entries: Vec::new(), end: None });
                 if chunks.send(full).is_err() {
