@@ -1,0 +1,10 @@
+//! The command line, through the program itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod commands;
+mod failures;
+mod memory;
+mod predict;
+mod resume;
+mod support;
