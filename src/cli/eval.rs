@@ -1,7 +1,6 @@
 //! `mlff eval`: errors against the labels in a file.
 
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
 
 use mlff::engine::{Evaluation, Want};
 use mlff::xyz::Frame;
@@ -74,20 +73,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let potential = args.model.potential()?;
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
-    std::thread::scope(|scope| -> Result<()> {
-        let (to_engine, chunks) = sync_channel(0);
-        let progress = &progress;
-        let size = ChunkSize::new(args.model.batch, &args.input);
-        let reading = scope.spawn(move || trajectory::read_chunks(&args.input, args.index, size, progress, &to_engine));
-        let computed = compare(&potential, args, chunks, &mut tally);
-        reading.join().unwrap_or_else(|_| Err(Error::Usage("reading stopped unexpectedly".into())))?;
-        computed
-    })?;
+    let size = ChunkSize::new(args.model.batch, &args.input);
+    let (chunks, reading) = trajectory::spawn_reader(&args.input, args.index, size, &progress);
+    compare(&potential, args, chunks, &mut tally);
+    trajectory::joined(reading.join())?;
     progress.finish_and_clear();
     let report = tally.report();
     let has_labels = report.energy.is_some() || report.forces.is_some() || report.stress.is_some();
-    // Where nothing could be evaluated, that is what is wrong.
-    if !has_labels && report.n_frames == 0 && report.n_failed > 0 {
+    // Where frames failed, that is what is wrong.
+    if !has_labels && report.n_failed > 0 {
         return Ok(Outcome::SomeFailed);
     }
     if !has_labels {
@@ -97,10 +91,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
             args.label_prefix
         )));
     }
+    print(&if args.json { json(&report)? } else { table(&report) })?;
     if let Some(path) = &args.plot {
         draw(path, &tally, &report)?;
     }
-    print(&if args.json { json(&report)? } else { table(&report) })?;
     Ok(if tally.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
@@ -110,11 +104,15 @@ fn compare(
     args: &Args,
     chunks: std::sync::mpsc::Receiver<trajectory::Chunk>,
     tally: &mut Tally,
-) -> Result<()> {
+) {
     for chunk in chunks {
         for Evaluated { entry, outcome } in trajectory::evaluate(potential, chunk.entries, Want::ALL) {
             match (entry, outcome) {
-                (Entry::Frame(frame, _), Ok(evaluation)) => tally.add(&frame, &evaluation, &args.label_prefix)?,
+                (Entry::Frame(frame, _), Ok(evaluation)) => {
+                    if let Err(error) = tally.add(&frame, &evaluation, &args.label_prefix) {
+                        tally.fail(&error);
+                    }
+                }
                 (_, Err(error)) => tally.fail(&error),
                 (Entry::Bad(_), Ok(_)) => {}
             }
@@ -123,7 +121,6 @@ fn compare(
             tally.fail(&error);
         }
     }
-    Ok(())
 }
 
 impl Tally {

@@ -39,7 +39,8 @@ pub struct Args {
     /// Put before the names of the results; '' writes energy, free_energy, forces and stress, which ASE's calculator reads
     #[arg(long, value_name = "PREFIX", default_value = "MLFF_")]
     key_prefix: String,
-    /// What to do with a frame that cannot be evaluated: stop, or write it without results and go on
+    /// What to do with a frame that cannot be evaluated: stop, or write it without results and go on (one that cannot
+    /// even be read is carried through as it is)
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
     /// Replace an output file that exists
@@ -149,13 +150,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let computed = summary.n_computed() as f64;
     summary.structures_per_s = computed / summary.wall_s;
     summary.atoms_per_s = summary.n_atoms as f64 / summary.wall_s;
-    if let Some(path) = &args.summary {
-        write_summary(path, &summary)?;
-    }
+    let summarised = args.summary.as_ref().map_or(Ok(()), |path| write_summary(path, &summary));
+    // What stopped the run comes first; a summary that cannot be written is the lesser trouble.
     outcome?;
-    if !args.quiet {
-        report(args, &summary);
-    }
+    report(args, &summary);
+    summarised?;
     Ok(if summary.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
@@ -164,34 +163,37 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         Some(output) => vec![Job { inputs: args.input.clone(), output: output.clone() }],
         None => args.input.iter().map(|i| Job { inputs: vec![i.clone()], output: beside(i) }).collect(),
     };
+    if args.input.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
+        return Err(Error::Usage("standard input (-) can be read only once".into()));
+    }
+    if args.resume && args.input.iter().any(|i| i.as_os_str() == "-") {
+        return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
+    }
+    let mut outputs: Vec<&Path> = jobs.iter().map(|job| job.output.as_path()).collect();
     let mut seen = BTreeSet::new();
-    for job in &jobs {
-        if job.output.as_os_str() != "-" && !seen.insert(&job.output) {
+    for output in &outputs {
+        if output.as_os_str() != "-" && !seen.insert(output) {
             return Err(Error::Usage(format!(
                 "two inputs would be written to {}: give one output for all with -o",
-                job.output.display()
+                output.display()
             )));
         }
-        if job.inputs.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
-            return Err(Error::Usage("standard input (-) can be read only once".into()));
-        }
         // Known now rather than after hours of computing.
-        if job.output.is_file() && !args.overwrite && !args.resume {
-            let reason = format!("{} exists already; --overwrite replaces it", job.output.display());
-            return Err(Error::Usage(reason));
+        if output.is_file() && !args.overwrite && !args.resume {
+            return Err(Error::Usage(format!("{} exists already; --overwrite replaces it", output.display())));
         }
-        if args.resume && job.inputs.iter().any(|i| i.as_os_str() == "-") {
-            return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
+    }
+    if let Some(summary) = &args.summary {
+        if summary.as_os_str() == "-" && outputs.iter().any(|o| o.as_os_str() == "-") {
+            return Err(Error::Usage("frames and --summary cannot both go to standard output".into()));
         }
-        for input in &job.inputs {
-            if input.as_os_str() == "-" {
-                continue;
-            }
-            std::fs::metadata(input).map_err(|e| Error::io(input, e))?;
-            let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-            if [Some(&job.output), args.summary.as_ref()].into_iter().flatten().any(|output| same(input, output)) {
-                return Err(Error::Usage(format!("{} is both input and output", input.display())));
-            }
+        outputs.push(summary);
+    }
+    for input in args.input.iter().filter(|i| i.as_os_str() != "-") {
+        std::fs::metadata(input).map_err(|e| Error::io(input, e))?;
+        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if outputs.iter().any(|output| same(input, output)) {
+            return Err(Error::Usage(format!("{} is both input and output", input.display())));
         }
     }
     Ok(jobs)
@@ -221,7 +223,7 @@ fn run_job(
     summary: &mut Summary,
 ) -> Result<()> {
     let (mut writer, done) = if args.resume {
-        match job.output.exists() && !args.overwrite {
+        match job.output.is_file() && !args.overwrite {
             // A finished file needs nothing more: resuming twice is no error.
             true => {
                 if !args.quiet {
@@ -251,12 +253,12 @@ fn run_job(
     };
     let to_stream = Writer::partial_path(&job.output)?.is_none();
     summary.n_resumed += done;
-    std::thread::scope(|scope| {
+    let failed_before = summary.n_failed;
+    let size = ChunkSize::new(args.model.batch, &job.inputs);
+    let (chunks, reading) = trajectory::spawn_reader(&job.inputs, args.index, size, progress);
+    let complete = std::thread::scope(|scope| -> Result<bool> {
         // One chunk is read and one written while one is evaluated; more in between would only take memory.
-        let (to_engine, chunks) = sync_channel(0);
         let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(0);
-        let size = ChunkSize::new(args.model.batch, &job.inputs);
-        let reading = scope.spawn(move || trajectory::read_chunks(&job.inputs, args.index, size, progress, &to_engine));
         let writing = scope.spawn(move || -> Result<Writer> {
             for chunk in evaluated {
                 for Evaluated { entry, outcome } in &chunk {
@@ -298,30 +300,35 @@ fn run_job(
             Ok(())
         })();
         drop(to_writer);
-        let read = reading.join().unwrap_or_else(|_| Err(Error::Usage("reading stopped unexpectedly".into())));
-        let written = writing.join().unwrap_or_else(|_| Err(Error::Usage("writing stopped unexpectedly".into())));
-        // The first cause wins: a full disk ends the computing too.
-        let writer = written?;
+        // The first cause wins: a full disk ends the computing too. The reader is waited for only when all went well:
+        // it may be waiting itself, for standard input.
+        let writer = trajectory::joined(writing.join())?;
         computing?;
-        read?;
+        trajectory::joined(reading.join())?;
         if to_skip > 0 {
             return Err(Error::Usage(format!(
                 "--resume: {} holds {to_skip} frames more than the input: not a result of this command",
                 Writer::partial_path(&job.output)?.unwrap_or_default().display()
             )));
         }
-        if writer.frames() == 0 && summary.n_failed == 0 {
-            return Err(Error::Usage("--index selects no frame".into()));
+        match writer.frames() {
+            0 if summary.n_failed == failed_before => Err(Error::Usage("--index selects no frame".into())),
+            // An input whose first frame is cut off: an empty file would look like a result.
+            0 => Ok(false),
+            _ => writer.finish().map(|()| true),
         }
-        writer.finish()
     })?;
-    summary.outputs.push(job.output.display().to_string());
+    if complete {
+        summary.outputs.push(job.output.display().to_string());
+    }
     Ok(())
 }
 
 /// Frames of an earlier run's output, and how many of them are without results: the exit status is about all frames.
+///
+/// Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them apart.
 fn earlier_results(path: &Path, args: &Args) -> Result<(usize, usize)> {
-    let energy = format!("{}energy", args.key_prefix);
+    let energy = if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
     let mut reader = Reader::open(path)?;
     let mut failed = 0;
     // An error ends a file without frames.
@@ -408,6 +415,9 @@ fn write_summary(path: &Path, summary: &Summary) -> Result<()> {
 
 fn report(args: &Args, summary: &Summary) {
     let s = summary;
+    if args.quiet {
+        return report_failures(args, s);
+    }
     if s.n_frames == 0 {
         return;
     }
@@ -425,6 +435,16 @@ fn report(args: &Args, summary: &Summary) {
     if s.n_resumed > 0 {
         complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
     }
+    report_failures(args, s);
+    if s.n_warnings > 0 && !args.verbose {
+        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
+    }
+    for output in s.outputs.iter().filter(|o| *o != "-") {
+        complain(&format!("written to {output}"));
+    }
+}
+
+fn report_failures(args: &Args, s: &Summary) {
     if s.n_failed > 0 {
         complain(&format!(
             "{} failed; those that could be read are in the output without results:",
@@ -440,12 +460,6 @@ fn report(args: &Args, summary: &Summary) {
         if s.failures.len() > 5 && !args.verbose {
             complain("  … (-v shows all)");
         }
-    }
-    if s.n_warnings > 0 && !args.verbose {
-        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
-    }
-    for output in s.outputs.iter().filter(|o| *o != "-") {
-        complain(&format!("written to {output}"));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mlff::engine::{Evaluation, Want};
@@ -128,11 +129,32 @@ impl ChunkSize {
     }
 }
 
+/// Starts reading in a thread of its own, which ends when the receiver is dropped and the input yields something more.
+/// It holds one chunk, so that reading and evaluating overlap.
+pub fn spawn_reader(
+    inputs: &[PathBuf],
+    slice: FrameSlice,
+    size: ChunkSize,
+    progress: &ProgressBar,
+) -> (Receiver<Chunk>, JoinHandle<Result<()>>) {
+    let (sender, receiver) = sync_channel(0);
+    let (inputs, progress) = (inputs.to_vec(), progress.clone());
+    (receiver, std::thread::spawn(move || read_chunks(&inputs, slice, size, &progress, &sender)))
+}
+
+/// The result of a thread.
+///
+/// # Errors
+/// Those of the thread; `Error::Structure` if it ended in a panic, which is a defect of this program.
+pub fn joined<T>(outcome: std::thread::Result<Result<T>>) -> Result<T> {
+    outcome.unwrap_or_else(|_| Err(Error::Structure("a thread of this program failed unexpectedly".into())))
+}
+
 /// Reads the inputs one after another and sends their chunks; ends when the other side hangs up.
 ///
 /// # Errors
 /// `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
-pub fn read_chunks(
+fn read_chunks(
     inputs: &[PathBuf],
     slice: FrameSlice,
     size: ChunkSize,
@@ -195,13 +217,15 @@ fn skip(reader: &mut Reader) -> Result<Option<Option<Item>>> {
 }
 
 fn count_frames(input: &Path) -> Result<i64> {
-    if input.as_os_str() == "-" {
+    if input.as_os_str() == "-" || std::fs::metadata(input).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
         return Err(Error::Usage(
-            "--index counts from the end, which standard input does not have until it is read: name a file".into(),
+            "--index counts from the end, which standard input and pipes do not have until they are read: name a file"
+                .into(),
         ));
     }
     let mut reader = Reader::open(input)?;
-    while reader.skip_frame()? {}
+    // A frame that is cut off ends the count; whoever reads that far reports it.
+    while let Ok(true) = reader.skip_frame() {}
     Ok(reader.frames() as i64)
 }
 
