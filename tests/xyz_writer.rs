@@ -89,6 +89,7 @@ fn entries_that_ase_misreads_are_respelled() {
         ("note= x=1", "note=\" \" x=1"),
         ("note=\"\" x=1", "note=\" \" x=1"),
         ("smiles=C[C@H]\\C", "smiles=\"C[C@H]\\\\C\""),
+        ("smiles=[H]O[H] x=1", "smiles=\"[H]O[H]\" x=1"),
         ("title=bob's", "title=\"bob's\""),
         ("x=1 bob's", "x=1 \"bob's\""),
         ("stress=\"1 2 3 4 5 6\"", "stress=\"1.0 6.0 5.0 6.0 2.0 4.0 5.0 4.0 3.0\""),

@@ -110,23 +110,33 @@ fn entry(line: &[u8], start: usize) -> Result<Entry, usize> {
         delimiter,
         ..flag.clone()
     };
+    let word = |at: usize| {
+        let end = at + line[at..].iter().take_while(|c| !c.is_ascii_whitespace()).count();
+        Entry { text: start..end, value: Some(at..end), ..flag.clone() }
+    };
     match line.get(at) {
         None => Ok(Entry { text: start..after_equals, value: Some(after_equals..after_equals), ..flag }),
         Some(&quote @ (b'"' | b'\'')) => {
             let end = closing_quote(line, at, quote).ok_or(at)?;
             Ok(enclosed(at + 1..end, Delimiter::Quote))
         }
+        Some(b'[' | b'{') if is_word_with_brackets(line, at) => Ok(word(at)),
         Some(b'[') => Ok(enclosed(at + 1..closing_bracket(line, at, b'[', b']').ok_or(at)?, Delimiter::Bracket)),
         Some(b'{') => Ok(enclosed(at + 1..closing_bracket(line, at, b'{', b'}').ok_or(at)?, Delimiter::Brace)),
         // `note= energy=-1`: the value is empty, not `energy=-1`.
         Some(_) if at > after_equals && starts_with_key(&line[at..]) => {
             Ok(Entry { text: start..after_equals, value: Some(after_equals..after_equals), ..flag })
         }
-        Some(_) => {
-            let end = at + line[at..].iter().take_while(|c| !c.is_ascii_whitespace()).count();
-            Ok(Entry { text: start..end, value: Some(at..end), ..flag })
-        }
+        Some(_) => Ok(word(at)),
     }
+}
+
+/// `[H]O[H]`: a bracket that closes before the word does encloses no list.
+fn is_word_with_brackets(line: &[u8], at: usize) -> bool {
+    let (open, close) = if line[at] == b'[' { (b'[', b']') } else { (b'{', b'}') };
+    let Some(end) = closing_bracket(line, at, open, close) else { return false };
+    let goes_on = line.get(end + 1).is_some_and(|c| !c.is_ascii_whitespace());
+    goes_on && !line[at..end].iter().any(u8::is_ascii_whitespace)
 }
 
 fn spaces(line: &[u8], at: usize) -> usize {
