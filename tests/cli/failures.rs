@@ -49,8 +49,8 @@ fn bad_frame_is_skipped() {
         assert_same(&got, &want, 1e-9);
         assert_eq!((&sandbox.json("s.json")["n_failed"], &sandbox.json("s.json")["n_frames"]), (&1.into(), &3.into()));
         let quiet = sandbox.run("predict in.xyz -o - -q --on-error skip");
-        quiet.expect(1).says(&[&place, message]);
         assert!(!quiet.err.contains("3 structures"), "{what}: -q prints errors only");
+        quiet.expect(1).says(&[&place, message]);
         sandbox.run("predict in.xyz -o - -v --on-error skip").expect(1).says(&["failed: ", &place]);
     }
 }
