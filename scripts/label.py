@@ -46,7 +46,8 @@ def take(ptr, frames):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("dir", type=Path)
-    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER", "../shared/distill"))
+    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER"),
+                   required="MLFF_TEACHER" not in os.environ)
     p.add_argument("--max-energy-std", type=float, default=0.015)
     p.add_argument("--max-force", type=float, default=18.0)
     p.add_argument("--processes", type=int, default=2)

@@ -39,7 +39,8 @@ def check_held_out(data):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER", "../shared/distill"))
+    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER"),
+                   required="MLFF_TEACHER" not in os.environ)
     p.add_argument("--data", type=Path, help="directory of molecules.json, to check that the molecules are held out")
     p.add_argument("--out", type=Path, default="examples/data/trajectory.xyz")
     p.add_argument("--frames", type=int, default=100, help="frames a molecule")

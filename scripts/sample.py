@@ -335,7 +335,8 @@ def load(path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER", "../shared/distill"))
+    p.add_argument("--teacher", type=Path, default=os.environ.get("MLFF_TEACHER"),
+                   required="MLFF_TEACHER" not in os.environ)
     p.add_argument("--smiles", type=Path, help="SMILES, tab, source (default: TEACHER/molecules.smi)")
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--molecules", type=int, default=8000)
