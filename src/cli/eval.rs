@@ -109,7 +109,9 @@ fn compare(
         for Evaluated { entry, outcome } in trajectory::evaluate(potential, chunk.entries, Want::ALL) {
             match (entry, outcome) {
                 (Entry::Frame(frame, _), Ok(evaluation)) => {
-                    if let Err(error) = tally.add(&frame, &evaluation, &args.label_prefix) {
+                    let numbers = &frame.structure.atomic_numbers;
+                    let atomic = numbers.iter().filter_map(|z| potential.model().config().atomic_energies.get(z)).sum();
+                    if let Err(error) = tally.add(&frame, &evaluation, &args.label_prefix, atomic) {
                         tally.fail(&error);
                     }
                 }
@@ -129,7 +131,9 @@ impl Tally {
         complain(&format!("failed: {error}"));
     }
 
-    fn add(&mut self, frame: &Frame, got: &Evaluation, prefix: &str) -> Result<()> {
+    /// `atomic` is the sum of the model's atomic energies, eV: shown energies are less that, or elements would be all
+    /// that a plot shows.
+    fn add(&mut self, frame: &Frame, got: &Evaluation, prefix: &str, atomic: f64) -> Result<()> {
         let labels = frame.labels(prefix)?;
         let n_atoms = frame.structure.n_atoms();
         self.n_frames += 1;
@@ -139,7 +143,7 @@ impl Tally {
             if n_atoms > 0 {
                 let n = n_atoms as f64;
                 self.energy_per_atom.add(got.energy / n, want / n);
-                self.energy_points.add(want / n, got.energy / n);
+                self.energy_points.add((want - atomic) / n, (got.energy - atomic) / n);
             }
         }
         if let (Some(want), Some(got)) = (&labels.forces, &got.forces) {
@@ -175,7 +179,7 @@ fn draw(path: &std::path::Path, tally: &Tally, report: &Report) -> Result<()> {
     let mut panels = Vec::new();
     if let Some(e) = report.energy_per_atom {
         let note = format!("MAE {:.4}", e.mae);
-        panels.push(Panel { title: "energy per atom (eV)", points: &tally.energy_points, note });
+        panels.push(Panel { title: "energy per atom, less atomic energies (eV)", points: &tally.energy_points, note });
     }
     if let Some(e) = report.forces {
         let note = format!("MAE {:.4}", e.mae);

@@ -53,7 +53,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     line("parameters", model.n_parameters().to_string());
     line("license", config.license.clone().unwrap_or_else(|| "not stated".into()));
     for (key, value) in [("training", &config.training), ("metrics", &config.metrics)] {
-        if let Value::Object(map) = value {
+        // A card says the same in tables.
+        if let Value::Object(map) = value
+            && model.card().is_empty()
+        {
             let text: Vec<String> = map.iter().map(|(k, v)| format!("{k}: {}", short(v))).collect();
             line(key, text.join("\n                 "));
         }
