@@ -10,9 +10,15 @@ use super::frame::{Frame, Lines};
 use super::reader::Reader;
 use crate::error::{Error, Result};
 
-/// Text after which a member (of gzip, bzip2, xz, zstd) or a write ends, at the next frame's end. Members depend on
+/// Text after which a member (of gzip, bzip2, xz, zstd) ends, at the next frame's end. Members depend on
 /// nothing but the text, so that a resumed file has the bytes of an uninterrupted one.
 const CHUNK: usize = 1 << 20;
+/// Plain text after which it is written, at the next frame's end.
+const PLAIN_CHUNK: usize = 1 << 17;
+
+fn chunk_size(compression: Compression) -> usize {
+    if compression == Compression::None { PLAIN_CHUNK } else { CHUNK }
+}
 
 /// Writes frames to a file that appears only when it is complete.
 ///
@@ -102,7 +108,7 @@ impl Writer {
             Target::Partial { destination, .. } => Compression::of_name(destination),
             _ => Compression::of_name(path),
         };
-        let chunk = Vec::with_capacity(CHUNK + (CHUNK >> 2));
+        let chunk = Vec::with_capacity(chunk_size(compression) / 4 * 5);
         Writer { path: path.into(), target, compression, chunk, overwrite, keep_partial, frames }
     }
 
@@ -152,7 +158,7 @@ impl Writer {
 
     fn end_frame(&mut self) -> Result<()> {
         self.frames += 1;
-        if self.chunk.len() >= CHUNK { self.write_chunk() } else { Ok(()) }
+        if self.chunk.len() >= chunk_size(self.compression) { self.write_chunk() } else { Ok(()) }
     }
 
     /// Hands on what is buffered without ending a member: for standard output that someone is watching.
