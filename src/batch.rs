@@ -59,14 +59,14 @@ impl Preparer {
     /// # Errors
     /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`.
     pub fn prepare(&mut self, structure: &Structure) -> Result<Prepared> {
-        structure.validate()?;
+        // The search validates the structure, so that nothing below needs to.
+        let mut edges = NeighborList::default();
+        self.search.search(structure, self.cutoff, &mut edges)?;
         let mut species = Vec::with_capacity(structure.n_atoms());
         for (atom, &z) in structure.atomic_numbers.iter().enumerate() {
             let row = self.species[z as usize];
             species.push(row.ok_or_else(|| Error::UnknownElement { z, atom, supported: self.supported.clone() })?);
         }
-        let mut edges = NeighborList::default();
-        self.search.search(structure, self.cutoff, &mut edges)?;
         let cell = structure.cell.unwrap_or_default();
         let offsets: Vec<Vec3> = edges.shifts.iter().map(|&s| translation(s, &cell)).collect();
         for (e, offset) in offsets.iter().enumerate() {

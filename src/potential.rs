@@ -128,8 +128,8 @@ impl Potential {
     /// disturb the others.
     ///
     /// # Errors
-    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`,
-    /// `Error::Structure` also for what befell a whole batch, in its words.
+    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`.
+    /// What befell a whole batch is `Error::Structure` too, in its own words.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
         S: Borrow<Structure> + Sync,

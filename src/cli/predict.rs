@@ -222,31 +222,7 @@ fn run_job(
     progress: &ProgressBar,
     summary: &mut Summary,
 ) -> Result<()> {
-    let (mut writer, done) = if args.resume {
-        match job.output.is_file() && !args.overwrite {
-            // A finished file needs nothing more: resuming twice is no error.
-            true => {
-                if !args.quiet {
-                    complain(&format!("{} is complete: nothing to resume", job.output.display()));
-                }
-                let (frames, failed) = earlier_results(&job.output, args)?;
-                summary.n_frames += frames;
-                summary.n_resumed += frames;
-                summary.n_failed += failed;
-                summary.outputs.push(job.output.display().to_string());
-                return Ok(());
-            }
-            false => {
-                let (writer, done) = Writer::resume(&job.output, args.overwrite)?;
-                if let Some(partial) = Writer::partial_path(&job.output)?.filter(|_| done > 0) {
-                    summary.n_failed += earlier_results(&partial, args)?.1;
-                }
-                (writer, done)
-            }
-        }
-    } else {
-        (Writer::create(&job.output, args.overwrite)?, 0)
-    };
+    let Some((mut writer, done)) = open_output(args, job, summary)? else { return Ok(()) };
     let want = Want {
         forces: args.properties.contains(&Property::Forces),
         stress: args.properties.contains(&Property::Stress),
@@ -324,6 +300,30 @@ fn run_job(
     Ok(())
 }
 
+/// Starts the output or takes up an interrupted one, with the number of frames already in it; `None` where it is
+/// complete, since resuming twice is no error.
+fn open_output(args: &Args, job: &Job, summary: &mut Summary) -> Result<Option<(Writer, usize)>> {
+    if !args.resume {
+        return Ok(Some((Writer::create(&job.output, args.overwrite)?, 0)));
+    }
+    if job.output.is_file() && !args.overwrite {
+        if !args.quiet {
+            complain(&format!("{} is complete: nothing to resume", job.output.display()));
+        }
+        let (frames, failed) = earlier_results(&job.output, args)?;
+        summary.n_frames += frames;
+        summary.n_resumed += frames;
+        summary.n_failed += failed;
+        summary.outputs.push(job.output.display().to_string());
+        return Ok(None);
+    }
+    let (writer, done) = Writer::resume(&job.output, args.overwrite)?;
+    if let Some(partial) = Writer::partial_path(&job.output)?.filter(|_| done > 0) {
+        summary.n_failed += earlier_results(&partial, args)?.1;
+    }
+    Ok(Some((writer, done)))
+}
+
 /// Frames of an earlier run's output, and how many of them are without results: the exit status is about all frames.
 ///
 /// Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them apart.
@@ -374,15 +374,12 @@ fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
     }
     if args.on_error == OnError::Fail {
         // Stops everything; the message is the error itself.
-        return Err(match error {
-            Error::Xyz { path, frame, line, reason } => Error::Xyz {
-                path: path.clone(),
-                frame: *frame,
-                line: *line,
-                reason: format!("{reason} (--on-error skip goes on without such frames)"),
-            },
-            Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
-            other => Error::Structure(other.to_string()),
+        return Err(match trajectory::restate(error) {
+            Error::Xyz { path, frame, line, reason } => {
+                let reason = format!("{reason} (--on-error skip goes on without such frames)");
+                Error::Xyz { path, frame, line, reason }
+            }
+            other => other,
         });
     }
     if args.verbose {

@@ -309,11 +309,12 @@ fn check_state(potential: &Potential, entry: &Entry) -> Result<()> {
 }
 
 /// The same error again: errors of the system cannot be cloned.
-fn restate(error: &Error) -> Error {
+pub fn restate(error: &Error) -> Error {
     match error {
         Error::Xyz { path, frame, line, reason } => {
             Error::Xyz { path: path.clone(), frame: *frame, line: *line, reason: reason.clone() }
         }
+        Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
         other => Error::Structure(other.to_string()),
     }
 }
