@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::cpu::geometry::Edges;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
@@ -175,6 +176,105 @@ impl PaddedBatch {
     /// Number of rows, padding included.
     pub fn n_rows(&self) -> usize {
         self.species.len()
+    }
+}
+
+/// Structures one after another without padding, as the adjoint engine wants them.
+#[derive(Debug, Clone, Default)]
+pub struct PackedBatch {
+    /// First atom of each structure, and the end, `[n_structures + 1]`.
+    atom_ptr: Vec<usize>,
+    /// Row of the embedding, `[n_atoms]`.
+    pub(crate) species: Vec<u16>,
+    /// Energy of each free atom, eV, `[n_atoms]`.
+    pub(crate) references: Vec<f64>,
+    /// Positions, Å, `[n_atoms]`.
+    pub(crate) positions: Vec<Vec3>,
+    edge_ptr: Vec<u32>,
+    senders: Vec<u32>,
+    reverse_edge: Vec<u32>,
+    /// `shift · cell`, Å, `[n_edges]`; empty as long as no structure is periodic.
+    offsets: Vec<Vec3>,
+    /// Volumes where stress is defined, Å³, `[n_structures]`.
+    pub(crate) volumes: Vec<Option<f64>>,
+}
+
+impl PackedBatch {
+    /// Removes all structures; keeps the memory.
+    pub fn clear(&mut self) {
+        self.atom_ptr.clear();
+        self.species.clear();
+        self.references.clear();
+        self.positions.clear();
+        self.edge_ptr.clear();
+        self.senders.clear();
+        self.reverse_edge.clear();
+        self.offsets.clear();
+        self.volumes.clear();
+    }
+
+    /// Appends a structure.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the batch would have more atoms or edges than 32 bits can count.
+    pub fn push(&mut self, structure: &Prepared) -> Result<()> {
+        let (first, first_edge) = (self.species.len(), self.senders.len());
+        let (n_atoms, n_edges) = (first + structure.species.len(), first_edge + structure.edges.n_edges());
+        if u32::try_from(n_atoms.max(n_edges)).is_err() {
+            return Err(Error::Usage(format!(
+                "a batch of {n_atoms} atoms and {n_edges} edges is too large: use --batch"
+            )));
+        }
+        if self.atom_ptr.is_empty() {
+            self.atom_ptr.push(0);
+            self.edge_ptr.push(0);
+        }
+        self.species.extend_from_slice(&structure.species);
+        self.references.extend_from_slice(&structure.references);
+        self.positions.extend_from_slice(&structure.positions);
+        let (row, edge) = (first as u32, first_edge as u32);
+        let edges = &structure.edges;
+        self.senders.extend(edges.senders.iter().map(|j| j + row));
+        self.reverse_edge.extend(edges.reverse_edge.iter().map(|e| e + edge));
+        self.edge_ptr.extend(edges.edge_ptr[1..].iter().map(|e| e + edge));
+        let periodic = edges.shifts.iter().any(|shift| *shift != [0; 3]);
+        if periodic || !self.offsets.is_empty() {
+            self.offsets.resize(first_edge, [0.0; 3]);
+            self.offsets.extend_from_slice(&structure.offsets);
+        }
+        self.volumes.push(structure.volume);
+        self.atom_ptr.push(n_atoms);
+        Ok(())
+    }
+
+    /// Number of structures.
+    pub fn n_structures(&self) -> usize {
+        self.volumes.len()
+    }
+
+    /// Number of atoms.
+    pub fn n_atoms(&self) -> usize {
+        self.species.len()
+    }
+
+    /// Number of directed edges.
+    pub fn n_edges(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Atoms of a structure.
+    pub fn atoms_of(&self, structure: usize) -> Range<usize> {
+        self.atom_ptr[structure]..self.atom_ptr[structure + 1]
+    }
+
+    /// The edges of all structures.
+    pub(crate) fn edges(&self) -> Edges<'_> {
+        Edges {
+            edge_ptr: &self.edge_ptr,
+            senders: &self.senders,
+            reverse_edge: &self.reverse_edge,
+            offsets: &self.offsets,
+        }
     }
 }
 

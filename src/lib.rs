@@ -14,6 +14,7 @@
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
 pub mod batch;
+pub mod cpu;
 pub mod engine;
 pub mod error;
 pub mod model;

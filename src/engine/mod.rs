@@ -1,5 +1,6 @@
 //! How a model runs: engines over batches of structures.
 
+pub mod adjoint;
 pub mod autograd;
 
 use crate::structure::{Mat3, Vec3};

@@ -38,7 +38,7 @@ impl RadialBasis {
 
     /// Value and derivative of function `k` at distance `d` > 0.
     #[inline(always)]
-    fn at<T: Real>(&self, k: usize, d: T) -> (T, T) {
+    pub(crate) fn at<T: Real>(&self, k: usize, d: T) -> (T, T) {
         match self {
             RadialBasis::Gaussian { centers, widths } => {
                 let width = T::of(widths[k]);

@@ -1,0 +1,147 @@
+//! The adjoint engine: PaiNN's operations in a fixed list and their mirror, by hand, over packed batches.
+//!
+//! ```text
+//! edge_geometry → radial_basis → filters → [message, update] × L → readout
+//! readout_vjp → [update_vjp, message_vjp] × L reversed → edge_geometry_vjp
+//! ```
+//!
+//! No tape, and no allocation once the workspace has grown. An atom's state between two messages depends on nothing but its
+//! own, so a *tile* of atoms goes from one message to the next while it is in the cache; only messages read other
+//! tiles. Work saved: the first layer's interaction context is a table of the species, its vectors are zero, and the last
+//! layer's vectors are not updated. Every number is computed in the same order whatever the tile, the batch and the
+//! number of threads, so results are the same bits.
+
+mod shared;
+mod stages;
+mod weights;
+mod workspace;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::Want;
+use crate::batch::PackedBatch;
+use crate::cpu::lanes::Lanes;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::config::Architecture;
+use crate::model::painn::Painn;
+use shared::Stages;
+use stages::Run;
+use weights::Weights;
+pub use workspace::Workspace;
+
+/// How filters are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FilterKind {
+    /// f32: piecewise polynomials; f64: the radial basis.
+    #[default]
+    Auto,
+    /// The radial basis times its weights.
+    Basis,
+    /// Piecewise polynomials where a table of the required accuracy fits.
+    Table,
+}
+
+/// A PaiNN ready to be evaluated, in f32 or f64.
+pub struct Adjoint<T> {
+    arch: Arch,
+    weights: Weights<T>,
+    energy_scale: f64,
+}
+
+/// Atoms that a thread carries through a layer at a time, at most.
+const TILE_ATOMS: usize = 64;
+
+impl<T: Lanes> Adjoint<T> {
+    /// Packs a model's weights for this processor.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the model is not a PaiNN.
+    pub fn new(model: &Model, filters: FilterKind) -> Result<Self> {
+        let config = model.config();
+        let Architecture::Painn(painn) = &config.architecture else {
+            return Err(Error::Usage(format!(
+                "the adjoint engine evaluates PaiNN only, not {}; use the autograd engine",
+                config.architecture_name()
+            )));
+        };
+        let painn = Painn::new(config, painn, model.weights())?;
+        let exact = match filters {
+            FilterKind::Auto => size_of::<T>() > 4,
+            FilterKind::Basis => true,
+            FilterKind::Table => false,
+        };
+        let arch = Arch::new();
+        let weights = arch.dispatch(Pack { painn: &painn, exact });
+        Ok(Adjoint { arch, weights, energy_scale: config.energy_scale })
+    }
+
+    /// Evaluates a batch on up to `n_threads` threads; results stand in the workspace.
+    ///
+    /// # Panics
+    /// If the batch was prepared for another model.
+    pub fn evaluate(&self, batch: &PackedBatch, want: Want, n_threads: usize, workspace: &mut Workspace<T>) {
+        let n_atoms = batch.n_atoms();
+        // Tiles enough for all threads, and none larger than the cache.
+        let tile = if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS.max(n_atoms.min(128)) };
+        let n_threads = n_threads.clamp(1, n_atoms.div_ceil(tile.max(1)).max(1));
+        workspace.resize(&self.weights, batch, tile, n_threads, want);
+        self.run(batch, want, workspace);
+        workspace.collect(batch);
+    }
+
+    fn run(&self, batch: &PackedBatch, want: Want, workspace: &mut Workspace<T>) {
+        let n_tiles = workspace.partition.tiles.len();
+        let (run, scratch) = Run::new(&self.weights, self.energy_scale, batch, want, workspace);
+        let n_stages = run.n_stages();
+        if let [scratch] = scratch {
+            for stage in 0..n_stages {
+                for tile in 0..n_tiles {
+                    self.arch.dispatch(Task { run: &run, stage, tile, scratch });
+                }
+            }
+            return;
+        }
+        let stages = Stages::default();
+        rayon::scope(|scope| {
+            for scratch in scratch {
+                let (run, stages) = (&run, &stages);
+                scope.spawn(move |_| {
+                    stages.work(n_stages, n_tiles, |stage, tile| {
+                        self.arch.dispatch(Task { run, stage, tile, scratch: &mut *scratch });
+                    });
+                });
+            }
+        });
+    }
+}
+
+struct Pack<'a, T> {
+    painn: &'a Painn<T>,
+    exact: bool,
+}
+
+impl<T: Lanes> WithSimd for Pack<'_, T> {
+    type Output = Weights<T>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Weights<T> {
+        Weights::new(simd, self.painn, self.exact)
+    }
+}
+
+struct Task<'a, 'b, T> {
+    run: &'a Run<'b, T>,
+    stage: usize,
+    tile: usize,
+    scratch: &'a mut workspace::Scratch<T>,
+}
+
+impl<T: Lanes> WithSimd for Task<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.run.stage(simd, self.stage, self.tile, self.scratch);
+    }
+}

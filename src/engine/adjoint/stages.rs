@@ -1,0 +1,428 @@
+//! The engine's fixed list of operations and its mirror, tile by tile.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::shared::{Rows, Shared};
+use super::weights::Weights;
+use super::workspace::{Partition, Scratch, Tile, Workspace};
+use crate::batch::PackedBatch;
+use crate::cpu::filters::Pairs;
+use crate::cpu::geometry::{Edges, geometry, geometry_vjp};
+use crate::cpu::lanes::Lanes;
+use crate::cpu::message::{Group, Nodes, message, message_vjp};
+use crate::cpu::update::{Gates, MixedVjp, gate, gate_vjp, invariants, mixed_vjp};
+use crate::engine::Want;
+use crate::structure::{Mat3, Vec3};
+
+/// One evaluation.
+///
+/// What makes all access to its arrays sound: a task writes rows of its own tile only, and only to arrays (or layers
+/// of them) that no task of the same stage reads from another tile. Cotangents alternate between two layers.
+pub(super) struct Run<'a, T> {
+    weights: &'a Weights<T>,
+    energy_scale: f64,
+    batch: &'a PackedBatch,
+    edges: Edges<'a>,
+    want: Want,
+    partition: &'a Partition,
+    scalars: Rows<'a, T>,
+    contexts: Rows<'a, T>,
+    context_slopes: Rows<'a, T>,
+    vectors: Rows<'a, T>,
+    invariants: Rows<'a, T>,
+    mixed: Rows<'a, T>,
+    products: Rows<'a, T>,
+    update_slopes: Rows<'a, T>,
+    gates: Rows<'a, T>,
+    grad_scalars: Rows<'a, T>,
+    grad_vectors: Rows<'a, T>,
+    directions: Shared<'a, [T; 3]>,
+    ranks: Shared<'a, u32>,
+    values: Shared<'a, T>,
+    starts: Shared<'a, u32>,
+    cotangents: Shared<'a, [T; 4]>,
+    atomic_energies: Shared<'a, f64>,
+    gradients: Shared<'a, Vec3>,
+    virials: Shared<'a, Mat3>,
+}
+
+impl<'a, T: Lanes> Run<'a, T> {
+    /// Borrows a workspace, resized for the batch; the threads' own buffers are returned apart.
+    pub fn new(
+        weights: &'a Weights<T>,
+        energy_scale: f64,
+        batch: &'a PackedBatch,
+        want: Want,
+        workspace: &'a mut Workspace<T>,
+    ) -> (Self, &'a mut [Scratch<T>]) {
+        let (n, n_atoms) = (weights.n, batch.n_atoms());
+        let arrays = &mut workspace.arrays;
+        let run = Run {
+            weights,
+            energy_scale,
+            batch,
+            edges: batch.edges(),
+            want,
+            partition: &workspace.partition,
+            scalars: Rows::new(&mut arrays.scalars, n_atoms, n),
+            contexts: Rows::new(&mut arrays.contexts, n_atoms, 3 * n),
+            context_slopes: Rows::new(&mut arrays.context_slopes, n_atoms, n),
+            vectors: Rows::new(&mut arrays.vectors, n_atoms, 3 * n),
+            invariants: Rows::new(&mut arrays.invariants, n_atoms, 2 * n),
+            mixed: Rows::new(&mut arrays.mixed, n_atoms, 6 * n),
+            products: Rows::new(&mut arrays.products, n_atoms, n),
+            update_slopes: Rows::new(&mut arrays.update_slopes, n_atoms, n),
+            gates: Rows::new(&mut arrays.gates, n_atoms, 3 * n),
+            grad_scalars: Rows::new(&mut arrays.grad_scalars, n_atoms, n),
+            grad_vectors: Rows::new(&mut arrays.grad_vectors, n_atoms, 3 * n),
+            directions: Shared::new(&mut arrays.directions),
+            ranks: Shared::new(&mut arrays.ranks),
+            values: Shared::new(&mut arrays.values),
+            starts: Shared::new(&mut arrays.starts),
+            cotangents: Shared::new(&mut arrays.cotangents),
+            atomic_energies: Shared::new(&mut workspace.atomic_energies),
+            gradients: Shared::new(&mut workspace.gradients),
+            virials: Shared::new(&mut workspace.virials),
+        };
+        (run, &mut workspace.scratch)
+    }
+
+    /// Forward layers; backward layers and the way from edges to positions.
+    pub fn n_stages(&self) -> usize {
+        let n_layers = self.weights.n_layers;
+        if self.want.gradient() { 2 * n_layers + 1 } else { n_layers }
+    }
+
+    /// Does the work of one tile in one stage. Stages follow each other; tiles of a stage may run at the same time.
+    #[inline(always)]
+    pub fn stage<S: Simd>(&self, simd: S, stage: usize, tile: usize, scratch: &mut Scratch<T>) {
+        let (n_layers, tile) = (self.weights.n_layers, &self.partition.tiles[tile]);
+        if stage < n_layers {
+            self.forward(simd, stage, tile, scratch);
+        } else if stage < 2 * n_layers {
+            self.backward(simd, 2 * n_layers - 1 - stage, tile, scratch);
+        } else {
+            self.positions_vjp(tile);
+        }
+    }
+
+    /// Message and update of layer `l`, then what the next message reads of these atoms, or the energy.
+    #[inline(always)]
+    fn forward<S: Simd>(&self, simd: S, l: usize, tile: &Tile, scratch: &mut Scratch<T>) {
+        let (weights, n, rows) = (self.weights, self.weights.n, &tile.atoms);
+        if l == 0 {
+            for group in tile.groups.clone() {
+                self.geometry(group, scratch);
+            }
+        }
+        for group in tile.groups.clone() {
+            self.message(simd, l, group, scratch);
+        }
+        // SAFETY: own rows, of arrays and layers that other tiles do not read in this stage (see `Run`).
+        unsafe {
+            let update = &weights.updates[l];
+            let vectors = self.vectors.write(l, rows);
+            let mixed = self.mixed.write(l, rows);
+            let (context, products) = (self.invariants.write(l, rows), self.products.write(l, rows));
+            update.mix.linear(simd, vectors, mixed);
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || invariants(simd, n, weights.epsilon, mixed, context, products),
+            );
+            let hidden = &mut scratch.hidden[..rows.len() * n];
+            update.hidden.linear_silu(simd, context, hidden, self.update_slopes.write(l, rows));
+            let gates = self.gates_rows(l, rows);
+            update.gates.linear(simd, hidden, gates);
+            let inputs = Gates { gates, mixed, products, last: l + 1 == weights.n_layers };
+            let scalars = self.scalars.write(0, rows);
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || gate(simd, n, inputs, context, scalars, vectors),
+            );
+            if l + 1 < weights.n_layers {
+                let [first, second] = weights.context(l + 1);
+                first.linear_silu(simd, scalars, hidden, self.context_slopes.write(l, rows));
+                second.linear(simd, hidden, self.contexts.write(l, rows));
+            } else {
+                self.readout(simd, rows, scalars, scratch);
+            }
+        }
+    }
+
+    /// Rows of the gates of layer `l`, shorter in the last one.
+    ///
+    /// # Safety
+    /// As [`Shared::write`].
+    #[expect(clippy::mut_from_ref)]
+    unsafe fn gates_rows(&self, l: usize, rows: &Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's; rows of the last layer take the front of the room for them.
+        let gates = unsafe { self.gates.write(l, rows) };
+        &mut gates[..rows.len() * self.weights.updates[l].gates.n_out()]
+    }
+
+    /// Geometry of a group's edges, and its pairs.
+    fn geometry(&self, group: usize, scratch: &mut Scratch<T>) {
+        let (atoms, radial) = (&self.partition.groups[group], &self.weights.radial);
+        let range = self.edges.of_all(atoms);
+        let n_edges = range.len();
+        // SAFETY: edges and pairs of own atoms; nobody else's in this stage.
+        let (directions, ranks, values, starts) = unsafe {
+            let width = radial.values_per_pair();
+            (
+                self.directions.write(range.clone()),
+                self.ranks.write(range.clone()),
+                self.values.write(range.start * width..range.end * width),
+                self.starts.write(group * radial.n_starts()..(group + 1) * radial.n_starts()),
+            )
+        };
+        if self.want.gradient() {
+            // SAFETY: as above.
+            unsafe { self.cotangents.write(range.clone()) }.fill([T::zero(); 4]);
+        }
+        let distances = &mut scratch.distances[..n_edges];
+        geometry(&self.edges, &self.batch.positions, atoms.clone(), directions, distances);
+        // A pair of which both atoms belong to the group has one filter.
+        let (pair_of_edge, pair_distances) = (&mut scratch.pair_of_edge[..n_edges], &mut scratch.pair_distances);
+        let mut n_pairs = 0;
+        for (e, &reverse) in self.edges.reverse_edge[range.clone()].iter().enumerate() {
+            let reverse = (reverse as usize).wrapping_sub(range.start);
+            if reverse < e {
+                pair_of_edge[e] = pair_of_edge[reverse];
+            } else {
+                pair_of_edge[e] = n_pairs;
+                pair_distances[n_pairs as usize] = distances[e];
+                n_pairs += 1;
+            }
+        }
+        let pair_ranks = &mut scratch.pair_ranks[..n_pairs as usize];
+        radial.prepare(&pair_distances[..n_pairs as usize], values, starts, pair_ranks);
+        for (rank, &pair) in ranks.iter_mut().zip(pair_of_edge.iter()) {
+            *rank = pair_ranks[pair as usize];
+        }
+    }
+
+    /// # Safety
+    /// No task of this stage writes geometry of another tile's edges.
+    unsafe fn group<'b>(&'b self, group: usize) -> Group<'b, T> {
+        let (atoms, radial) = (&self.partition.groups[group], &self.weights.radial);
+        let range = self.edges.of_all(atoms);
+        let width = radial.values_per_pair();
+        // SAFETY: the caller's.
+        unsafe {
+            Group {
+                edges: &self.edges,
+                atoms,
+                directions: self.directions.read(range.clone()),
+                ranks: self.ranks.read(range.clone()),
+                pairs: Pairs {
+                    values: self.values.read(range.start * width..range.end * width),
+                    starts: self.starts.read(group * radial.n_starts()..(group + 1) * radial.n_starts()),
+                },
+                radial,
+            }
+        }
+    }
+
+    /// What messages of layer `l` read of all atoms.
+    ///
+    /// # Safety
+    /// No task of this stage writes vectors or contexts of layer `l`.
+    unsafe fn nodes(&self, l: usize) -> Nodes<'_, T> {
+        let species = &self.batch.species[..];
+        match l.checked_sub(1) {
+            None => Nodes { context: &self.weights.first_context, vectors: &[], species },
+            // SAFETY: the caller's.
+            Some(l) => unsafe { Nodes { context: self.contexts.layer(l), vectors: self.vectors.layer(l), species } },
+        }
+    }
+
+    #[inline(always)]
+    fn message<S: Simd>(&self, simd: S, l: usize, group: usize, scratch: &mut Scratch<T>) {
+        let (n, rows) = (self.weights.n, &self.partition.groups[group]);
+        let filters = self.weights.filters(l);
+        let buffer = &mut scratch.message[0];
+        // SAFETY: forward stage l writes contexts and vectors of the next layer, and own rows only.
+        unsafe {
+            let (group, nodes) = (self.group(group), self.nodes(l));
+            let (context, sums) = (self.invariants.write(l, rows), self.vectors.write(l, rows));
+            let scalars = self.scalars.write(0, rows);
+            if l == 0 {
+                for (row, &s) in scalars.chunks_exact_mut(n).zip(&self.batch.species[rows.clone()]) {
+                    row.copy_from_slice(&self.weights.embedding[usize::from(s) * n..][..n]);
+                }
+            }
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || {
+                    if l == 0 {
+                        message::<T, S, true>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
+                    } else {
+                        message::<T, S, false>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
+                    }
+                },
+            );
+        }
+    }
+
+    /// Energies of the tile's atoms; where derivatives are wanted, the mirror's beginning too.
+    ///
+    /// # Safety
+    /// As [`Run`] says.
+    #[inline(always)]
+    unsafe fn readout<S: Simd>(&self, simd: S, rows: &Range<usize>, scalars: &[T], scratch: &mut Scratch<T>) {
+        let (layers, n_rows) = (&self.weights.readout, rows.len());
+        let last = layers.len() - 1;
+        for (k, layer) in layers.iter().enumerate() {
+            let (before, rest) = scratch.readout.split_at_mut(k);
+            let (values, slopes) = &mut rest[0];
+            let x = before.last().map_or(scalars, |(values, _)| &values[..n_rows * layer.n_in()]);
+            let values = &mut values[..n_rows * layer.n_out()];
+            if k < last {
+                layer.linear_silu(simd, x, values, &mut slopes[..n_rows * layer.n_out()]);
+            } else {
+                layer.linear(simd, x, values);
+            }
+        }
+        let (outputs, _) = &mut scratch.readout[last];
+        // SAFETY: own rows.
+        let energies = unsafe { self.atomic_energies.write(rows.clone()) };
+        let references = &self.batch.references[rows.clone()];
+        for ((energy, output), reference) in energies.iter_mut().zip(outputs.chunks_exact(T::PER_LINE)).zip(references) {
+            *energy = self.energy_scale * output[0].wide() + reference;
+        }
+        if self.want.gradient() {
+            for output in outputs[..n_rows * T::PER_LINE].chunks_exact_mut(T::PER_LINE) {
+                output.fill(T::zero());
+                output[0] = T::of(self.energy_scale);
+            }
+            for (k, layer) in layers.iter().enumerate().rev() {
+                let (before, rest) = scratch.readout.split_at_mut(k);
+                let grad_y = &rest[0].0[..n_rows * layer.n_out()];
+                match before.last_mut() {
+                    // The values are not needed again: their cotangent takes their place.
+                    Some((values, slopes)) => layer.vjp_silu(simd, grad_y, slopes, values),
+                    None => layer.vjp(simd, grad_y, &mut scratch.scalars),
+                }
+            }
+            // SAFETY: the caller's.
+            unsafe { self.update_vjp(simd, self.weights.n_layers - 1, rows, scratch) };
+        }
+    }
+
+    /// The mirror of `forward`: back through the message of layer `l` and the update before it.
+    #[inline(always)]
+    fn backward<S: Simd>(&self, simd: S, l: usize, tile: &Tile, scratch: &mut Scratch<T>) {
+        let (n, rows) = (self.weights.n, &tile.atoms);
+        for group in tile.groups.clone() {
+            self.message_vjp(simd, l, tile, group, scratch);
+        }
+        if l == 0 {
+            return;
+        }
+        // SAFETY: own rows; of gradients those of layer l are read, those of layer l - 1 are written.
+        unsafe {
+            let [first, second] = self.weights.context(l);
+            let hidden = &mut scratch.hidden[..rows.len() * n];
+            let slopes = self.context_slopes.read(l - 1, rows);
+            second.vjp_silu(simd, &scratch.wide[..rows.len() * 3 * n], slopes, hidden);
+            scratch.scalars[..rows.len() * n].copy_from_slice(self.grad_scalars.read(l % 2, rows));
+            first.vjp_add(simd, hidden, &mut scratch.scalars);
+            self.update_vjp(simd, l - 1, rows, scratch);
+        }
+    }
+
+    #[inline(always)]
+    fn message_vjp<S: Simd>(&self, simd: S, l: usize, tile: &Tile, group: usize, scratch: &mut Scratch<T>) {
+        let (n, atoms) = (self.weights.n, &self.partition.groups[group]);
+        let filters = self.weights.filters(l);
+        let rows = (atoms.start - tile.atoms.start) * 3 * n..(atoms.end - tile.atoms.start) * 3 * n;
+        let (grad_context, grad_sent) = (&mut scratch.wide[rows.clone()], &mut scratch.vectors[rows]);
+        let buffers = &mut scratch.message;
+        // SAFETY: this stage writes gradients of the other parity, and cotangents of own edges.
+        unsafe {
+            let (group, nodes) = (self.group(group), self.nodes(l));
+            let (gq, gmu) = (self.grad_scalars.layer(l % 2), self.grad_vectors.layer(l % 2));
+            let out = self.cotangents.write(self.edges.of_all(atoms));
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || {
+                    if l == 0 {
+                        message_vjp::<T, S, true>(
+                            simd, n, &group, filters, nodes, gq, gmu, grad_context, grad_sent, out, buffers,
+                        );
+                    } else {
+                        message_vjp::<T, S, false>(
+                            simd, n, &group, filters, nodes, gq, gmu, grad_context, grad_sent, out, buffers,
+                        );
+                    }
+                },
+            );
+        }
+    }
+
+    /// Pulls the cotangents of an update's results, `scratch.scalars` and `scratch.vectors`, back to what its message
+    /// left.
+    ///
+    /// # Safety
+    /// As [`Run`] says.
+    #[inline(always)]
+    unsafe fn update_vjp<S: Simd>(&self, simd: S, l: usize, rows: &Range<usize>, scratch: &mut Scratch<T>) {
+        let (weights, n, n_rows) = (self.weights, self.weights.n, rows.len());
+        let update = &weights.updates[l];
+        // SAFETY: the caller's.
+        unsafe {
+            let (mixed, products) = (self.mixed.read(l, rows), self.products.read(l, rows));
+            let inputs = Gates { gates: self.gates_rows(l, rows), mixed, products, last: l + 1 == weights.n_layers };
+            let (context, slopes) = (self.invariants.read(l, rows), self.update_slopes.read(l, rows));
+            let (out_scalars, out_vectors) = (self.grad_scalars.write(l % 2, rows), self.grad_vectors.write(l % 2, rows));
+            let (gq, gmu) = (&scratch.scalars[..n_rows * n], &scratch.vectors[..n_rows * 3 * n]);
+            let grad_gates = &mut scratch.wide[..n_rows * update.gates.n_out()];
+            let (hidden, grad_context) = (&mut scratch.hidden[..n_rows * n], &mut scratch.context[..n_rows * 2 * n]);
+            let grad_mixed = &mut scratch.mixed[..n_rows * 6 * n];
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || gate_vjp(simd, n, inputs, gq, gmu, grad_gates),
+            );
+            update.gates.vjp_silu(simd, grad_gates, slopes, hidden);
+            update.hidden.vjp(simd, hidden, grad_context);
+            let inner = MixedVjp { context, grad_context, grad_scalars: gq, grad_vectors: gmu };
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || mixed_vjp(simd, n, inputs, inner, grad_mixed, out_scalars),
+            );
+            if inputs.last {
+                update.mix.vjp(simd, grad_mixed, out_vectors);
+            } else {
+                out_vectors.copy_from_slice(gmu);
+                update.mix.vjp_add(simd, grad_mixed, out_vectors);
+            }
+        }
+    }
+
+    /// From edges to positions, and the virial of structures with a volume.
+    fn positions_vjp(&self, tile: &Tile) {
+        // SAFETY: cotangents are complete; own rows are written.
+        let (cotangents, gradients) = unsafe { (self.cotangents.all(), self.gradients.write(tile.atoms.clone())) };
+        let positions = &self.batch.positions;
+        if self.want.stress {
+            // SAFETY: own rows.
+            let virials = unsafe { self.virials.write(tile.atoms.clone()) };
+            for ((i, gradient), virial) in tile.atoms.clone().zip(gradients).zip(virials) {
+                *virial = [[0.0; 3]; 3];
+                *gradient = geometry_vjp(&self.edges, positions, i, cotangents, Some(virial));
+            }
+        } else {
+            for (i, gradient) in tile.atoms.clone().zip(gradients) {
+                *gradient = geometry_vjp(&self.edges, positions, i, cotangents, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What an evaluation writes: kept from call to call, so that a step allocates nothing.
+
+use std::ops::Range;
+
+use super::weights::Weights;
+use crate::batch::PackedBatch;
+use crate::cpu::lanes::{Buffer, Lanes};
+use crate::engine::{Evaluation, Want};
+use crate::structure::{Mat3, Vec3};
+
+/// Buffers of one evaluation and its results.
+#[derive(Debug, Default)]
+pub struct Workspace<T> {
+    pub(super) arrays: Arrays<T>,
+    pub(super) partition: Partition,
+    pub(super) scratch: Vec<Scratch<T>>,
+    /// Energy of each structure, eV.
+    pub energies: Vec<f64>,
+    /// Energy of each atom, eV.
+    pub atomic_energies: Vec<f64>,
+    /// Gradient of the energy with respect to positions, eV/Å; forces are its negative.
+    pub gradients: Vec<Vec3>,
+    /// Derivative of each structure's energy with respect to strain, eV; where asked for.
+    pub strain_gradients: Vec<Mat3>,
+    /// Each atom's share of it.
+    pub(super) virials: Vec<Mat3>,
+}
+
+/// Arrays with a row for each atom or each edge of the batch; those of layers stand one layer after the other.
+#[derive(Debug, Default)]
+pub(super) struct Arrays<T> {
+    /// Of the layer at hand, `[n_atoms, n]`.
+    pub scalars: Buffer<T>,
+    /// Interaction context, `[L - 1, n_atoms, 3n]`: layer 0 reads a table.
+    pub contexts: Buffer<T>,
+    /// Derivative of its hidden layer's activation, `[L - 1, n_atoms, n]`.
+    pub context_slopes: Buffer<T>,
+    /// Vectors after each layer, `[L, n_atoms, 3n]`.
+    pub vectors: Buffer<T>,
+    /// Scalars after the message, and norms, `[L, n_atoms, 2n]`.
+    pub invariants: Buffer<T>,
+    /// V and W, `[L, n_atoms, 3, 2n]`.
+    pub mixed: Buffer<T>,
+    /// Inner products, `[L, n_atoms, n]`.
+    pub products: Buffer<T>,
+    /// Derivative of the update's activation, `[L, n_atoms, n]`.
+    pub update_slopes: Buffer<T>,
+    /// `[L, n_atoms, 3n]`; rows of the last layer are `2n` long.
+    pub gates: Buffer<T>,
+    /// Cotangents of scalars after a layer's message, `[2, n_atoms, n]`: read by neighbours while the next are written.
+    pub grad_scalars: Buffer<T>,
+    /// The same of vectors, `[2, n_atoms, 3n]`.
+    pub grad_vectors: Buffer<T>,
+    /// Direction towards the sender, `[n_edges]`.
+    pub directions: Vec<[T; 3]>,
+    /// Pair of each edge, within its group, `[n_edges]`.
+    pub ranks: Vec<u32>,
+    /// [`Pairs::values`](crate::cpu::filters::Pairs) of each group, from the number of its first edge on.
+    pub values: Buffer<T>,
+    /// [`Pairs::starts`](crate::cpu::filters::Pairs) of each group.
+    pub starts: Vec<u32>,
+    /// Cotangents of distance and direction, `[n_edges]`.
+    pub cotangents: Vec<[T; 4]>,
+}
+
+/// A thread's own buffers, for the atoms of one tile.
+#[derive(Debug, Default)]
+pub(super) struct Scratch<T> {
+    pub hidden: Buffer<T>,
+    pub wide: Buffer<T>,
+    pub mixed: Buffer<T>,
+    pub context: Buffer<T>,
+    pub scalars: Buffer<T>,
+    pub vectors: Buffer<T>,
+    pub readout: Vec<(Buffer<T>, Buffer<T>)>,
+    pub message: [Buffer<T>; 2],
+    pub distances: Vec<f64>,
+    pub pair_of_edge: Vec<u32>,
+    pub pair_ranks: Vec<u32>,
+    pub pair_distances: Vec<f64>,
+}
+
+/// Tiles, each the work of one thread in one stage, and the groups of atoms in them whose filters are evaluated together.
+#[derive(Debug, Default)]
+pub(super) struct Partition {
+    pub tiles: Vec<Tile>,
+    pub groups: Vec<Range<usize>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Tile {
+    pub atoms: Range<usize>,
+    pub groups: Range<usize>,
+}
+
+/// Edges of a group at most, unless an atom has more: their filters stay in the cache.
+const EDGES_PER_GROUP: usize = 640;
+
+impl Partition {
+    /// Cuts the atoms of a batch into tiles of about `tile` atoms.
+    pub fn fill(&mut self, batch: &PackedBatch, tile: usize) {
+        self.tiles.clear();
+        self.groups.clear();
+        let (n_atoms, edges) = (batch.n_atoms(), batch.edges());
+        let n_tiles = n_atoms.div_ceil(tile.max(1));
+        for t in 0..n_tiles {
+            let atoms = n_atoms * t / n_tiles..n_atoms * (t + 1) / n_tiles;
+            let first_group = self.groups.len();
+            let mut start = atoms.start;
+            for i in atoms.clone() {
+                if i > start && edges.of_all(&(start..i + 1)).len() > EDGES_PER_GROUP {
+                    self.groups.push(start..i);
+                    start = i;
+                }
+            }
+            self.groups.push(start..atoms.end);
+            self.tiles.push(Tile { atoms, groups: first_group..self.groups.len() });
+        }
+    }
+}
+
+impl<T: Lanes> Workspace<T> {
+    /// Makes room for a batch.
+    pub(super) fn resize(&mut self, weights: &Weights<T>, batch: &PackedBatch, tile: usize, n_threads: usize, want: Want) {
+        let (n, n_atoms, n_edges) = (weights.n, batch.n_atoms(), batch.n_edges());
+        self.partition.fill(batch, tile);
+        let gradient = want.gradient();
+        let arrays = &mut self.arrays;
+        arrays.scalars.resize(n_atoms * n);
+        let n_layers = weights.n_layers;
+        let layers = |count: usize, width: usize| count * n_atoms * width;
+        arrays.contexts.resize(layers(n_layers - 1, 3 * n));
+        arrays.context_slopes.resize(layers(n_layers - 1, n));
+        arrays.vectors.resize(layers(n_layers, 3 * n));
+        arrays.invariants.resize(layers(n_layers, 2 * n));
+        arrays.mixed.resize(layers(n_layers, 6 * n));
+        arrays.products.resize(layers(n_layers, n));
+        arrays.update_slopes.resize(layers(n_layers, n));
+        arrays.gates.resize(layers(n_layers, 3 * n));
+        arrays.directions.resize(n_edges, [T::zero(); 3]);
+        arrays.ranks.resize(n_edges, 0);
+        arrays.values.resize(n_edges * weights.radial.values_per_pair());
+        arrays.starts.resize(self.partition.groups.len() * weights.radial.n_starts(), 0);
+        if gradient {
+            arrays.grad_scalars.resize(layers(2, n));
+            arrays.grad_vectors.resize(layers(2, 3 * n));
+            arrays.cotangents.resize(n_edges, [T::zero(); 4]);
+        }
+        self.scratch.resize_with(n_threads, Default::default);
+        let n_tile = self.partition.tiles.iter().map(|t| t.atoms.len()).max().unwrap_or(0);
+        let group_edges = |g: &Range<usize>| batch.edges().of_all(g).len();
+        let n_group = self.partition.groups.iter().map(group_edges).max().unwrap_or(0);
+        for scratch in &mut self.scratch {
+            scratch.resize(weights, n_tile, n_group);
+        }
+        self.energies.resize(batch.n_structures(), 0.0);
+        self.atomic_energies.resize(n_atoms, 0.0);
+        self.gradients.resize(if gradient { n_atoms } else { 0 }, [0.0; 3]);
+        self.virials.resize(if want.stress { n_atoms } else { 0 }, [[0.0; 3]; 3]);
+        self.strain_gradients.resize(if want.stress { batch.n_structures() } else { 0 }, [[0.0; 3]; 3]);
+    }
+}
+
+impl<T> Workspace<T> {
+    /// Results of one structure of the batch evaluated last.
+    pub fn evaluation(&self, batch: &PackedBatch, s: usize, want: Want) -> Evaluation {
+        let atoms = batch.atoms_of(s);
+        // 0 − x, not −x: an isolated atom's force reads 0, not -0.
+        let force = |gradient: &Vec3| gradient.map(|x| 0.0 - x);
+        Evaluation {
+            energy: self.energies[s],
+            atomic_energies: self.atomic_energies[atoms.clone()].to_vec(),
+            forces: want.forces.then(|| self.gradients[atoms].iter().map(force).collect()),
+            stress: self.stress(batch, s).filter(|_| want.stress),
+        }
+    }
+
+    /// Stress, eV/Å³, of one structure of the batch evaluated last, where it was asked for and is defined.
+    pub fn stress(&self, batch: &PackedBatch, s: usize) -> Option<Mat3> {
+        let volume = batch.volumes[s]?;
+        self.strain_gradients.get(s).map(|strain| strain.map(|row| row.map(|x| x / volume)))
+    }
+
+    /// Sums what the atoms contributed, in their order.
+    pub(super) fn collect(&mut self, batch: &PackedBatch) {
+        for (s, energy) in self.energies.iter_mut().enumerate() {
+            *energy = self.atomic_energies[batch.atoms_of(s)].iter().sum();
+        }
+        for (s, strain) in self.strain_gradients.iter_mut().enumerate() {
+            let mut sum = [[0.0; 3]; 3];
+            for virial in &self.virials[batch.atoms_of(s)] {
+                for (sum, row) in sum.iter_mut().zip(virial) {
+                    for (sum, x) in sum.iter_mut().zip(row) {
+                        *sum += x;
+                    }
+                }
+            }
+            // The derivative along a symmetric strain.
+            *strain = std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (sum[a][b] + sum[b][a])));
+        }
+    }
+}
+
+impl<T: Lanes> Scratch<T> {
+    fn resize(&mut self, weights: &Weights<T>, n_tile: usize, n_group: usize) {
+        let n = weights.n;
+        self.hidden.resize(n_tile * n);
+        self.wide.resize(n_tile * 3 * n);
+        self.mixed.resize(n_tile * 6 * n);
+        self.context.resize(n_tile * 2 * n);
+        self.scalars.resize(n_tile * n);
+        self.vectors.resize(n_tile * 3 * n);
+        self.readout.resize_with(weights.readout.len(), Default::default);
+        for ((values, slopes), layer) in self.readout.iter_mut().zip(&weights.readout) {
+            values.resize(n_tile * layer.n_out());
+            slopes.resize(n_tile * layer.n_out());
+        }
+        self.distances.resize(n_group, 0.0);
+        self.pair_of_edge.resize(n_group, 0);
+        self.pair_ranks.resize(n_group, 0);
+        self.pair_distances.resize(n_group, 0.0);
+    }
+}

@@ -1,0 +1,189 @@
+//! [`Potential`]: a model, an engine and a precision, ready to evaluate structures.
+
+mod packed;
+mod padded;
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use crate::engine::adjoint::FilterKind;
+use crate::engine::autograd::Autograd;
+use crate::engine::{Evaluation, Want};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::config::Architecture;
+use crate::structure::Structure;
+use packed::Packed;
+
+/// Precision of the network. Positions, geometry and energy sums are f64 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Network in f32.
+    #[default]
+    F32,
+    /// Network in f64.
+    F64,
+}
+
+/// How structures are grouped for one pass of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BatchSize {
+    /// By atoms and memory.
+    #[default]
+    Auto,
+    /// At most this many structures.
+    Structures(usize),
+}
+
+/// Ways to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineKind {
+    /// [`Adjoint`](EngineKind::Adjoint) for models that it evaluates, [`Autograd`](EngineKind::Autograd) for others.
+    #[default]
+    Auto,
+    /// Hand-written adjoint over packed batches; PaiNN only.
+    Adjoint,
+    /// Batched autograd over padded batches; every architecture.
+    Autograd,
+}
+
+/// Evaluates structures with one model.
+///
+/// Cheap to clone; may be used from several threads at once.
+///
+/// ```
+/// use mlff::{Potential, Structure, engine::Want};
+///
+/// let potential = Potential::load(mlff::model::default_name())?;
+/// let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])?;
+/// let evaluation = potential.evaluate_one(&water, Want::ALL)?;
+/// println!("{} eV", evaluation.energy);
+/// # assert!(evaluation.forces.unwrap().len() == 3);
+/// # Ok::<(), mlff::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Potential {
+    model: Arc<Model>,
+    engine: Engine,
+    batch_size: BatchSize,
+}
+
+#[derive(Clone)]
+enum Engine {
+    AdjointF32(Arc<Packed<f32>>),
+    AdjointF64(Arc<Packed<f64>>),
+    AutogradF32(Arc<Autograd<f32>>),
+    AutogradF64(Arc<Autograd<f64>>),
+}
+
+impl std::fmt::Debug for Potential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Potential")
+            .field("config", self.model.config())
+            .field("engine", &self.engine())
+            .field("precision", &self.precision())
+            .field("batch_size", &self.batch_size)
+            .finish()
+    }
+}
+
+impl Potential {
+    /// Loads a model directory or a built-in model, to be evaluated in f32.
+    ///
+    /// # Errors
+    /// See [`Model::load`].
+    pub fn load(name_or_path: impl AsRef<std::path::Path>) -> Result<Self> {
+        Self::new(Arc::new(Model::load(name_or_path)?), Precision::default())
+    }
+
+    /// Makes a model ready to be evaluated by the engine that suits it.
+    ///
+    /// # Errors
+    /// `Error::Usage` if a weight is missing, which a [`Model`] excludes.
+    pub fn new(model: Arc<Model>, precision: Precision) -> Result<Self> {
+        Self::with_engine(model, precision, EngineKind::Auto)
+    }
+
+    /// Makes a model ready to be evaluated by the engine given.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the engine does not evaluate models of this architecture.
+    pub fn with_engine(model: Arc<Model>, precision: Precision, engine: EngineKind) -> Result<Self> {
+        let adjoint = match engine {
+            EngineKind::Auto => matches!(model.config().architecture, Architecture::Painn(_)),
+            EngineKind::Adjoint => true,
+            EngineKind::Autograd => false,
+        };
+        let engine = match (adjoint, precision) {
+            (true, Precision::F32) => Engine::AdjointF32(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
+            (true, Precision::F64) => Engine::AdjointF64(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
+            (false, Precision::F32) => Engine::AutogradF32(Arc::new(Autograd::new(&model)?)),
+            (false, Precision::F64) => Engine::AutogradF64(Arc::new(Autograd::new(&model)?)),
+        };
+        Ok(Potential { model, engine, batch_size: BatchSize::Auto })
+    }
+
+    /// The engine that computes.
+    pub fn engine(&self) -> EngineKind {
+        match self.engine {
+            Engine::AdjointF32(_) | Engine::AdjointF64(_) => EngineKind::Adjoint,
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) => EngineKind::Autograd,
+        }
+    }
+
+    /// The precision of the network.
+    pub fn precision(&self) -> Precision {
+        match self.engine {
+            Engine::AdjointF32(_) | Engine::AutogradF32(_) => Precision::F32,
+            Engine::AdjointF64(_) | Engine::AutogradF64(_) => Precision::F64,
+        }
+    }
+
+    /// Chooses how structures are grouped.
+    #[must_use]
+    pub fn with_batch_size(mut self, batch_size: BatchSize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Evaluates one structure.
+    ///
+    /// # Errors
+    /// As the entries of [`Potential::evaluate`].
+    pub fn evaluate_one(&self, structure: &Structure, want: Want) -> Result<Evaluation> {
+        self.evaluate(std::slice::from_ref(structure), want)
+            .pop()
+            .unwrap_or_else(|| Err(Error::Structure("no structure was evaluated".into())))
+    }
+
+    /// Evaluates structures of any sizes; results are in their order, and one that cannot be evaluated does not
+    /// disturb the others.
+    ///
+    /// # Errors
+    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`.
+    /// What befell a whole batch is `Error::Structure` too, in its own words.
+    pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
+    where
+        S: Borrow<Structure> + Sync,
+    {
+        let (model, size) = (&*self.model, self.batch_size);
+        match &self.engine {
+            Engine::AdjointF32(packed) => packed.evaluate(model, size, structures, want),
+            Engine::AdjointF64(packed) => packed.evaluate(model, size, structures, want),
+            Engine::AutogradF32(engine) => padded::evaluate(engine, model, size, structures, want),
+            Engine::AutogradF64(engine) => padded::evaluate(engine, model, size, structures, want),
+        }
+    }
+}
+
+fn checked(evaluation: Evaluation) -> Result<Evaluation> {
+    match evaluation.non_finite() {
+        Some(what) => Err(Error::NonFinite { what: what.into() }),
+        None => Ok(evaluation),
+    }
+}

@@ -1,0 +1,137 @@
+//! Many structures through the adjoint engine: packed into batches that fit the caches, batches in parallel.
+
+use std::borrow::Borrow;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::{BatchSize, checked};
+use crate::batch::{PackedBatch, Preparer};
+use crate::cpu::lanes::Lanes;
+use crate::engine::adjoint::{Adjoint, FilterKind, Workspace};
+use crate::engine::{Evaluation, Want};
+use crate::error::Result;
+use crate::model::Model;
+use crate::structure::Structure;
+
+/// Atoms of a batch: its state stays in the caches, and products have rows enough to run at full speed.
+const BATCH_ATOMS: usize = 96;
+
+/// Structures of at least this many atoms are cut into tiles that the threads share; smaller ones run side by side.
+const LARGE_ATOMS: usize = 1024;
+
+/// The engine and the buffers of the threads that have used it.
+pub(super) struct Packed<T> {
+    pub engine: Adjoint<T>,
+    workers: Mutex<Vec<Worker<T>>>,
+}
+
+/// What a thread needs to evaluate a batch.
+struct Worker<T> {
+    preparer: Preparer,
+    batch: PackedBatch,
+    workspace: Workspace<T>,
+}
+
+impl<T: Lanes> Packed<T> {
+    pub fn new(model: &Model, filters: FilterKind) -> Result<Self> {
+        Ok(Packed { engine: Adjoint::new(model, filters)?, workers: Mutex::default() })
+    }
+
+    pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>
+    where
+        X: Borrow<Structure> + Sync,
+    {
+        let sizes: Vec<usize> = structures.iter().map(|s| s.borrow().n_atoms()).collect();
+        let n_threads = rayon::current_num_threads();
+        let batches = batches(&sizes, size);
+        if let [batch] = &batches[..]
+            && sizes.iter().sum::<usize>() < LARGE_ATOMS
+        {
+            return self.batch(model, &structures[batch.clone()], want, 1);
+        }
+        let is_large = |batch: &Range<usize>| batch.len() == 1 && sizes[batch.start] >= LARGE_ATOMS;
+        let mut out: Vec<Vec<Result<Evaluation>>> = batches
+            .par_iter()
+            .map(|batch| match is_large(batch) {
+                true => Vec::new(),
+                false => self.batch(model, &structures[batch.clone()], want, 1),
+            })
+            .collect();
+        for (batch, out) in batches.iter().zip(&mut out).filter(|(batch, _)| is_large(batch)) {
+            *out = self.batch(model, &structures[batch.clone()], want, n_threads);
+        }
+        out.into_iter().flatten().collect()
+    }
+
+    fn batch<X: Borrow<Structure>>(
+        &self,
+        model: &Model,
+        structures: &[X],
+        want: Want,
+        n_threads: usize,
+    ) -> Vec<Result<Evaluation>> {
+        let mut worker = self.take(model);
+        let Worker { preparer, batch, workspace } = &mut worker;
+        batch.clear();
+        let mut taken: Vec<Result<usize>> = Vec::with_capacity(structures.len());
+        for structure in structures {
+            let number = batch.n_structures();
+            taken.push(preparer.prepare(structure.borrow()).and_then(|p| batch.push(&p)).map(|()| number));
+        }
+        self.engine.evaluate(batch, want, n_threads, workspace);
+        let out = taken.into_iter().map(|s| s.and_then(|s| checked(workspace.evaluation(batch, s, want)))).collect();
+        self.give_back(worker);
+        out
+    }
+
+    fn take(&self, model: &Model) -> Worker<T> {
+        let kept = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Worker {
+            preparer: Preparer::new(model),
+            batch: PackedBatch::default(),
+            workspace: Workspace::default(),
+        })
+    }
+
+    fn give_back(&self, worker: Worker<T>) {
+        // One large structure should not hold its memory for ever.
+        if worker.batch.n_atoms() < LARGE_ATOMS {
+            self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+        }
+    }
+}
+
+/// Cuts structures, by their numbers of atoms, into consecutive batches.
+fn batches(sizes: &[usize], size: BatchSize) -> Vec<Range<usize>> {
+    let (max_structures, max_atoms) = match size {
+        BatchSize::Auto => (usize::MAX, BATCH_ATOMS),
+        BatchSize::Structures(n) => (n.max(1), usize::MAX),
+    };
+    let mut out = Vec::new();
+    let (mut start, mut atoms) = (0, 0);
+    for (s, &n) in sizes.iter().enumerate() {
+        if s > start && (s - start >= max_structures || atoms + n > max_atoms) {
+            out.push(start..s);
+            (start, atoms) = (s, 0);
+        }
+        atoms += n;
+    }
+    if start < sizes.len() {
+        out.push(start..sizes.len());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_the_order_and_the_limits() {
+        assert_eq!(batches(&[40, 40, 40, 200, 1], BatchSize::Auto), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(batches(&[4, 4, 4, 900, 1], BatchSize::Structures(2)), [0..2, 2..4, 4..5]);
+        assert!(batches(&[], BatchSize::Auto).is_empty());
+    }
+}
