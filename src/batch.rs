@@ -225,6 +225,14 @@ impl PackedBatch {
                 "a batch of {n_atoms} atoms and {n_edges} edges is too large: use --batch"
             )));
         }
+        // The kernels rely on it.
+        let inside = |edges: &[u32], n: usize| edges.iter().all(|&e| (e as usize) < n);
+        if !inside(&structure.edges.senders, structure.species.len())
+            || !inside(&structure.edges.reverse_edge, structure.edges.n_edges())
+            || structure.edges.edge_ptr.len() != structure.species.len() + 1
+        {
+            return Err(Error::Usage("the structure's edges are not those of its atoms".into()));
+        }
         if self.atom_ptr.is_empty() {
             self.atom_ptr.push(0);
             self.edge_ptr.push(0);

@@ -4,93 +4,13 @@
 
 mod common;
 
-use std::sync::Arc;
-
+use common::random::{CUTOFF, Random, Shape, crystals, molecules, random_model, shapes};
 use common::worst;
 use mlff::engine::{Evaluation, Want};
-use mlff::model::config::ModelConfig;
-use mlff::model::weights::{Array, Weights};
 use mlff::potential::Precision;
 use mlff::structure::{Mat3, Vec3};
-use mlff::{Model, Potential, Structure};
+use mlff::{Potential, Structure};
 use proptest::prelude::*;
-
-/// A small generator, so that a model is a function of its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    n_features: usize,
-    n_interactions: usize,
-    n_rbf: usize,
-    bessel: bool,
-    shared_filters: bool,
-    shared_interactions: bool,
-    /// Under the root of the vectors' norm.
-    epsilon: f64,
-}
-
-const CUTOFF: f64 = 3.5;
-const SPECIES: [u8; 3] = [1, 6, 8];
-
-fn random_model(shape: Shape, seed: u64) -> Arc<Model> {
-    let kind = if shape.bessel { "bessel" } else { "gaussian" };
-    let config: ModelConfig = serde_json::from_value(serde_json::json!({
-        "format_version": 1,
-        "architecture": {
-            "type": "painn",
-            "n_features": shape.n_features,
-            "n_interactions": shape.n_interactions,
-            "radial_basis": {"type": kind, "n": shape.n_rbf},
-            "shared_filters": shape.shared_filters,
-            "shared_interactions": shape.shared_interactions,
-            "epsilon": shape.epsilon,
-            "readout_hidden": [shape.n_features.div_ceil(2)],
-        },
-        "cutoff": CUTOFF,
-        "species": SPECIES,
-        "atomic_energies": {"1": -1.5, "8": -7.25},
-        "energy_scale": 1.7,
-    }))
-    .unwrap();
-    let mlff::model::config::Architecture::Painn(painn) = &config.architecture else { unreachable!() };
-    let mut random = Random(seed);
-    let mut weights = Weights::default();
-    for (name, dims) in mlff::model::painn::tensors(&config, painn) {
-        let n: usize = dims.iter().product();
-        let fan_in = if dims.len() == 2 { dims[1] as f64 } else { 4.0 };
-        let data = match name.as_str() {
-            "radial_basis.centers" => (0..n).map(|k| CUTOFF * k as f64 / n as f64).collect(),
-            "radial_basis.widths" => (0..n).map(|k| 0.5 + 0.1 * k as f64).collect(),
-            "radial_basis.frequencies" => (0..n).map(|k| (k + 1) as f64 * std::f64::consts::PI / CUTOFF).collect(),
-            "embedding" => (0..n).map(|_| random.next()).collect(),
-            _ => (0..n).map(|_| 1.5 * random.next() / fan_in.sqrt()).collect(),
-        };
-        weights.put(name, Array { shape: dims, data });
-    }
-    Arc::new(Model::new(config, weights, String::new()).unwrap())
-}
-
-fn shapes() -> impl Strategy<Value = Shape> {
-    (1..18usize, 1..4usize, 1..9usize, any::<[bool; 3]>()).prop_map(
-        |(n_features, n_interactions, n_rbf, [bessel, shared_filters, shared_interactions])| Shape {
-            n_features,
-            n_interactions,
-            n_rbf,
-            bessel,
-            shared_filters,
-            shared_interactions,
-            epsilon: 1e-8,
-        },
-    )
-}
 
 fn potentials() -> impl Strategy<Value = Potential> {
     (shapes(), any::<u64>())
@@ -103,38 +23,6 @@ fn smooth_potentials() -> impl Strategy<Value = Potential> {
     (shapes(), any::<u64>()).prop_map(|(shape, seed)| {
         Potential::new(random_model(Shape { epsilon: 1e-2, ..shape }, seed), Precision::F64).unwrap()
     })
-}
-
-/// Atoms on a jittered grid of 1.3 Å, so that none overlap.
-fn molecules(max_atoms: usize) -> impl Strategy<Value = Structure> {
-    let atom = (0..SPECIES.len(), prop::array::uniform3(-0.3..0.3_f64));
-    (prop::collection::vec(atom, 1..=max_atoms), any::<u64>()).prop_map(|(atoms, seed)| {
-        let mut cells: Vec<[i32; 3]> = (0..27).map(|k| [k / 9, k / 3 % 3, k % 3]).collect();
-        let mut random = Random(seed);
-        cells.sort_by_cached_key(|_| (random.next() * 1e9) as i64);
-        let place =
-            |(k, jitter): (&[i32; 3], &Vec3)| -> Vec3 { std::array::from_fn(|a| 1.3 * f64::from(k[a]) + jitter[a]) };
-        let jitters: Vec<Vec3> = atoms.iter().map(|a| a.1).collect();
-        Structure::molecule(
-            atoms.iter().map(|a| SPECIES[a.0]).collect(),
-            cells.iter().zip(&jitters).map(place).collect(),
-        )
-        .unwrap()
-    })
-}
-
-/// The same in a triclinic cell of either handedness, periodic in the directions chosen.
-fn crystals() -> impl Strategy<Value = Structure> {
-    (molecules(6), prop::array::uniform3(3.6..5.0_f64), prop::array::uniform6(-0.8..0.8_f64), any::<bool>()).prop_map(
-        |(molecule, lengths, tilt, left)| {
-            let mut cell =
-                [[lengths[0], tilt[0], tilt[1]], [tilt[2], lengths[1], tilt[3]], [tilt[4], tilt[5], lengths[2]]];
-            if left {
-                cell.swap(0, 1);
-            }
-            Structure { cell: Some(cell), pbc: [true; 3], ..molecule }
-        },
-    )
 }
 
 fn evaluate(potential: &Potential, structure: &Structure) -> Option<Evaluation> {

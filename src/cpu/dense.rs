@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::gemm::{Epilogue, Packed, gemm};
-use super::lanes::{Buffer, Lanes};
+use super::lanes::{Buffer, Lanes, vectorize};
 use crate::ops::dense::Linear;
 
 /// Weights of a linear layer, padded and packed for both directions.
@@ -125,13 +125,16 @@ impl<T: Lanes> Layer<T> {
 
 /// A function of its own for each epilogue, compiled for the instruction set.
 #[inline(always)]
-fn run<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], stride: usize, weights: &Packed<T>, epilogue: impl Epilogue<T>) {
+fn run<T: Lanes, S: Simd>(
+    simd: S,
+    rows: usize,
+    a: &[T],
+    stride: usize,
+    weights: &Packed<T>,
+    epilogue: impl Epilogue<T>,
+) {
     let mut epilogue = epilogue;
-    Simd::vectorize(
-        simd,
-        #[inline(always)]
-        || gemm(simd, rows, a, stride, weights, &mut epilogue),
-    );
+    vectorize!(simd, gemm(simd, rows, a, stride, weights, &mut epilogue));
 }
 
 /// Vector number `vector` of row `row` of a row-major array.

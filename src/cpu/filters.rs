@@ -5,6 +5,9 @@
 //! no table of acceptable size fits, filters are products of the radial basis with its weights. The derivative is that
 //! of what is evaluated, in both.
 
+// See gemm.rs.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::Simd;
 
 use super::lanes::{Buffer, Lanes};
@@ -128,7 +131,9 @@ impl Radial {
             Radial::Basis { functions, cutoff } => {
                 starts[1] = u32::try_from(distances.len()).unwrap_or(u32::MAX);
                 let width = functions.len() + 1;
-                for (((&d, out), rank), p) in distances.iter().zip(values.chunks_exact_mut(2 * width)).zip(ranks).zip(0..) {
+                for (((&d, out), rank), p) in
+                    distances.iter().zip(values.chunks_exact_mut(2 * width)).zip(ranks).zip(0..)
+                {
                     *rank = p;
                     let (envelope, slope) = cosine_envelope(d, *cutoff);
                     let (values, slopes) = out.split_at_mut(width);
@@ -184,14 +189,23 @@ impl<T: Lanes> Pairs<'_, T> {
             }
             Radial::Basis { .. } => {
                 let (weights, width) = (data.as_chunks::<3>().0, if SLOPES { 6 } else { 3 });
-                for (basis, out) in self.values.chunks_exact(2 * weights.len()).zip(out.chunks_exact_mut(width)) {
-                    for (basis, out) in basis.chunks_exact(weights.len()).zip(out.as_chunks_mut::<3>().0) {
-                        let mut sums = [T::splat(simd, T::zero()); 3];
-                        for (&x, w) in basis.iter().zip(weights) {
-                            let x = T::splat(simd, x);
-                            sums = std::array::from_fn(|c| T::fma(simd, x, w[c], sums[c]));
+                let k = weights.len();
+                // Values and slopes are two rows of the basis each, and two rows of filters.
+                for row in 0..self.len() * 2 {
+                    if !SLOPES && row % 2 == 1 {
+                        continue;
+                    }
+                    let basis = &self.values[row * k..(row + 1) * k];
+                    let mut sums = [T::splat(simd, T::zero()); 3];
+                    for i in 0..k {
+                        let x = T::splat(simd, basis[i]);
+                        for c in 0..3 {
+                            sums[c] = T::fma(simd, x, weights[i][c], sums[c]);
                         }
-                        *out = sums;
+                    }
+                    let first = if SLOPES { 3 * row } else { width * (row / 2) };
+                    for c in 0..3 {
+                        out[first + c] = sums[c];
                     }
                 }
             }
@@ -208,23 +222,24 @@ fn polynomials<T: Lanes, S: Simd, const SLOPES: bool>(
     scale: T::V<S>,
     out: &mut [T::V<S>],
 ) {
-    let c = *coefficients;
-    for (&t, out) in t.iter().zip(out.chunks_exact_mut(if SLOPES { 6 } else { 3 })) {
-        let t = T::splat(simd, t);
+    let (c, width) = (*coefficients, if SLOPES { 6 } else { 3 });
+    let out = &mut out[..width * t.len()];
+    for p in 0..t.len() {
+        let (t, out) = (T::splat(simd, t[p]), &mut out[width * p..width * (p + 1)]);
         for s in 0..3 {
-            let c = &c[s * COEFFICIENTS..][..COEFFICIENTS];
-            let mut value = c[0];
+            let first = s * COEFFICIENTS;
+            let mut value = c[first];
             if SLOPES {
-                let mut slope = c[0];
-                value = T::fma(simd, value, t, c[1]);
-                for &c in &c[2..] {
+                let mut slope = value;
+                value = T::fma(simd, value, t, c[first + 1]);
+                for k in 2..COEFFICIENTS {
                     slope = T::fma(simd, slope, t, value);
-                    value = T::fma(simd, value, t, c);
+                    value = T::fma(simd, value, t, c[first + k]);
                 }
                 out[3 + s] = T::vmul(simd, slope, scale);
             } else {
-                for &c in &c[1..] {
-                    value = T::fma(simd, value, t, c);
+                for k in 1..COEFFICIENTS {
+                    value = T::fma(simd, value, t, c[first + k]);
                 }
             }
             out[s] = value;
@@ -303,10 +318,10 @@ impl<'a> Filter<'a> {
         let width = self.cutoff / n_intervals as f64;
         for k in 0..n_intervals {
             let polynomial = self.fit(n_intervals, k);
-            for i in 0..9 {
-                let t = -1.0 + 0.25 * f64::from(i);
-                // Not at the very end of zero, where Bessel functions are quotients of zeros.
-                let d = ((k as f64 + 0.5 + 0.5 * t) * width).max(1e-6);
+            for i in 0..16 {
+                // Not at zero itself, where Bessel functions are quotients of zeros.
+                let t = (f64::from(i) - 7.5) / 7.6;
+                let d = (k as f64 + 0.5 + 0.5 * t) * width;
                 for (f, &want) in self.at(d).iter().enumerate() {
                     let got = polynomial.iter().rev().fold(0.0, |sum, c| sum * t + c[f]);
                     error = error.max((got - want).abs());

@@ -4,6 +4,9 @@
 //! kernel holds a block of up to 6 rows times 4 vectors in registers. Every element is summed over k in one order whatever the
 //! block it falls into, so that a row's result does not depend on the rows around it.
 
+// Iterators over vectors are not always inlined where no link-time optimisation is on, which costs ten times the loop.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::Simd;
 
 use super::lanes::{Buffer, Lanes};
@@ -38,7 +41,8 @@ impl<T: Lanes> Packed<T> {
         let n_vectors = n_out / lanes;
         let n_panels = n_vectors.div_ceil(block_vectors::<S>());
         // As equal as possible: a narrow last panel would use the processor badly.
-        let panels: Vec<usize> = (0..n_panels).map(|p| (n_vectors * (p + 1)) / n_panels - n_vectors * p / n_panels).collect();
+        let panels: Vec<usize> =
+            (0..n_panels).map(|p| (n_vectors * (p + 1)) / n_panels - n_vectors * p / n_panels).collect();
         let mut data = Buffer::zeros(n_in * n_out);
         let (mut column, mut next) = (0, 0);
         for &vectors in &panels {
@@ -69,7 +73,9 @@ struct Block<'a, T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> {
     out: &'a mut [[T::V<S>; MAX_VECTORS]; MAX_ROWS],
 }
 
-impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFnOnce for Block<'_, T, S, ROWS, VECTORS> {
+impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFnOnce
+    for Block<'_, T, S, ROWS, VECTORS>
+{
     type Output = ();
 
     #[inline(always)]
@@ -78,19 +84,21 @@ impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFn
         assert!(panel.len() == k * VECTORS && a.len() >= (ROWS - 1) * stride + k);
         let mut sums = [[T::splat(simd, T::zero()); VECTORS]; ROWS];
         for i in 0..k {
-            // SAFETY: i < k, and the assertion above bounds both slices.
-            unsafe {
-                let w: [T::V<S>; VECTORS] = std::array::from_fn(|v| *panel.get_unchecked(i * VECTORS + v));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = T::splat(simd, *a.get_unchecked(r * stride + i));
-                    for v in 0..VECTORS {
-                        sums[v] = T::fma(simd, x, w[v], sums[v]);
-                    }
+            let mut w = [T::splat(simd, T::zero()); VECTORS];
+            for v in 0..VECTORS {
+                // SAFETY: i < k, and the assertion above bounds the panel.
+                w[v] = unsafe { *panel.get_unchecked(i * VECTORS + v) };
+            }
+            for r in 0..ROWS {
+                // SAFETY: r < ROWS and i < k; the assertion above bounds `a`.
+                let x = T::splat(simd, unsafe { *a.get_unchecked(r * stride + i) });
+                for v in 0..VECTORS {
+                    sums[r][v] = T::fma(simd, x, w[v], sums[r][v]);
                 }
             }
         }
-        for (out, sums) in out.iter_mut().zip(&sums) {
-            out[..VECTORS].copy_from_slice(sums);
+        for r in 0..ROWS {
+            out[r][..VECTORS].copy_from_slice(&sums[r]);
         }
     }
 }
@@ -131,9 +139,9 @@ pub fn gemm<T: Lanes, S: Simd>(
                 1 1, 2 1, 3 1, 4 1, 5 1, 6 1, 1 2, 2 2, 3 2, 4 2, 5 2, 6 2,
                 1 3, 2 3, 3 3, 4 3, 5 3, 6 3, 1 4, 2 4, 3 4, 4 4, 5 4, 6 4
             );
-            for (r, row) in block[..n_rows].iter().enumerate() {
-                for (v, &value) in row[..vectors].iter().enumerate() {
-                    epilogue.store(simd, first + r, first_vector + v, value);
+            for r in 0..n_rows {
+                for v in 0..vectors {
+                    epilogue.store(simd, first + r, first_vector + v, block[r][v]);
                 }
             }
         }

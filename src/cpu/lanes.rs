@@ -8,6 +8,28 @@ use crate::ops::Real;
 /// Bytes of a cache line, and of the widest vectors. Rows of features are padded to it.
 pub const LINE: usize = 64;
 
+/// Runs an expression in a function of its own, compiled for the instruction set of `$simd`.
+///
+/// The closure is one that can be called only once: for others the compiler puts a call between, which is not always
+/// inlined, and then none of the vector instructions inside are.
+macro_rules! vectorize {
+    ($simd:expr, $body:expr) => {{
+        let once = $crate::cpu::lanes::Once;
+        pulp::Simd::vectorize(
+            $simd,
+            #[inline(always)]
+            || {
+                drop(once);
+                $body
+            },
+        )
+    }};
+}
+pub(crate) use vectorize;
+
+/// Moved into a closure, makes it one that can be called only once.
+pub(crate) struct Once;
+
 /// A floating-point type in vectors of an instruction set `S`.
 pub trait Lanes: Real + Pod {
     /// A vector.

@@ -4,13 +4,16 @@
 //! filters is stored for an edge. Both directions gather: an atom's sums from its senders, an atom's cotangents from
 //! the atoms it sends to, which are the same neighbours. No atomics, one order.
 
+// See gemm.rs.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use pulp::Simd;
 
 use super::filters::{Filters, Pairs, Radial};
 use super::geometry::Edges;
-use super::lanes::{Buffer, Lanes};
+use super::lanes::{Buffer, Lanes, vectorize};
 
 /// What the messages of a group of atoms are made of.
 #[derive(Debug, Clone, Copy)]
@@ -51,15 +54,16 @@ unsafe fn at<X: Copy>(x: &[X], i: usize) -> X {
     unsafe { *x.get_unchecked(i) }
 }
 
-impl<T: Lanes> Group<'_, T> {
-    /// Checks once what the inner loops rely on: every sender is one of `n_atoms`, every rank one of the pairs.
-    fn check(&self, n_atoms: usize) {
-        let range = self.edges.of_all(self.atoms);
-        let senders = &self.edges.senders[range];
-        assert!(senders.len() == self.ranks.len() && senders.len() == self.directions.len());
-        assert!(senders.iter().fold(0, |a, &b| a.max(b as usize + 1)) <= n_atoms);
-        assert!(self.ranks.iter().fold(0, |a, &b| a.max(b as usize + 1)) <= self.pairs.len());
-    }
+/// What the inner loops rely on: every sender is one of `n_atoms`, every rank one of the pairs.
+///
+/// The lengths are checked here; the contents where they are made, in [`PackedBatch`](crate::batch::PackedBatch) and
+/// [`Radial::prepare`].
+fn check<T: Lanes>(group: &Group<T>, n_atoms: usize) {
+    let range = group.edges.of_all(group.atoms);
+    assert!(range.len() == group.ranks.len() && range.len() == group.directions.len());
+    assert!(group.edges.edge_ptr.len() == n_atoms + 1 && range.end <= group.edges.senders.len());
+    debug_assert!(group.edges.senders[range].iter().all(|&j| (j as usize) < n_atoms));
+    debug_assert!(group.ranks.iter().all(|&p| (p as usize) < group.pairs.len()));
 }
 
 /// Adds to the group's scalars and vectors what neighbours send.
@@ -81,7 +85,7 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
 ) {
     let nv = n / T::lanes::<S>();
     let n_rows = if FIRST { nodes.species.len() } else { nodes.context.len() / (3 * n) };
-    group.check(n_rows);
+    check(group, n_rows);
     buffer.resize(group.pairs.len() * 3 * T::lanes::<S>());
     let w = T::vectors_mut::<S>(buffer);
     let x = T::vectors::<S>(nodes.context);
@@ -97,11 +101,7 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
     let sums = T::vectors_mut::<S>(sums);
     let first_edge = group.edges.edge_ptr[group.atoms.start] as usize;
     for v in 0..nv {
-        Simd::vectorize(
-            simd,
-            #[inline(always)]
-            || group.pairs.filters::<S, false>(simd, group.radial, filters, v, w),
-        );
+        vectorize!(simd, group.pairs.filters::<S, false>(simd, group.radial, filters, v, w));
         let w: &[T::V<S>] = w;
         for (row, i) in group.atoms.clone().enumerate() {
             let zero = T::splat(simd, T::zero());
@@ -114,7 +114,8 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
                 // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled 3 vectors a pair; `x` and
                 // `mu` have 3n numbers for every row, species included (asserted above).
                 unsafe {
-                    let [ux, uy, uz] = at(group.directions, e - first_edge).map(|u| T::splat(simd, u));
+                    let u = at(group.directions, e - first_edge);
+                    let (ux, uy, uz) = (T::splat(simd, u[0]), T::splat(simd, u[1]), T::splat(simd, u[2]));
                     let j = at(group.edges.senders, e) as usize;
                     let w_at = 3 * at(group.ranks, e - first_edge) as usize;
                     let x_at = if FIRST { usize::from(at(nodes.species, j)) } else { j } * 3 * nv + v;
@@ -127,10 +128,9 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
                     } else {
                         let gate = T::vmul(simd, at(w, w_at + 2), at(x, x_at + 2 * nv));
                         // The sum of two products first: the chain over edges is one addition long.
-                        let add = |gate, m, u, d| T::vadd(simd, d, T::fma(simd, gate, m, T::vmul(simd, along, u)));
-                        dx = add(gate, at(mu, x_at), ux, dx);
-                        dy = add(gate, at(mu, x_at + nv), uy, dy);
-                        dz = add(gate, at(mu, x_at + 2 * nv), uz, dz);
+                        dx = T::vadd(simd, dx, T::fma(simd, gate, at(mu, x_at), T::vmul(simd, along, ux)));
+                        dy = T::vadd(simd, dy, T::fma(simd, gate, at(mu, x_at + nv), T::vmul(simd, along, uy)));
+                        dz = T::vadd(simd, dz, T::fma(simd, gate, at(mu, x_at + 2 * nv), T::vmul(simd, along, uz)));
                     }
                 }
             }
@@ -164,7 +164,7 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
 ) {
     let (lanes, nv) = (T::lanes::<S>(), n / T::lanes::<S>());
     let n_atoms = grad_scalars.len() / n;
-    group.check(n_atoms);
+    check(group, n_atoms);
     let [w, partial] = buffers;
     w.resize(group.pairs.len() * 6 * lanes);
     partial.resize(group.ranks.len() * 4 * lanes);
@@ -176,11 +176,7 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
     let first_edge = group.edges.edge_ptr[group.atoms.start] as usize;
     let zero = T::splat(simd, T::zero());
     for v in 0..nv {
-        Simd::vectorize(
-            simd,
-            #[inline(always)]
-            || group.pairs.filters::<S, true>(simd, group.radial, filters, v, w),
-        );
+        vectorize!(simd, group.pairs.filters::<S, true>(simd, group.radial, filters, v, w));
         let w: &[T::V<S>] = w;
         for (row, j) in group.atoms.clone().enumerate() {
             let x_at = if FIRST { usize::from(nodes.species[j]) } else { j } * 3 * nv + v;
@@ -191,7 +187,8 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
                 // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled 6 vectors a pair; `gq` and
                 // `gmu` have rows for all atoms (asserted above).
                 unsafe {
-                    let [ux, uy, uz] = at(group.directions, e - first_edge).map(|u| T::splat(simd, -u));
+                    let u = at(group.directions, e - first_edge);
+                    let (ux, uy, uz) = (T::splat(simd, -u[0]), T::splat(simd, -u[1]), T::splat(simd, -u[2]));
                     let i = at(group.edges.senders, e) as usize;
                     let w_at = 6 * at(group.ranks, e - first_edge) as usize;
                     let g = at(gq, i * nv + v);
@@ -234,9 +231,10 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
             }
         }
     }
-    for (out, partial) in cotangents.iter_mut().zip(partial.iter()) {
-        for (out, &partial) in out.iter_mut().zip(partial) {
-            *out += T::vsum(simd, partial);
+    let partial = &partial[..cotangents.len()];
+    for e in 0..cotangents.len() {
+        for c in 0..4 {
+            cotangents[e][c] += T::vsum(simd, partial[e][c]);
         }
     }
 }

@@ -9,13 +9,21 @@ use super::lanes::Lanes;
 
 /// Writes norms `sqrt(Σ V² + epsilon)` into the second half of `context`, and `products` `Σ V W`.
 #[inline(always)]
-pub fn invariants<T: Lanes, S: Simd>(simd: S, n: usize, epsilon: f64, mixed: &[T], context: &mut [T], products: &mut [T]) {
+pub fn invariants<T: Lanes, S: Simd>(
+    simd: S,
+    n: usize,
+    epsilon: f64,
+    mixed: &[T],
+    context: &mut [T],
+    products: &mut [T],
+) {
     let nv = n / T::lanes::<S>();
     let epsilon = T::splat(simd, T::of(epsilon));
-    let mixed = T::vectors::<S>(mixed).chunks_exact(6 * nv);
-    let context = T::vectors_mut::<S>(context).chunks_exact_mut(2 * nv);
-    for ((m, context), products) in mixed.zip(context).zip(T::vectors_mut::<S>(products).chunks_exact_mut(nv)) {
-        let norms = &mut context[nv..];
+    let (mixed, context) = (T::vectors::<S>(mixed), T::vectors_mut::<S>(context));
+    let products = T::vectors_mut::<S>(products);
+    for r in 0..products.len() / nv {
+        let m = &mixed[r * 6 * nv..][..6 * nv];
+        let (norms, products) = (&mut context[(2 * r + 1) * nv..][..nv], &mut products[r * nv..][..nv]);
         for f in 0..nv {
             let v = [m[f], m[2 * nv + f], m[4 * nv + f]];
             let w = [m[nv + f], m[3 * nv + f], m[5 * nv + f]];
@@ -41,23 +49,29 @@ pub struct Gates<'a, T> {
 
 /// Writes `scalars = context₀ + a₀ + a₁ ⟨V, W⟩` [rows, n] and adds `a₂ W` to `vectors` [rows, 3n].
 #[inline(always)]
-pub fn gate<T: Lanes, S: Simd>(simd: S, n: usize, inputs: Gates<T>, context: &[T], scalars: &mut [T], vectors: &mut [T]) {
+pub fn gate<T: Lanes, S: Simd>(
+    simd: S,
+    n: usize,
+    inputs: Gates<T>,
+    context: &[T],
+    scalars: &mut [T],
+    vectors: &mut [T],
+) {
     let nv = n / T::lanes::<S>();
     let width = if inputs.last { 2 } else { 3 };
-    let gates = T::vectors::<S>(inputs.gates).chunks_exact(width * nv);
-    let mixed = T::vectors::<S>(inputs.mixed).chunks_exact(6 * nv);
-    let products = T::vectors::<S>(inputs.products).chunks_exact(nv);
-    let context = T::vectors::<S>(context).chunks_exact(2 * nv);
-    let scalars = T::vectors_mut::<S>(scalars).chunks_exact_mut(nv);
-    let mut vectors = T::vectors_mut::<S>(vectors).chunks_exact_mut(3 * nv);
-    for ((((a, m), p), c), q) in gates.zip(mixed).zip(products).zip(context).zip(scalars) {
+    let (gates, mixed) = (T::vectors::<S>(inputs.gates), T::vectors::<S>(inputs.mixed));
+    let (products, context) = (T::vectors::<S>(inputs.products), T::vectors::<S>(context));
+    let (scalars, vectors) = (T::vectors_mut::<S>(scalars), T::vectors_mut::<S>(vectors));
+    for r in 0..scalars.len() / nv {
+        let (a, p) = (&gates[r * width * nv..][..width * nv], &products[r * nv..][..nv]);
+        let (c, q) = (&context[2 * r * nv..][..nv], &mut scalars[r * nv..][..nv]);
         for f in 0..nv {
             q[f] = T::vadd(simd, c[f], T::fma(simd, a[nv + f], p[f], a[f]));
         }
         if inputs.last {
             continue;
         }
-        let Some(mu) = vectors.next() else { continue };
+        let (m, mu) = (&mixed[r * 6 * nv..][..6 * nv], &mut vectors[r * 3 * nv..][..3 * nv]);
         for k in 0..3 {
             for f in 0..nv {
                 mu[k * nv + f] = T::fma(simd, a[2 * nv + f], m[(2 * k + 1) * nv + f], mu[k * nv + f]);
@@ -83,7 +97,9 @@ pub fn gate_vjp<T: Lanes, S: Simd>(
     let products = T::vectors::<S>(inputs.products);
     let (grad_q, grad_mu) = (T::vectors::<S>(grad_scalars), T::vectors::<S>(grad_vectors));
     let mixed = T::vectors::<S>(inputs.mixed);
-    for (r, out) in T::vectors_mut::<S>(grad_gates).chunks_exact_mut(width * nv).enumerate() {
+    let grad_gates = T::vectors_mut::<S>(grad_gates);
+    for r in 0..grad_gates.len() / (width * nv) {
+        let out = &mut grad_gates[r * width * nv..][..width * nv];
         let (gq, p) = (&grad_q[r * nv..][..nv], &products[r * nv..][..nv]);
         for f in 0..nv {
             out[f] = gq[f];
@@ -133,9 +149,9 @@ pub fn mixed_vjp<T: Lanes, S: Simd>(
     let (a, mixed) = (T::vectors::<S>(gates.gates), T::vectors::<S>(gates.mixed));
     let (context, grad_context) = (T::vectors::<S>(inputs.context), T::vectors::<S>(inputs.grad_context));
     let (grad_q, grad_mu) = (T::vectors::<S>(inputs.grad_scalars), T::vectors::<S>(inputs.grad_vectors));
-    let grad_before = T::vectors_mut::<S>(grad_before).chunks_exact_mut(nv);
-    let grad_mixed = T::vectors_mut::<S>(grad_mixed).chunks_exact_mut(6 * nv);
-    for (r, (out, before)) in grad_mixed.zip(grad_before).enumerate() {
+    let (grad_before, grad_mixed) = (T::vectors_mut::<S>(grad_before), T::vectors_mut::<S>(grad_mixed));
+    for r in 0..grad_before.len() / nv {
+        let (out, before) = (&mut grad_mixed[r * 6 * nv..][..6 * nv], &mut grad_before[r * nv..][..nv]);
         let (m, a) = (&mixed[r * 6 * nv..][..6 * nv], &a[r * width * nv..][..width * nv]);
         let (norms, grad_norms) = (&context[(2 * r + 1) * nv..][..nv], &grad_context[(2 * r + 1) * nv..][..nv]);
         let gq = &grad_q[r * nv..][..nv];

@@ -34,10 +34,8 @@ pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
         .map_init(|| Preparer::new(model), |preparer, structure| preparer.prepare(structure.borrow()))
         .collect();
     let good: Vec<usize> = (0..prepared.len()).filter(|&s| prepared[s].is_ok()).collect();
-    let sizes: Vec<(usize, usize)> = good
-        .iter()
-        .map(|&s| prepared[s].as_ref().map_or((0, 0), |p| (p.species.len(), p.edges.n_edges())))
-        .collect();
+    let sizes: Vec<(usize, usize)> =
+        good.iter().map(|&s| prepared[s].as_ref().map_or((0, 0), |p| (p.species.len(), p.edges.n_edges()))).collect();
     let (max_structures, max_rows) = match size {
         BatchSize::Auto => (usize::MAX, AUTO_ROWS),
         BatchSize::Structures(n) => (n.max(1), usize::MAX),

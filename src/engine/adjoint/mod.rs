@@ -83,7 +83,8 @@ impl<T: Lanes> Adjoint<T> {
     pub fn evaluate(&self, batch: &PackedBatch, want: Want, n_threads: usize, workspace: &mut Workspace<T>) {
         let n_atoms = batch.n_atoms();
         // Tiles enough for all threads, and none larger than the cache.
-        let tile = if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS.max(n_atoms.min(128)) };
+        let tile =
+            if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS.max(n_atoms.min(128)) };
         let n_threads = n_threads.clamp(1, n_atoms.div_ceil(tile.max(1)).max(1));
         workspace.resize(&self.weights, batch, tile, n_threads, want);
         self.run(batch, want, workspace);

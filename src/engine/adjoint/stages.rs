@@ -10,7 +10,7 @@ use super::workspace::{Partition, Scratch, Tile, Workspace};
 use crate::batch::PackedBatch;
 use crate::cpu::filters::Pairs;
 use crate::cpu::geometry::{Edges, geometry, geometry_vjp};
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, vectorize};
 use crate::cpu::message::{Group, Nodes, message, message_vjp};
 use crate::cpu::update::{Gates, MixedVjp, gate, gate_vjp, invariants, mixed_vjp};
 use crate::engine::Want;
@@ -127,22 +127,14 @@ impl<'a, T: Lanes> Run<'a, T> {
             let mixed = self.mixed.write(l, rows);
             let (context, products) = (self.invariants.write(l, rows), self.products.write(l, rows));
             update.mix.linear(simd, vectors, mixed);
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || invariants(simd, n, weights.epsilon, mixed, context, products),
-            );
+            vectorize!(simd, invariants(simd, n, weights.epsilon, mixed, context, products));
             let hidden = &mut scratch.hidden[..rows.len() * n];
             update.hidden.linear_silu(simd, context, hidden, self.update_slopes.write(l, rows));
             let gates = self.gates_rows(l, rows);
             update.gates.linear(simd, hidden, gates);
             let inputs = Gates { gates, mixed, products, last: l + 1 == weights.n_layers };
             let scalars = self.scalars.write(0, rows);
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || gate(simd, n, inputs, context, scalars, vectors),
-            );
+            vectorize!(simd, gate(simd, n, inputs, context, scalars, vectors));
             if l + 1 < weights.n_layers {
                 let [first, second] = weights.context(l + 1);
                 first.linear_silu(simd, scalars, hidden, self.context_slopes.write(l, rows));
@@ -255,17 +247,13 @@ impl<'a, T: Lanes> Run<'a, T> {
                     row.copy_from_slice(&self.weights.embedding[usize::from(s) * n..][..n]);
                 }
             }
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || {
-                    if l == 0 {
-                        message::<T, S, true>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
-                    } else {
-                        message::<T, S, false>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
-                    }
-                },
-            );
+            vectorize!(simd, {
+                if l == 0 {
+                    message::<T, S, true>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
+                } else {
+                    message::<T, S, false>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
+                }
+            });
         }
     }
 
@@ -292,7 +280,8 @@ impl<'a, T: Lanes> Run<'a, T> {
         // SAFETY: own rows.
         let energies = unsafe { self.atomic_energies.write(rows.clone()) };
         let references = &self.batch.references[rows.clone()];
-        for ((energy, output), reference) in energies.iter_mut().zip(outputs.chunks_exact(T::PER_LINE)).zip(references) {
+        for ((energy, output), reference) in energies.iter_mut().zip(outputs.chunks_exact(T::PER_LINE)).zip(references)
+        {
             *energy = self.energy_scale * output[0].wide() + reference;
         }
         if self.want.gradient() {
@@ -348,21 +337,37 @@ impl<'a, T: Lanes> Run<'a, T> {
             let (group, nodes) = (self.group(group), self.nodes(l));
             let (gq, gmu) = (self.grad_scalars.layer(l % 2), self.grad_vectors.layer(l % 2));
             let out = self.cotangents.write(self.edges.of_all(atoms));
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || {
-                    if l == 0 {
-                        message_vjp::<T, S, true>(
-                            simd, n, &group, filters, nodes, gq, gmu, grad_context, grad_sent, out, buffers,
-                        );
-                    } else {
-                        message_vjp::<T, S, false>(
-                            simd, n, &group, filters, nodes, gq, gmu, grad_context, grad_sent, out, buffers,
-                        );
-                    }
-                },
-            );
+            vectorize!(simd, {
+                if l == 0 {
+                    message_vjp::<T, S, true>(
+                        simd,
+                        n,
+                        &group,
+                        filters,
+                        nodes,
+                        gq,
+                        gmu,
+                        grad_context,
+                        grad_sent,
+                        out,
+                        buffers,
+                    );
+                } else {
+                    message_vjp::<T, S, false>(
+                        simd,
+                        n,
+                        &group,
+                        filters,
+                        nodes,
+                        gq,
+                        gmu,
+                        grad_context,
+                        grad_sent,
+                        out,
+                        buffers,
+                    );
+                }
+            });
         }
     }
 
@@ -380,24 +385,17 @@ impl<'a, T: Lanes> Run<'a, T> {
             let (mixed, products) = (self.mixed.read(l, rows), self.products.read(l, rows));
             let inputs = Gates { gates: self.gates_rows(l, rows), mixed, products, last: l + 1 == weights.n_layers };
             let (context, slopes) = (self.invariants.read(l, rows), self.update_slopes.read(l, rows));
-            let (out_scalars, out_vectors) = (self.grad_scalars.write(l % 2, rows), self.grad_vectors.write(l % 2, rows));
+            let (out_scalars, out_vectors) =
+                (self.grad_scalars.write(l % 2, rows), self.grad_vectors.write(l % 2, rows));
             let (gq, gmu) = (&scratch.scalars[..n_rows * n], &scratch.vectors[..n_rows * 3 * n]);
             let grad_gates = &mut scratch.wide[..n_rows * update.gates.n_out()];
             let (hidden, grad_context) = (&mut scratch.hidden[..n_rows * n], &mut scratch.context[..n_rows * 2 * n]);
             let grad_mixed = &mut scratch.mixed[..n_rows * 6 * n];
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || gate_vjp(simd, n, inputs, gq, gmu, grad_gates),
-            );
+            vectorize!(simd, gate_vjp(simd, n, inputs, gq, gmu, grad_gates));
             update.gates.vjp_silu(simd, grad_gates, slopes, hidden);
             update.hidden.vjp(simd, hidden, grad_context);
             let inner = MixedVjp { context, grad_context, grad_scalars: gq, grad_vectors: gmu };
-            Simd::vectorize(
-                simd,
-                #[inline(always)]
-                || mixed_vjp(simd, n, inputs, inner, grad_mixed, out_scalars),
-            );
+            vectorize!(simd, mixed_vjp(simd, n, inputs, inner, grad_mixed, out_scalars));
             if inputs.last {
                 update.mix.vjp(simd, grad_mixed, out_vectors);
             } else {

@@ -59,9 +59,7 @@ impl<T: Lanes> Weights<T> {
         let readout = painn
             .readout
             .iter()
-            .map(|linear| {
-                Layer::new(simd, linear, Padding::new::<T>(linear.n_in), Padding::new::<T>(linear.n_out))
-            })
+            .map(|linear| Layer::new(simd, linear, Padding::new::<T>(linear.n_in), Padding::new::<T>(linear.n_out)))
             .collect();
         Weights {
             n,

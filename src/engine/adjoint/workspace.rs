@@ -121,7 +121,14 @@ impl Partition {
 
 impl<T: Lanes> Workspace<T> {
     /// Makes room for a batch.
-    pub(super) fn resize(&mut self, weights: &Weights<T>, batch: &PackedBatch, tile: usize, n_threads: usize, want: Want) {
+    pub(super) fn resize(
+        &mut self,
+        weights: &Weights<T>,
+        batch: &PackedBatch,
+        tile: usize,
+        n_threads: usize,
+        want: Want,
+    ) {
         let (n, n_atoms, n_edges) = (weights.n, batch.n_atoms(), batch.n_edges());
         self.partition.fill(batch, tile);
         let gradient = want.gradient();
