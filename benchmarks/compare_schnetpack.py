@@ -30,7 +30,6 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = "torch schnetpack==2.1.1 ase matscipy safetensors numpy"
-WORKLOADS = ("batch", "step", "box", "sizes", "scaling")
 ANGSTROM3_PER_WATER = 29.9
 # PyTorch's idle threads spin for a moment after their work.
 PAUSE = 0.1
@@ -61,6 +60,8 @@ class Bench:
 
         self.args, self.folder = args, folder
         self.load = os.getloadavg()[0]
+        if self.load > 0.5:
+            note(f"load average {self.load:.1f}: other programs run; PyTorch on several threads suffers from them most")
         self.settings = Settings(args.quick)
         self.mlff, self.schnetpack, self.ase_io = mlff_side, schnetpack_side, ase.io
         self.driver_program, mlff_program = mlff_side.build()
@@ -126,7 +127,8 @@ def check_equal(bench, f, path, structures, stress):
             worst[1] = max(worst[1], np.abs(np.array(got["forces"]) - forces).max() / scale)
             if stress:
                 worst[2] = max(worst[2], np.abs(np.array(got["stress"]) - want_stress).max() / scale)
-        text = "{}, F = {}, {}: energy per atom {:.1e}, forces {:.1e}, stress {:.1e}".format(path.stem, f, precision, *worst)
+        text = f"{path.stem}, F = {f}, {precision}: "
+        text += "energy per atom {:.1e}, forces {:.1e}, stress {:.1e}".format(*worst)
         note(f"{text} off, for forces of 1")
         if not (worst <= (energy_limit, limit, limit)).all():
             raise bench.mlff.Failed(f"results differ, nothing is timed: {text} off, for forces of 1")
@@ -292,7 +294,8 @@ def run_sizes(bench):
                 turns.append({k: d.batch_seconds(0.0, repeats=2) / atoms[k] for k, d in drivers.items()})
         note(f"sizes, F = {f}, threads {threads}: done")
         ratio = spread([100 * turn["one"] / turn["mixed"] for turn in turns])
-        cells = [f"{n[k]}; {atoms[k]}; {edges[k]:.1f}; {1e6 * median(t[k] for t in turns):.3g} µs/atom" for k in drivers]
+        times = {k: 1e6 * median(turn[k] for turn in turns) for k in drivers}
+        cells = [f"{n[k]}; {atoms[k]}; {edges[k]:.1f}; {times[k]:.3g} µs/atom" for k in drivers]
         rows.append([f, threads, *cells, ratio])
     what = "molecules; atoms; edges/atom; time"
     header = ["features", "threads", f"mixed sizes: {what}", f"one size: {what}", "throughput, mixed of one size, %"]
@@ -313,14 +316,18 @@ def run_scaling(bench):
                     n_atoms = driver.load_structures(path, n=n, jitter=0.05)
                     label = [kind, f, n if kind == "molecules" else "", n_atoms]
                     if 2 * per_atom * n_atoms > bench.settings.longest or kb * n_atoms > 0.5 * available_kb():
-                        rows.append([*label, f"left out: {per_atom * n_atoms:.0f} s, {1e-6 * kb * n_atoms:.1f} GB", ""])
+                        needed = f"{per_atom * n_atoms:.0f} s, {1e-6 * kb * n_atoms:.1f} GB"
+                        rows.append([*label, f"left out: {needed}", ""])
                         continue
                     per_atom = driver.batch_seconds(0.2, repeats=2) / n_atoms
                     kb = (driver.ask("memory")["peak"] - empty) / n_atoms
                     rows.append([*label, f"{1e6 * per_atom:.3g}", f"{kb:.2f}"])
                 note(f"scaling, F = {f}: {n} × {path.stem} done")
     header = ["", "features", "molecules", "atoms", "µs/atom", "peak memory above the idle process, kB/atom"]
-    bench.table(f"mlff: scaling, {threads} threads, each size in a process of its own", header, rows)
+    bench.table(f"mlff: scaling, each size in a process of its own, threads: {threads}", header, rows)
+
+
+WORKLOADS = {"batch": run_batch, "step": run_step, "box": run_box, "sizes": run_sizes, "scaling": run_scaling}
 
 
 def available_kb():
@@ -339,21 +346,24 @@ def describe(bench):
         key, _, value = line.partition(":")
         cpu.setdefault(key.strip(), value.strip())
     avx512 = "with" if "avx512f" in cpu.get("flags", "").split() else "without"
-    git = lambda *arguments: subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
-    commit = git("describe", "--always", "--dirty", "--exclude=*") or "unknown"
+    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip() or "unknown"
     rates = []
     for threads in bench.args.threads:
         torch.set_num_threads(threads)
         rates.append(f"{bench.schnetpack.sgemm_rate():.0f} GFLOP/s (threads: {threads})")
-    load = f"load average before it {bench.load:.1f}"
-    bench.say("# mlff and SchNetPack 2 on the CPU\n")
-    bench.say(f"`{' '.join(['python benchmarks/compare_schnetpack.py', *sys.argv[1:]])}`, {date.today()}, commit {commit}.")
-    bench.say(f"{cpu.get('model name', platform.machine())}, {available_cores()} cores, {avx512} AVX-512, {load}.")
-    bench.say(f"SchNetPack {schnetpack.__version__}, PyTorch {torch.__version__}, all in f32.\n")
-    bench.say("Times are medians over turns; ratios are medians (least–largest) over turns of both in one run, with the same")
-    bench.say("weights. GFLOP/s of mlff by the count 160·F² an atom, against the best sgemm (crate gemm, one product on each")
-    bench.say('thread) in the same process. Neighbour search is in both times; "without search" is SchNetPack without it.')
-    bench.say(f"SchNetPack may use fewer threads where that is faster. PyTorch's sgemm: {', '.join(rates)}.")
+    command = " ".join(["python benchmarks/compare_schnetpack.py", *sys.argv[1:]])
+    model = cpu.get("model name", platform.machine())
+    bench.say(f"""# mlff and SchNetPack 2 on the CPU
+
+`{command}`, {date.today()}, commit {commit}.
+{model}, {available_cores()} cores, {avx512} AVX-512, load average before it {bench.load:.1f}.
+SchNetPack {schnetpack.__version__}, PyTorch {torch.__version__}, all in f32.
+
+Times are medians over turns; ratios are medians (least–largest) over turns of both in one run, with the same weights.
+GFLOP/s of mlff by the count 160·F² an atom, against the best sgemm (crate gemm, one product on each thread) in the same
+process. Neighbour search is in both times; "without search" is SchNetPack without it. SchNetPack may use fewer threads
+where that is faster. PyTorch's sgemm: {", ".join(rates)}.""")
 
 
 def available_cores():
@@ -381,7 +391,7 @@ def main():
     parser.add_argument("--features", type=numbers, default=[64, 128], metavar="F,…", help="features [64,128]")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,…", help="threads [1,2]")
     parser.add_argument("--quick", action="store_true", help="fewer turns, smaller systems")
-    parser.add_argument("--only", type=workloads, default=WORKLOADS, metavar="NAME,…", help="some workloads [all]")
+    parser.add_argument("--only", type=workloads, default=list(WORKLOADS), metavar="NAME,…", help="workloads [all]")
     parser.add_argument("--default-malloc", action="store_true", help="leave SchNetPack's memory to glibc's defaults")
     output = HERE / "results/compare_schnetpack.md"
     parser.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help=f"report [{output.name}]")
@@ -399,7 +409,7 @@ def main():
             bench = Bench(args, Path(folder))
             describe(bench)
             for name in args.only:
-                globals()[f"run_{name}"](bench)
+                WORKLOADS[name](bench)
     except mlff_side.Failed as error:
         sys.exit(f"compare_schnetpack.py: {error}")
     args.output.write_text("\n".join(bench.lines) + "\n")

@@ -21,7 +21,7 @@ def is_wanted(molecule):
     if molecule is None or len(Chem.GetMolFrags(molecule)) != 1:
         return False
     return all(
-        a.GetAtomicNum() in ELEMENTS and a.GetIsotope() == 0 and a.GetFormalCharge() == 0 and a.GetNumRadicalElectrons() == 0
+        a.GetAtomicNum() in ELEMENTS and not (a.GetIsotope() or a.GetFormalCharge() or a.GetNumRadicalElectrons())
         for a in molecule.GetAtoms()
     )
 
@@ -47,12 +47,12 @@ def main():
         if molecule.GetNumAtoms() not in wanted or AllChem.EmbedMolecule(molecule, randomSeed=SEED) != 0:
             continue
         wanted.remove(molecule.GetNumAtoms())
-        found.append((molecule.GetNumAtoms(), smiles, molecule))
+        found.append((molecule.GetNumAtoms(), Chem.MolToSmiles(Chem.RemoveHs(molecule)), molecule))
     if wanted:
         raise SystemExit(f"make_molecules.py: no molecule of {sorted(set(wanted))} atoms in {args.smiles}")
     with args.output.open("w") as file:
         for n_atoms, smiles, molecule in sorted(found, key=lambda entry: entry[:2]):
-            file.write(f'{n_atoms}\nProperties=species:S:1:pos:R:3 smiles="{Chem.MolToSmiles(Chem.RemoveHs(molecule))}"\n')
+            file.write(f'{n_atoms}\nProperties=species:S:1:pos:R:3 smiles="{smiles}"\n')
             for atom, (x, y, z) in zip(molecule.GetAtoms(), molecule.GetConformer().GetPositions()):
                 file.write(f"{atom.GetSymbol():2} {x:10.5f} {y:10.5f} {z:10.5f}\n")
     print(f"{len(found)} molecules written to {args.output}")

@@ -15,7 +15,8 @@ class Failed(Exception):
 
 def build():
     """Builds the driver and the command line; returns the paths of both programs."""
-    command = ["cargo", "build", "--release", "--locked", "--bench", "driver", "--message-format", "json-render-diagnostics"]
+    command = ["cargo", "build", "--release", "--locked", "--bench", "driver"]
+    command += ["--message-format", "json-render-diagnostics"]
     try:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     except FileNotFoundError as error:

@@ -1,10 +1,10 @@
 """SchNetPack's side of compare_schnetpack.py: the model, its neighbour searches and its times.
 
 It gets what a careful user would give it: frozen weights, the batch size that is fastest, eager or TorchScript and one
-thread or all, whichever is faster, and the faster of two neighbour searches: SchNetPack's own MatScipyNeighborList, and a filter in
-PyTorch over candidate pairs made beforehand (all pairs of a molecule; pairs within cutoff + 1 Å of a periodic box, as
-NeighborListMD keeps them). Making the candidates, and seeing whether they still hold, is not counted. glibc is told to
-keep freed memory, without which PyTorch's large tensors cost page faults, up to half of the time.
+thread or all, whichever is faster, and the faster of two neighbour searches: SchNetPack's own MatScipyNeighborList, and
+a filter in PyTorch over candidate pairs made beforehand (all pairs of a molecule; pairs within cutoff + 1 Å of a
+periodic box, as NeighborListMD keeps them). Making the candidates, and seeing whether they still hold, is not counted.
+glibc is told to keep freed memory, without which PyTorch's large tensors cost page faults, up to half of the time.
 """
 
 import ctypes
@@ -44,8 +44,8 @@ def keep_freed_memory():
     """Tells glibc, where there is one, not to return freed memory to the system."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        mallopt(m_mmap_threshold, 1 << 30)
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
