@@ -42,6 +42,8 @@ class Driver:
     def __init__(self, program, model, precision, threads):
         # As the command line does: candle's own threads spin, and batches wait for each other in them.
         environment = {**os.environ, "CANDLE_NUM_THREADS": "1"}
+        # What compare_schnetpack.py sets for PyTorch; mlff runs as anyone runs it.
+        environment.pop("GLIBC_TUNABLES", None)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([program], env=environment, text=True, **pipes)
         self.ask("load", model=str(model), precision=precision, threads=threads)

@@ -4,7 +4,7 @@ It gets what a careful user would give it: frozen weights, the batch size that i
 thread or all, whichever is faster, and the faster of two neighbour searches: SchNetPack's own MatScipyNeighborList, and
 a filter in PyTorch over candidate pairs made beforehand (all pairs of a molecule; pairs within cutoff + 1 Å of a
 periodic box, as NeighborListMD keeps them). Making the candidates, and seeing whether they still hold, is not counted.
-glibc is told to keep freed memory, without which PyTorch's large tensors cost page faults, up to half of the time.
+glibc is told to keep freed memory and to ask for huge pages, without which page faults take up to half of the time.
 """
 
 import ctypes
@@ -47,6 +47,18 @@ def keep_freed_memory():
         m_trim_threshold, m_mmap_max = -1, -4
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def return_freed_memory():
+    """Returns to the system what the last workload left, which fragments."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim:
+        malloc_trim(0)
+
+
+def bytes_needed(n_features, n_atoms):
+    """What a batch of molecules may take: 9 kB a feature and atom, measured, and what fragmentation adds."""
+    return 1.5 * 9e3 * n_features * n_atoms
 
 
 def build_model(n_features, stress=False):
