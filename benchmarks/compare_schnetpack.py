@@ -401,6 +401,8 @@ def main():
     output = HERE / "results/compare_schnetpack.md"
     parser.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help=f"report [{output.name}]")
     args = parser.parse_args()
+    if not args.output.parent.is_dir():
+        parser.error(f"no directory {args.output.parent} for the report")
     if not args.default_malloc and "GLIBC_TUNABLES" not in os.environ:
         # glibc reads it when a process starts.
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
