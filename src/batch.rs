@@ -63,11 +63,7 @@ impl Preparer {
         // The search validates the structure, so that nothing below needs to.
         let mut edges = NeighborList::default();
         self.search.search(structure, self.cutoff, &mut edges)?;
-        let mut species = Vec::with_capacity(structure.n_atoms());
-        for (atom, &z) in structure.atomic_numbers.iter().enumerate() {
-            let row = self.species[z as usize];
-            species.push(row.ok_or_else(|| Error::UnknownElement { z, atom, supported: self.supported.clone() })?);
-        }
+        let species = self.species(&structure.atomic_numbers)?;
         let cell = structure.cell.unwrap_or_default();
         let offsets: Vec<Vec3> = edges.shifts.iter().map(|&s| translation(s, &cell)).collect();
         for (e, offset) in offsets.iter().enumerate() {
@@ -79,13 +75,39 @@ impl Preparer {
             }
         }
         Ok(Prepared {
-            references: structure.atomic_numbers.iter().map(|&z| self.references[z as usize]).collect(),
+            references: self.references(&structure.atomic_numbers),
             species,
             positions: structure.positions.clone(),
             edges,
             offsets,
             volume: structure.volume(),
         })
+    }
+
+    /// Fills `batch` with the atoms of a valid structure, without edges.
+    ///
+    /// # Errors
+    /// `Error::UnknownElement`.
+    pub(crate) fn describe(&self, structure: &Structure, batch: &mut PackedBatch) -> Result<()> {
+        batch.clear();
+        let n_atoms = structure.n_atoms();
+        batch.species = self.species(&structure.atomic_numbers)?;
+        batch.references = self.references(&structure.atomic_numbers);
+        batch.positions.extend_from_slice(&structure.positions);
+        batch.atom_ptr.extend([0, n_atoms]);
+        batch.edge_ptr.resize(n_atoms + 1, 0);
+        batch.volumes.push(structure.volume());
+        Ok(())
+    }
+
+    fn species(&self, atomic_numbers: &[u8]) -> Result<Vec<u16>> {
+        let unknown = |atom, z| Error::UnknownElement { z, atom, supported: self.supported.clone() };
+        let row = |(atom, &z): (usize, &u8)| self.species[z as usize].ok_or_else(|| unknown(atom, z));
+        atomic_numbers.iter().enumerate().map(row).collect()
+    }
+
+    fn references(&self, atomic_numbers: &[u8]) -> Vec<f64> {
+        atomic_numbers.iter().map(|&z| self.references[z as usize]).collect()
     }
 }
 
@@ -255,6 +277,31 @@ impl PackedBatch {
         Ok(())
     }
 
+    /// Positions of all atoms, Å.
+    pub(crate) fn positions_mut(&mut self) -> &mut [Vec3] {
+        &mut self.positions
+    }
+
+    /// Sets the volume of a structure, Å³.
+    pub(crate) fn set_volume(&mut self, structure: usize, volume: Option<f64>) {
+        self.volumes[structure] = volume;
+    }
+
+    /// Replaces all edges by those that the writer is given, receiver by receiver.
+    pub(crate) fn start_edges(&mut self, max_edges: usize, periodic: bool) -> EdgeWriter<'_> {
+        self.edge_ptr.clear();
+        self.senders.clear();
+        self.reverse_edge.clear();
+        self.offsets.clear();
+        self.edge_ptr.push(0);
+        self.senders.reserve(max_edges);
+        self.reverse_edge.reserve(max_edges);
+        if periodic {
+            self.offsets.reserve(max_edges);
+        }
+        EdgeWriter(self)
+    }
+
     /// Number of structures.
     pub fn n_structures(&self) -> usize {
         self.volumes.len()
@@ -282,6 +329,33 @@ impl PackedBatch {
             senders: &self.senders,
             reverse_edge: &self.reverse_edge,
             offsets: &self.offsets,
+        }
+    }
+}
+
+/// Takes the edges of a batch in the order of their receivers.
+pub(crate) struct EdgeWriter<'a>(&'a mut PackedBatch);
+
+impl EdgeWriter<'_> {
+    /// Appends an edge of the receiver at hand; `reverse` is numbered as the caller likes. Returns the edge's number.
+    #[inline(always)]
+    pub fn push(&mut self, sender: u32, reverse: u32, offset: Option<&Vec3>) -> u32 {
+        let number = self.0.senders.len() as u32;
+        self.0.senders.push(sender);
+        self.0.reverse_edge.push(reverse);
+        self.0.offsets.extend(offset);
+        number
+    }
+
+    /// Ends the edges of a receiver.
+    pub fn close_row(&mut self) {
+        self.0.edge_ptr.push(self.0.senders.len() as u32);
+    }
+
+    /// Replaces every reverse edge by its number in this batch.
+    pub fn renumber_reverse(self, numbers: &[u32]) {
+        for reverse in &mut self.0.reverse_edge {
+            *reverse = numbers[*reverse as usize];
         }
     }
 }

@@ -29,5 +29,5 @@ pub mod xyz;
 pub use error::{Error, Result};
 pub use model::Model;
 pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
-pub use potential::Potential;
+pub use potential::{Potential, Session};
 pub use structure::Structure;

@@ -7,7 +7,7 @@ mod common;
 use common::random::{Shape, crystals, molecules, random_model, shapes};
 use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
-use mlff::engine::adjoint::{Adjoint, FilterKind, Workspace};
+use mlff::engine::adjoint::{Adjoint, Crew, FilterKind, Threads, Workspace};
 use mlff::engine::{Evaluation, Want};
 use mlff::potential::{BatchSize, EngineKind, Precision};
 use mlff::{Error, Potential, Structure};
@@ -106,13 +106,15 @@ proptest! {
         batch.push(&prepared).unwrap();
         let engine = Adjoint::<f32>::new(&model, FilterKind::Auto).unwrap();
         let mut workspace = Workspace::default();
-        let mut run = |n_threads| {
-            engine.evaluate(&batch, Want::ALL, n_threads, &mut workspace);
+        let mut run = |threads: Threads| {
+            engine.evaluate(&batch, Want::ALL, threads, &mut workspace);
             workspace.evaluation(&batch, 0, Want::ALL)
         };
-        let one = run(1);
-        for n_threads in [2, 3, 7] {
-            assert_equal(&one, &run(n_threads));
+        let one = run(Threads::One);
+        for n_helpers in [1, 2, 6] {
+            assert_equal(&one, &run(Threads::Crew(&mut Crew::new(n_helpers).unwrap())));
         }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_equal(&one, &pool.install(|| run(Threads::Rayon)));
     }
 }

@@ -2,6 +2,7 @@
 
 mod packed;
 mod padded;
+mod session;
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::model::Model;
 use crate::model::config::Architecture;
 use crate::structure::Structure;
 use packed::Packed;
+pub use session::{DEFAULT_SKIN, Session};
 
 /// Precision of the network. Positions, geometry and energy sums are f64 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

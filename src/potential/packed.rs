@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{BatchSize, checked};
 use crate::batch::{PackedBatch, Preparer};
 use crate::cpu::lanes::Lanes;
-use crate::engine::adjoint::{Adjoint, FilterKind, Workspace};
+use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::engine::{Evaluation, Want};
 use crate::error::Result;
 use crate::model::Model;
@@ -44,23 +44,22 @@ impl<T: Lanes> Packed<T> {
         X: Borrow<Structure> + Sync,
     {
         let sizes: Vec<usize> = structures.iter().map(|s| s.borrow().n_atoms()).collect();
-        let n_threads = rayon::current_num_threads();
         let batches = batches(&sizes, size);
         if let [batch] = &batches[..]
             && sizes.iter().sum::<usize>() < LARGE_ATOMS
         {
-            return self.batch(model, &structures[batch.clone()], want, 1);
+            return self.batch(model, &structures[batch.clone()], want, Threads::One);
         }
         let is_large = |batch: &Range<usize>| batch.len() == 1 && sizes[batch.start] >= LARGE_ATOMS;
         let mut out: Vec<Vec<Result<Evaluation>>> = batches
             .par_iter()
             .map(|batch| match is_large(batch) {
                 true => Vec::new(),
-                false => self.batch(model, &structures[batch.clone()], want, 1),
+                false => self.batch(model, &structures[batch.clone()], want, Threads::One),
             })
             .collect();
         for (batch, out) in batches.iter().zip(&mut out).filter(|(batch, _)| is_large(batch)) {
-            *out = self.batch(model, &structures[batch.clone()], want, n_threads);
+            *out = self.batch(model, &structures[batch.clone()], want, Threads::Rayon);
         }
         out.into_iter().flatten().collect()
     }
@@ -70,7 +69,7 @@ impl<T: Lanes> Packed<T> {
         model: &Model,
         structures: &[X],
         want: Want,
-        n_threads: usize,
+        threads: Threads,
     ) -> Vec<Result<Evaluation>> {
         let mut worker = self.take(model);
         let Worker { preparer, batch, workspace } = &mut worker;
@@ -80,7 +79,7 @@ impl<T: Lanes> Packed<T> {
             let number = batch.n_structures();
             taken.push(preparer.prepare(structure.borrow()).and_then(|p| batch.push(&p)).map(|()| number));
         }
-        self.engine.evaluate(batch, want, n_threads, workspace);
+        self.engine.evaluate(batch, want, threads, workspace);
         let out = taken.into_iter().map(|s| s.and_then(|s| checked(workspace.evaluation(batch, s, want)))).collect();
         self.give_back(worker);
         out

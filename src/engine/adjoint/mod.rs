@@ -11,10 +11,13 @@
 //! layer's vectors are not updated. Every number is computed in the same order whatever the tile, the batch and the
 //! number of threads, so results are the same bits.
 
+mod crew;
 mod shared;
 mod stages;
 mod weights;
 mod workspace;
+
+use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -25,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
+pub use crew::Crew;
 use shared::Stages;
 use stages::Run;
 use weights::Weights;
@@ -76,44 +80,79 @@ impl<T: Lanes> Adjoint<T> {
         Ok(Adjoint { arch, weights, energy_scale: config.energy_scale })
     }
 
-    /// Evaluates a batch on up to `n_threads` threads; results stand in the workspace.
+    /// Evaluates a batch; results stand in the workspace.
     ///
     /// # Panics
     /// If the batch was prepared for another model.
-    pub fn evaluate(&self, batch: &PackedBatch, want: Want, n_threads: usize, workspace: &mut Workspace<T>) {
-        let n_atoms = batch.n_atoms();
+    pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
+        let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
         // Tiles enough for all threads, and none larger than the cache.
-        let tile =
-            if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS.max(n_atoms.min(128)) };
-        let n_threads = n_threads.clamp(1, n_atoms.div_ceil(tile.max(1)).max(1));
+        let tile = if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS };
         workspace.resize(&self.weights, batch, tile, n_threads, want);
-        self.run(batch, want, workspace);
+        self.run(batch, want, threads, workspace);
         workspace.collect(batch);
     }
 
-    fn run(&self, batch: &PackedBatch, want: Want, workspace: &mut Workspace<T>) {
+    /// Makes room for batches of the same atoms with up to `n_edges` edges.
+    pub fn reserve(&self, batch: &PackedBatch, n_edges: usize, workspace: &mut Workspace<T>) {
+        workspace.reserve(&self.weights, batch.n_atoms(), n_edges);
+    }
+
+    fn run(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
         let n_tiles = workspace.partition.tiles.len();
         let (run, scratch) = Run::new(&self.weights, self.energy_scale, batch, want, workspace);
         let n_stages = run.n_stages();
-        if let [scratch] = scratch {
+        let task = |stage, tile, scratch: &mut _| self.arch.dispatch(Task { run: &run, stage, tile, scratch });
+        if threads.count() == 1 || n_tiles < 2 {
+            let scratch = unlocked(&mut scratch[0]);
             for stage in 0..n_stages {
                 for tile in 0..n_tiles {
-                    self.arch.dispatch(Task { run: &run, stage, tile, scratch });
+                    task(stage, tile, scratch);
                 }
             }
             return;
         }
-        let stages = Stages::default();
-        rayon::scope(|scope| {
-            for scratch in scratch {
-                let (run, stages) = (&run, &stages);
-                scope.spawn(move |_| {
-                    stages.work(n_stages, n_tiles, |stage, tile| {
-                        self.arch.dispatch(Task { run, stage, tile, scratch: &mut *scratch });
-                    });
-                });
-            }
-        });
+        let (stages, scratch) = (Stages::default(), &*scratch);
+        let work = |thread: usize| {
+            // Nobody else uses this thread's buffers; the lock only says so to the compiler.
+            let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            stages.work(n_stages, n_tiles, |stage, tile| task(stage, tile, &mut scratch));
+        };
+        match threads {
+            Threads::One => work(0),
+            Threads::Crew(crew) => crew.run(&work),
+            Threads::Rayon => rayon::scope(|scope| {
+                for thread in 0..scratch.len() {
+                    let work = &work;
+                    scope.spawn(move |_| work(thread));
+                }
+            }),
+        }
+    }
+}
+
+fn unlocked<X>(x: &mut Mutex<X>) -> &mut X {
+    x.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Threads that share the work of a batch. Results do not depend on them.
+#[derive(Debug)]
+pub enum Threads<'a> {
+    /// The caller's.
+    One,
+    /// The caller's and its helpers.
+    Crew(&'a mut Crew),
+    /// Those of the rayon pool of the caller.
+    Rayon,
+}
+
+impl Threads<'_> {
+    fn count(&self) -> usize {
+        match self {
+            Threads::One => 1,
+            Threads::Crew(crew) => crew.n_threads(),
+            Threads::Rayon => rayon::current_num_threads(),
+        }
     }
 }
 

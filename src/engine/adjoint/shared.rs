@@ -136,11 +136,6 @@ impl Stages {
             self.done.fetch_add(1, Ordering::Release);
         }
     }
-
-    /// Ready for the next run.
-    pub fn reset(&mut self) {
-        *self = Stages::default();
-    }
 }
 
 /// Dropped by a panic only: tells those who wait that they wait in vain.

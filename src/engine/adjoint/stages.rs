@@ -1,6 +1,7 @@
 //! The engine's fixed list of operations and its mirror, tile by tile.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use pulp::Simd;
 
@@ -56,7 +57,7 @@ impl<'a, T: Lanes> Run<'a, T> {
         batch: &'a PackedBatch,
         want: Want,
         workspace: &'a mut Workspace<T>,
-    ) -> (Self, &'a mut [Scratch<T>]) {
+    ) -> (Self, &'a mut [Mutex<Scratch<T>>]) {
         let (n, n_atoms) = (weights.n, batch.n_atoms());
         let arrays = &mut workspace.arrays;
         let run = Run {

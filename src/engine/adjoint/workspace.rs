@@ -1,6 +1,7 @@
 //! What an evaluation writes: kept from call to call, so that a step allocates nothing.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::weights::Weights;
 use crate::batch::PackedBatch;
@@ -9,11 +10,11 @@ use crate::engine::{Evaluation, Want};
 use crate::structure::{Mat3, Vec3};
 
 /// Buffers of one evaluation and its results.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workspace<T> {
     pub(super) arrays: Arrays<T>,
     pub(super) partition: Partition,
-    pub(super) scratch: Vec<Scratch<T>>,
+    pub(super) scratch: Vec<Mutex<Scratch<T>>>,
     /// Energy of each structure, eV.
     pub energies: Vec<f64>,
     /// Energy of each atom, eV.
@@ -24,6 +25,21 @@ pub struct Workspace<T> {
     pub strain_gradients: Vec<Mat3>,
     /// Each atom's share of it.
     pub(super) virials: Vec<Mat3>,
+}
+
+impl<T: Lanes> Default for Workspace<T> {
+    fn default() -> Self {
+        Workspace {
+            arrays: Arrays::default(),
+            partition: Partition::default(),
+            scratch: Vec::new(),
+            energies: Vec::new(),
+            atomic_energies: Vec::new(),
+            gradients: Vec::new(),
+            strain_gradients: Vec::new(),
+            virials: Vec::new(),
+        }
+    }
 }
 
 /// Arrays with a row for each atom or each edge of the batch; those of layers stand one layer after the other.
@@ -120,6 +136,20 @@ impl Partition {
 }
 
 impl<T: Lanes> Workspace<T> {
+    /// Makes room for batches of `n_atoms` atoms with up to `n_edges` edges.
+    pub(super) fn reserve(&mut self, weights: &Weights<T>, n_atoms: usize, n_edges: usize) {
+        // Every second group at least has half its edges; each tile has one that need not.
+        let n_groups = n_atoms + 4 * n_edges / EDGES_PER_GROUP + 1;
+        let room = |len: usize, want: usize| want.saturating_sub(len);
+        let arrays = &mut self.arrays;
+        arrays.directions.reserve(room(arrays.directions.len(), n_edges));
+        arrays.ranks.reserve(room(arrays.ranks.len(), n_edges));
+        arrays.cotangents.reserve(room(arrays.cotangents.len(), n_edges));
+        arrays.values.resize(n_edges * weights.radial.values_per_pair());
+        arrays.starts.reserve(room(arrays.starts.len(), n_groups * weights.radial.n_starts()));
+        self.partition.groups.reserve(room(self.partition.groups.len(), n_groups));
+    }
+
     /// Makes room for a batch.
     pub(super) fn resize(
         &mut self,
@@ -158,7 +188,7 @@ impl<T: Lanes> Workspace<T> {
         let group_edges = |g: &Range<usize>| batch.edges().of_all(g).len();
         let n_group = self.partition.groups.iter().map(group_edges).max().unwrap_or(0);
         for scratch in &mut self.scratch {
-            scratch.resize(weights, n_tile, n_group);
+            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).resize(weights, n_tile, n_group);
         }
         self.energies.resize(batch.n_structures(), 0.0);
         self.atomic_energies.resize(n_atoms, 0.0);
@@ -210,7 +240,7 @@ impl<T> Workspace<T> {
 
 impl<T: Lanes> Scratch<T> {
     fn resize(&mut self, weights: &Weights<T>, n_tile: usize, n_group: usize) {
-        let n = weights.n;
+        let (n, n_group) = (weights.n, n_group.max(EDGES_PER_GROUP));
         self.hidden.resize(n_tile * n);
         self.wide.resize(n_tile * 3 * n);
         self.mixed.resize(n_tile * 6 * n);
@@ -222,6 +252,9 @@ impl<T: Lanes> Scratch<T> {
             values.resize(n_tile * layer.n_out());
             slopes.resize(n_tile * layer.n_out());
         }
+        let [filters, partial] = &mut self.message;
+        filters.resize(n_group * 6 * T::PER_LINE);
+        partial.resize(n_group * 4 * T::PER_LINE);
         self.distances.resize(n_group, 0.0);
         self.pair_of_edge.resize(n_group, 0);
         self.pair_ranks.resize(n_group, 0);

@@ -1,0 +1,214 @@
+//! Threads that help one evaluation after another, as a molecular dynamics driver makes them.
+//!
+//! Handing work to rayon from outside costs two switches between threads and an allocation; a step of a small molecule
+//! takes less than a tenth of a millisecond. These threads watch for the next step for a while before they sleep.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, Thread};
+
+/// Helpers of one thread, which calls [`Crew::run`].
+#[derive(Debug)]
+pub struct Crew {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+#[derive(Debug)]
+struct Shared {
+    /// Counts jobs: a change wakes the helpers.
+    job_number: AtomicUsize,
+    /// `OPEN` while a job may be joined, plus the number of helpers inside.
+    gate: AtomicUsize,
+    /// Valid while the gate is open or a helper inside.
+    job: UnsafeCell<Option<Job>>,
+    asleep: Vec<AtomicBool>,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is written by `run` while the gate is closed and nobody inside, and read by helpers inside.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer is to something `Sync`, and used only while `run` borrows it.
+unsafe impl Send for Shared {}
+
+const OPEN: usize = 1 << (usize::BITS - 1);
+
+/// Looks at the job number before a helper sleeps: some 0.1 ms.
+const WATCH: u32 = 20_000;
+
+impl Crew {
+    /// Starts `n_helpers` threads.
+    ///
+    /// # Errors
+    /// What the system says if it cannot start them.
+    pub fn new(n_helpers: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            job_number: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            asleep: (0..n_helpers).map(|_| AtomicBool::new(false)).collect(),
+            stop: AtomicBool::new(false),
+        });
+        let mut crew = Crew { shared, helpers: Vec::with_capacity(n_helpers) };
+        for k in 0..n_helpers {
+            let shared = crew.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("mlff-{k}")).spawn(move || shared.help(k))?;
+            crew.helpers.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// Threads in all, the caller's included.
+    pub fn n_threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Runs `job(0)` here while helpers may run `job(1)`, `job(2)`, …, each never or several times; returns when all have
+    /// ended.
+    pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        // SAFETY: the gate is closed and nobody inside: `run` borrows the crew mutably and left it so. The lifetime is
+        // dropped from the type only: below, nobody is inside any more before `job` goes out of scope.
+        unsafe {
+            let job = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job);
+            *shared.job.get() = Some(job);
+        }
+        let closing = Closing(shared);
+        shared.gate.store(OPEN, Ordering::SeqCst);
+        shared.job_number.fetch_add(1, Ordering::SeqCst);
+        for (helper, asleep) in self.helpers.iter().zip(&shared.asleep) {
+            if asleep.load(Ordering::SeqCst) {
+                wake(helper.thread());
+            }
+        }
+        job(0);
+        drop(closing);
+    }
+}
+
+fn wake(thread: &Thread) {
+    thread.unpark();
+}
+
+/// Closes the gate and waits until nobody is inside, also when the caller's part panics.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.gate.fetch_and(!OPEN, Ordering::SeqCst);
+        let mut spins = 0_u32;
+        while self.0.gate.load(Ordering::Acquire) != 0 {
+            spins = spins.saturating_add(1);
+            if spins < WATCH { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.job_number.fetch_add(1, Ordering::SeqCst);
+        for helper in self.helpers.drain(..) {
+            wake(helper.thread());
+            // A helper that panicked has said so already.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A helper's life.
+    fn help(&self, k: usize) {
+        let mut seen = 0;
+        loop {
+            seen = self.next_job(seen, k);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let enter = |gate: usize| (gate & OPEN != 0).then_some(gate + 1);
+            if self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok() {
+                let leaving = Leaving(self);
+                // SAFETY: inside the gate, so `run` has set the job and waits for this helper.
+                unsafe {
+                    if let Some(job) = *self.job.get() {
+                        (*job)(k + 1);
+                    }
+                }
+                drop(leaving);
+            }
+        }
+    }
+
+    /// Waits until the job number is not `seen`; returns it.
+    fn next_job(&self, seen: usize, k: usize) -> usize {
+        let mut watched = 0;
+        loop {
+            let number = self.job_number.load(Ordering::SeqCst);
+            if number != seen {
+                return number;
+            }
+            watched += 1;
+            if watched < WATCH {
+                std::hint::spin_loop();
+            } else {
+                self.asleep[k].store(true, Ordering::SeqCst);
+                // A job that came before `asleep` was set would not wake this thread.
+                if self.job_number.load(Ordering::SeqCst) == seen {
+                    std::thread::park();
+                }
+                self.asleep[k].store(false, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Leaves the gate, also by a panic.
+struct Leaving<'a>(&'a Shared);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.gate.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crew_runs_every_job_to_its_end() {
+        let mut crew = Crew::new(3).unwrap();
+        for round in 0..2000_usize {
+            let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            crew.run(&|_| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= 100 {
+                        break;
+                    }
+                    sum.fetch_add(i + round, Ordering::Relaxed);
+                }
+            });
+            assert_eq!(sum.into_inner(), 4950 + 100 * round);
+            if round % 500 == 0 {
+                // Long enough for helpers to fall asleep.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+
+    #[test]
+    fn crew_survives_a_panic_of_its_caller() {
+        let mut crew = Crew::new(1).unwrap();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            crew.run(&|k| assert!(k > 0, "the caller's part fails"));
+        }));
+        assert!(outcome.is_err());
+        let ran = AtomicBool::new(false);
+        crew.run(&|_| ran.store(true, Ordering::Relaxed));
+        assert!(ran.into_inner());
+    }
+}

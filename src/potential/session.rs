@@ -1,0 +1,356 @@
+//! [`Session`]: one system, step after step.
+
+use std::sync::Arc;
+
+use super::packed::Packed;
+use super::{Engine, Potential};
+use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
+use crate::cpu::lanes::Lanes;
+use crate::engine::Want;
+use crate::engine::adjoint::{Crew, Threads, Workspace};
+use crate::error::{Error, Result};
+use crate::neighbors::{NeighborList, NeighborSearch, translation};
+use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, dot, inverse, norm};
+
+/// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
+pub const DEFAULT_SKIN: f64 = 0.5;
+
+/// Atoms for which another thread pays: below, waiting for each other costs more than the work saved.
+const ATOMS_PER_THREAD: usize = 8;
+
+/// One system evaluated step after step, as molecular dynamics and minimisers need it.
+///
+/// Keeps the neighbour list (a Verlet list with a skin, searched anew before it could miss a pair), the batch and all
+/// buffers: after the first step nothing is allocated as long as the number of neighbours does not grow much. Results
+/// are those of [`Potential::evaluate_one`], bit for bit. `Send`, so that it can be moved to the thread that steps.
+///
+/// ```
+/// use mlff::{Potential, Structure};
+///
+/// let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])?;
+/// let mut session = Potential::load("ani2x-painn-64")?.session(&water)?;
+///
+/// let mut positions = water.positions.clone();
+/// let mut forces = vec![[0.0; 3]; 3];
+/// for _ in 0..10 {
+///     let energy = session.compute(&positions, None, &mut forces)?;
+///     for (r, f) in positions.iter_mut().zip(&forces) {
+///         for k in 0..3 {
+///             r[k] += 0.005 * f[k]; // downhill
+///         }
+///     }
+///     # let _ = energy;
+/// }
+/// # Ok::<(), mlff::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    steps: Steps,
+    crew: Option<Crew>,
+    system: System,
+}
+
+/// The part that depends on the precision.
+#[derive(Debug)]
+enum Steps {
+    F32(Stepper<f32>),
+    F64(Stepper<f64>),
+}
+
+struct Stepper<T> {
+    engine: Arc<Packed<T>>,
+    workspace: Workspace<T>,
+}
+
+impl<T> std::fmt::Debug for Stepper<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stepper").finish_non_exhaustive()
+    }
+}
+
+/// What does not depend on the precision.
+#[derive(Debug)]
+struct System {
+    cutoff: f64,
+    skin: f64,
+    /// The system at the last search.
+    reference: Structure,
+    search: NeighborSearch,
+    /// All pairs within cutoff + skin of the reference.
+    list: NeighborList,
+    /// `shift · cell` of the list's edges, Å, for the cell at hand; empty for molecules.
+    offsets: Vec<Vec3>,
+    offsets_cell: Option<Mat3>,
+    /// Number of each edge of the list in the batch.
+    numbers: Vec<u32>,
+    batch: PackedBatch,
+    stress: bool,
+    /// Whether `list` is that of `reference`.
+    is_searched: bool,
+    n_searches: u64,
+}
+
+impl Potential {
+    /// Starts a session for one system; its elements and periodic directions stay those of `structure`.
+    ///
+    /// # Errors
+    /// As [`Potential::evaluate_one`]; `Error::Usage` for models that only the autograd engine evaluates.
+    pub fn session(&self, structure: &Structure) -> Result<Session> {
+        let steps = match &self.engine {
+            Engine::AdjointF32(engine) => {
+                Steps::F32(Stepper { engine: engine.clone(), workspace: Workspace::default() })
+            }
+            Engine::AdjointF64(engine) => {
+                Steps::F64(Stepper { engine: engine.clone(), workspace: Workspace::default() })
+            }
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) => {
+                return Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()));
+            }
+        };
+        // Elements, shapes, periodicity.
+        structure.validate()?;
+        let mut batch = PackedBatch::default();
+        Preparer::new(&self.model).describe(structure, &mut batch)?;
+        let system = System {
+            cutoff: self.model.config().cutoff,
+            skin: DEFAULT_SKIN,
+            reference: structure.clone(),
+            search: NeighborSearch::new(),
+            list: NeighborList::default(),
+            offsets: Vec::new(),
+            offsets_cell: None,
+            numbers: Vec::new(),
+            batch,
+            stress: false,
+            is_searched: false,
+            n_searches: 0,
+        };
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let n_threads = available.min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
+        Session { steps, crew: None, system }.with_threads(n_threads)
+    }
+}
+
+impl Session {
+    /// Chooses how far beyond the cutoff neighbours are kept, Å: a larger skin is searched less often, but every step
+    /// looks at more pairs.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a skin that is negative or not finite.
+    pub fn with_skin(mut self, skin: f64) -> Result<Self> {
+        if !(skin.is_finite() && skin >= 0.0) {
+            return Err(Error::Usage(format!("skin is {skin} Å, expected 0 or more")));
+        }
+        self.system.skin = skin;
+        self.system.is_searched = false;
+        Ok(self)
+    }
+
+    /// Chooses how many threads share a step; they wait for work between steps, so one that is busy elsewhere is
+    /// better left out. Without a choice: one for every 8 atoms, as far as there are cores.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the system cannot start them.
+    pub fn with_threads(mut self, n_threads: usize) -> Result<Self> {
+        self.crew = None;
+        if n_threads > 1 {
+            let refused = |e| Error::Usage(format!("{n_threads} threads cannot be started: {e}"));
+            self.crew = Some(Crew::new(n_threads - 1).map_err(refused)?);
+        }
+        Ok(self)
+    }
+
+    /// Chooses whether steps compute the stress, which [`Session::stress`] then has.
+    #[must_use]
+    pub fn with_stress(mut self, stress: bool) -> Self {
+        self.system.stress = stress;
+        self
+    }
+
+    /// Evaluates the system.
+    ///
+    /// IN  `positions` (Å) `[n_atoms]`; `cell` (Å, rows are lattice vectors) where it has changed since the last call or since
+    ///     the session began, else `None`.
+    /// OUT `forces` (eV/Å) `[n_atoms]`, overwritten; left as they were when an error is returned.
+    /// Returns the energy, eV.
+    ///
+    /// # Errors
+    /// `Error::Shape` for slices of the wrong length, `Error::Structure` for positions or a cell that cannot be used,
+    /// `Error::Overlap` for atoms on top of each other, `Error::NonFinite` if a result is not a number. The session can
+    /// be used again after any of them.
+    pub fn compute(&mut self, positions: &[Vec3], cell: Option<&Mat3>, forces: &mut [Vec3]) -> Result<f64> {
+        let n_atoms = self.system.batch.n_atoms();
+        for (what, got) in [("positions", positions.len()), ("forces", forces.len())] {
+            if got != n_atoms {
+                return Err(Error::Shape { what: what.into(), expected: vec![n_atoms, 3], got: vec![got, 3] });
+            }
+        }
+        self.system.update(positions, cell)?;
+        match &mut self.steps {
+            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
+            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
+        }
+    }
+
+    /// Stress of the last step, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
+    pub fn stress(&self) -> Option<Mat3> {
+        match &self.steps {
+            Steps::F32(stepper) => stepper.workspace.stress(&self.system.batch, 0),
+            Steps::F64(stepper) => stepper.workspace.stress(&self.system.batch, 0),
+        }
+    }
+
+    /// Energy of each atom in the last step, eV; empty before the first.
+    pub fn atomic_energies(&self) -> &[f64] {
+        match &self.steps {
+            Steps::F32(stepper) => &stepper.workspace.atomic_energies,
+            Steps::F64(stepper) => &stepper.workspace.atomic_energies,
+        }
+    }
+
+    /// How often neighbours have been searched.
+    pub fn n_searches(&self) -> u64 {
+        self.system.n_searches
+    }
+}
+
+impl<T: Lanes> Stepper<T> {
+    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3]) -> Result<f64> {
+        let threads = crew.map_or(Threads::One, Threads::Crew);
+        let want = Want { forces: true, stress: system.stress };
+        let workspace = &mut self.workspace;
+        self.engine.engine.reserve(&system.batch, system.list.n_edges(), workspace);
+        self.engine.engine.evaluate(&system.batch, want, threads, workspace);
+        let refuse = |what: &str| Err(Error::NonFinite { what: what.into() });
+        if !workspace.energies[0].is_finite() {
+            return refuse("the energy");
+        }
+        if !workspace.gradients.iter().flatten().all(|x| x.is_finite()) {
+            return refuse("a force");
+        }
+        if !workspace.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
+            return refuse("the stress");
+        }
+        for (force, gradient) in forces.iter_mut().zip(&workspace.gradients) {
+            *force = gradient.map(|x| 0.0 - x);
+        }
+        Ok(workspace.energies[0])
+    }
+}
+
+impl System {
+    /// Takes new positions, and the cell where there is one.
+    fn update(&mut self, positions: &[Vec3], cell: Option<&Mat3>) -> Result<()> {
+        if let Some((atom, r)) = positions.iter().enumerate().find(|(_, r)| !r.iter().all(|x| x.is_finite())) {
+            return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
+        }
+        let cell = cell.copied().or(self.offsets_cell).or(self.reference.cell);
+        if !self.is_searched || self.is_stale(positions, cell.as_ref()) {
+            self.search(positions, cell)?;
+        }
+        if cell != self.offsets_cell {
+            self.set_cell(cell)?;
+        }
+        self.batch.positions_mut().copy_from_slice(positions);
+        self.take_edges(positions)
+    }
+
+    /// Whether a pair within the cutoff may be missing from the list.
+    ///
+    /// With the cell's deformation F since the search, a pair was at r·F⁻¹ then, up to the two atoms' own
+    /// displacements: it is in the list if ‖F⁻¹‖ (cutoff + 2 δ) ≤ cutoff + skin.
+    fn is_stale(&self, positions: &[Vec3], cell: Option<&Mat3>) -> bool {
+        let (mut deformation, mut stretch) = (None, 1.0);
+        if let (true, Some(now), Some(then)) = (self.reference.is_periodic(), cell, &self.reference.cell)
+            && now != then
+        {
+            let (now, then) = (complete_cell(now, self.reference.pbc), complete_cell(then, self.reference.pbc));
+            deformation = Some(product(&inverse(&then), &now));
+            stretch = norm_bound(&product(&inverse(&now), &then));
+        }
+        let moved = |(r, from): (&Vec3, &Vec3)| -> f64 {
+            let from = deformation.as_ref().map_or(*from, |f| times(*from, f));
+            let d: Vec3 = std::array::from_fn(|k| r[k] - from[k]);
+            dot(d, d)
+        };
+        let farthest = positions.iter().zip(&self.reference.positions).map(moved).fold(0.0, f64::max).sqrt();
+        if farthest == 0.0 && stretch == 1.0 {
+            return false;
+        }
+        // A little less than the skin, against rounding. NaN, from a cell that cannot be inverted, counts as stale.
+        let holds = stretch * (self.cutoff + 2.0 * farthest) < (self.cutoff + self.skin) * (1.0 - 1e-12);
+        !holds
+    }
+
+    fn search(&mut self, positions: &[Vec3], cell: Option<Mat3>) -> Result<()> {
+        self.is_searched = false;
+        self.reference.positions.copy_from_slice(positions);
+        self.reference.cell = cell;
+        self.search.search(&self.reference, self.cutoff + self.skin, &mut self.list)?;
+        self.set_cell(cell)?;
+        self.numbers.resize(self.list.n_edges(), 0);
+        self.is_searched = true;
+        self.n_searches += 1;
+        Ok(())
+    }
+
+    fn set_cell(&mut self, cell: Option<Mat3>) -> Result<()> {
+        self.offsets_cell = None;
+        self.offsets.clear();
+        if let (true, Some(cell)) = (self.reference.is_periodic(), cell) {
+            let volume = determinant(&complete_cell(&cell, self.reference.pbc)).abs();
+            if !volume.is_normal() {
+                return Err(Error::Structure(format!("lattice vectors are not independent: {cell:?}")));
+            }
+            self.offsets.extend(self.list.shifts.iter().map(|&s| translation(s, &cell)));
+        }
+        let volume = Structure { cell, atomic_numbers: vec![], positions: vec![], ..self.reference }.volume();
+        self.batch.set_volume(0, volume);
+        self.offsets_cell = cell;
+        Ok(())
+    }
+
+    /// Fills the batch with the list's edges that are within the cutoff now.
+    fn take_edges(&mut self, positions: &[Vec3]) -> Result<()> {
+        let (list, offsets, numbers) = (&self.list, &self.offsets, &mut self.numbers);
+        let mut edges = self.batch.start_edges(list.n_edges(), !offsets.is_empty());
+        let limit = self.cutoff * self.cutoff;
+        for i in 0..positions.len() {
+            for e in list.edges_of(i) {
+                let j = list.senders[e] as usize;
+                let mut r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k]);
+                if let Some(offset) = offsets.get(e) {
+                    r = std::array::from_fn(|k| r[k] + offset[k]);
+                }
+                let square = dot(r, r);
+                if square <= limit {
+                    if square < MIN_DISTANCE * MIN_DISTANCE {
+                        return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
+                    }
+                    numbers[e] = edges.push(list.senders[e], list.reverse_edge[e], offsets.get(e));
+                } else {
+                    numbers[e] = u32::MAX;
+                }
+            }
+            edges.close_row();
+        }
+        // Both edges of a pair have the same length, so neither is there without the other.
+        edges.renumber_reverse(numbers);
+        Ok(())
+    }
+}
+
+fn times(v: Vec3, m: &Mat3) -> Vec3 {
+    std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
+}
+
+fn product(a: &Mat3, b: &Mat3) -> Mat3 {
+    a.map(|row| times(row, b))
+}
+
+/// A bound of the spectral norm, exactly one for the identity: √(‖m‖₁ ‖m‖∞).
+fn norm_bound(m: &Mat3) -> f64 {
+    let rows = m.iter().map(|row| row.iter().map(|x| x.abs()).sum::<f64>()).fold(0.0, f64::max);
+    let columns = (0..3).map(|k| m.iter().map(|row| row[k].abs()).sum::<f64>()).fold(0.0, f64::max);
+    (rows * columns).sqrt()
+}

@@ -1,0 +1,158 @@
+//! Sessions: the same bits as an evaluation from nothing, whatever the list, the cell and the threads; errors leave no
+//! trace.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::random::{Random, Shape, crystals, molecules, random_model, shapes};
+use mlff::engine::Want;
+use mlff::potential::{EngineKind, Precision};
+use mlff::structure::Vec3;
+use mlff::{Error, Potential, Session, Structure};
+use proptest::prelude::*;
+
+/// Moves, stretches and shears a structure a little; now and then a lot, or by a lattice vector.
+fn disturb(structure: &mut Structure, random: &mut Random) {
+    let jump = if random.next() > 0.8 { 0.3 } else { 0.03 };
+    for r in &mut structure.positions {
+        *r = r.map(|x| x + jump * random.next());
+    }
+    if let Some(cell) = &mut structure.cell {
+        if random.next() > 0.2 {
+            for x in cell.iter_mut().flatten() {
+                *x += 0.02 * random.next();
+            }
+        }
+        let row = cell[1];
+        if random.next() > 0.7
+            && let Some(r) = structure.positions.first_mut()
+        {
+            *r = std::array::from_fn(|k| r[k] + row[k]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn session_equals_evaluation_bit_for_bit(
+        shape in shapes(), seed in any::<u64>(), structure in prop_oneof![molecules(24), crystals()],
+        skin in prop_oneof![Just(0.0), 0.1..1.5], n_threads in 1..4usize, double in any::<bool>(),
+    ) {
+        let precision = if double { Precision::F64 } else { Precision::F32 };
+        let potential = Potential::new(random_model(shape, seed), precision).unwrap();
+        let mut session = potential.session(&structure).unwrap()
+            .with_skin(skin).unwrap().with_threads(n_threads).unwrap().with_stress(true);
+        let mut random = Random(seed);
+        let mut structure = structure;
+        let mut forces = vec![[0.0; 3]; structure.n_atoms()];
+        for _ in 0..25 {
+            let outcome = session.compute(&structure.positions, structure.cell.as_ref(), &mut forces);
+            match (potential.evaluate_one(&structure, Want::ALL), outcome) {
+                (Ok(want), Ok(energy)) => {
+                    prop_assert_eq!(energy, want.energy);
+                    prop_assert_eq!(&forces, &want.forces.unwrap());
+                    prop_assert_eq!(session.stress(), want.stress);
+                    prop_assert_eq!(session.atomic_energies(), &want.atomic_energies[..]);
+                }
+                (Err(Error::Overlap { .. }), Err(Error::Overlap { .. })) => {}
+                (want, got) => panic!("{want:?} {got:?}"),
+            }
+            disturb(&mut structure, &mut random);
+        }
+    }
+}
+
+fn water() -> Structure {
+    Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]).unwrap()
+}
+
+#[test]
+fn session_searches_only_when_it_must() {
+    let water = water();
+    let mut session = Potential::load("ani2x-painn-64").unwrap().session(&water).unwrap().with_skin(0.5).unwrap();
+    let (mut positions, mut forces) = (water.positions.clone(), vec![[0.0; 3]; 3]);
+    for step in 0..100 {
+        positions[0][0] = 0.0024 * f64::from(step);
+        session.compute(&positions, None, &mut forces).unwrap();
+    }
+    assert_eq!(session.n_searches(), 1, "0.24 Å is less than half the skin");
+    positions[0][0] = 0.26;
+    session.compute(&positions, None, &mut forces).unwrap();
+    assert_eq!(session.n_searches(), 2);
+}
+
+#[test]
+fn session_errors_are_values_and_leave_no_trace() {
+    let water = water();
+    let potential = Potential::load("ani2x-painn-64").unwrap();
+    let mut session = potential.session(&water).unwrap();
+    let want = potential.evaluate_one(&water, Want::ALL).unwrap();
+    let untouched = vec![[7.0; 3]; 3];
+    let mut forces = untouched.clone();
+    let mut bad = water.positions.clone();
+    bad[1] = bad[0];
+    assert!(matches!(session.compute(&bad, None, &mut forces), Err(Error::Overlap { i: 0, j: 1, .. })));
+    bad[1] = [f64::NAN; 3];
+    assert!(matches!(session.compute(&bad, None, &mut forces), Err(Error::Structure(_))));
+    assert!(matches!(session.compute(&bad[..2], None, &mut forces), Err(Error::Shape { .. })));
+    assert!(matches!(session.compute(&bad, None, &mut forces[..2]), Err(Error::Shape { .. })));
+    assert_eq!(forces, untouched);
+    assert_eq!(session.compute(&water.positions, None, &mut forces).unwrap(), want.energy);
+    assert_eq!(forces, want.forces.unwrap());
+
+    let cell = [[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]];
+    let boxed = Structure { cell: Some(cell), pbc: [true; 3], ..water };
+    let mut session = potential.session(&boxed).unwrap();
+    let flat = [cell[0], cell[1], [0.0; 3]];
+    session.compute(&boxed.positions, None, &mut forces).unwrap();
+    for bad in [flat, [[f64::NAN; 3]; 3], [[f64::INFINITY; 3]; 3]] {
+        for _ in 0..2 {
+            assert!(matches!(session.compute(&boxed.positions, Some(&bad), &mut forces), Err(Error::Structure(_))));
+        }
+    }
+    let want = potential.evaluate_one(&boxed, Want::ALL).unwrap();
+    assert_eq!(session.compute(&boxed.positions, Some(&cell), &mut forces).unwrap(), want.energy);
+}
+
+#[test]
+fn session_refuses_what_it_cannot_run() {
+    let helium = Structure::molecule(vec![2], vec![[0.0; 3]]).unwrap();
+    let potential = Potential::load("ani2x-painn-64").unwrap();
+    assert!(matches!(potential.session(&helium), Err(Error::UnknownElement { z: 2, .. })));
+    assert!(potential.session(&water()).unwrap().with_skin(-1.0).is_err());
+    let model = std::sync::Arc::new(potential.model().clone());
+    let autograd = Potential::with_engine(model, Precision::F32, EngineKind::Autograd).unwrap();
+    assert!(matches!(autograd.session(&water()), Err(Error::Usage(_))));
+}
+
+#[test]
+fn session_moves_between_threads() {
+    fn movable<T: Send>(x: T) -> T {
+        x
+    }
+    let shape = Shape {
+        n_features: 16,
+        n_interactions: 2,
+        n_rbf: 8,
+        bessel: false,
+        shared_filters: false,
+        shared_interactions: false,
+        epsilon: 1e-8,
+    };
+    let potential = Potential::new(random_model(shape, 5), Precision::F32).unwrap();
+    let mut session: Session = movable(potential.session(&water()).unwrap().with_threads(2).unwrap());
+    let energy = std::thread::spawn(move || {
+        let mut forces: Vec<Vec3> = vec![[0.0; 3]; 3];
+        session.compute(&water().positions, None, &mut forces).unwrap()
+    });
+    assert_eq!(energy.join().unwrap(), potential.evaluate_one(&water(), Want::ENERGY).unwrap().energy);
+}
+
+#[test]
+fn empty_session_has_no_energy() {
+    let mut session = Potential::load("ani2x-painn-64").unwrap().session(&Structure::default()).unwrap();
+    assert_eq!(session.compute(&[], None, &mut []).unwrap(), 0.0);
+}
