@@ -19,7 +19,7 @@ pub const COEFFICIENTS: usize = 8;
 
 /// Intervals that are tried, and the largest error allowed, relative to the largest filter of a layer: half the spacing
 /// of f32 at one.
-const INTERVALS: [usize; 6] = [12, 16, 24, 32, 48, 64];
+const INTERVALS: [usize; 7] = [12, 16, 20, 24, 32, 48, 64];
 const TOLERANCE: f64 = 3e-8;
 
 /// How distances enter the filters; the same for all layers.
@@ -162,9 +162,9 @@ impl<T: Lanes> Pairs<'_, T> {
 
     /// Evaluates features `vector · lanes ..` of all pairs.
     ///
-    /// OUT `out` [n_pairs, 3 or, with `SLOPES`, 6]: W₀, W₁, W₂, then their derivatives by distance.
+    /// OUT `out` [n_pairs, N or, with `SLOPES`, 2 N]: the first N of W₀, W₁, W₂, then their derivatives by distance.
     #[inline(always)]
-    pub fn filters<S: Simd, const SLOPES: bool>(
+    pub fn filters<S: Simd, const N: usize, const SLOPES: bool>(
         &self,
         simd: S,
         radial: &Radial,
@@ -172,6 +172,7 @@ impl<T: Lanes> Pairs<'_, T> {
         vector: usize,
         out: &mut [T::V<S>],
     ) {
+        let width = if SLOPES { 2 * N } else { N };
         let data = &T::vectors::<S>(&filters.data)[vector * filters.block..][..filters.block];
         match radial {
             Radial::Table { n_intervals, per_angstrom } => {
@@ -182,13 +183,12 @@ impl<T: Lanes> Pairs<'_, T> {
                     let range = self.starts[k] as usize..self.starts[k + 1] as usize;
                     if !range.is_empty() {
                         let t = &self.values[range.clone()];
-                        let width = if SLOPES { 6 } else { 3 };
-                        polynomials::<T, S, SLOPES>(simd, &intervals[k], t, scale, &mut out[width * range.start..]);
+                        polynomials::<T, S, N, SLOPES>(simd, &intervals[k], t, scale, &mut out[width * range.start..]);
                     }
                 }
             }
             Radial::Basis { .. } => {
-                let (weights, width) = (data.as_chunks::<3>().0, if SLOPES { 6 } else { 3 });
+                let weights = data.as_chunks::<3>().0;
                 let k = weights.len();
                 // Values and slopes are two rows of the basis each, and two rows of filters.
                 for row in 0..self.len() * 2 {
@@ -196,15 +196,15 @@ impl<T: Lanes> Pairs<'_, T> {
                         continue;
                     }
                     let basis = &self.values[row * k..(row + 1) * k];
-                    let mut sums = [T::splat(simd, T::zero()); 3];
+                    let mut sums = [T::splat(simd, T::zero()); N];
                     for i in 0..k {
                         let x = T::splat(simd, basis[i]);
-                        for c in 0..3 {
+                        for c in 0..N {
                             sums[c] = T::fma(simd, x, weights[i][c], sums[c]);
                         }
                     }
-                    let first = if SLOPES { 3 * row } else { width * (row / 2) };
-                    for c in 0..3 {
+                    let first = if SLOPES { N * row } else { N * (row / 2) };
+                    for c in 0..N {
                         out[first + c] = sums[c];
                     }
                 }
@@ -215,18 +215,18 @@ impl<T: Lanes> Pairs<'_, T> {
 
 /// Horner's scheme for the pairs of one interval, with all coefficients in registers.
 #[inline(always)]
-fn polynomials<T: Lanes, S: Simd, const SLOPES: bool>(
+fn polynomials<T: Lanes, S: Simd, const N: usize, const SLOPES: bool>(
     simd: S,
     coefficients: &[T::V<S>; 3 * COEFFICIENTS],
     t: &[T],
     scale: T::V<S>,
     out: &mut [T::V<S>],
 ) {
-    let (c, width) = (*coefficients, if SLOPES { 6 } else { 3 });
+    let (c, width) = (*coefficients, if SLOPES { 2 * N } else { N });
     let out = &mut out[..width * t.len()];
     for p in 0..t.len() {
         let (t, out) = (T::splat(simd, t[p]), &mut out[width * p..width * (p + 1)]);
-        for s in 0..3 {
+        for s in 0..N {
             let first = s * COEFFICIENTS;
             let mut value = c[first];
             if SLOPES {
@@ -236,7 +236,7 @@ fn polynomials<T: Lanes, S: Simd, const SLOPES: bool>(
                     slope = T::fma(simd, slope, t, value);
                     value = T::fma(simd, value, t, c[first + k]);
                 }
-                out[3 + s] = T::vmul(simd, slope, scale);
+                out[N + s] = T::vmul(simd, slope, scale);
             } else {
                 for k in 1..COEFFICIENTS {
                     value = T::fma(simd, value, t, c[first + k]);

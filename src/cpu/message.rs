@@ -66,6 +66,15 @@ fn check<T: Lanes>(group: &Group<T>, n_atoms: usize) {
     debug_assert!(group.ranks.iter().all(|&p| (p as usize) < group.pairs.len()));
 }
 
+/// Senders, pairs and directions of the group's edges, and where those of its atoms begin (in the batch).
+#[expect(clippy::type_complexity)]
+#[inline(always)]
+fn local<'a, T>(group: &Group<'a, T>) -> (&'a [u32], &'a [u32], &'a [[T; 3]], &'a [u32]) {
+    let edge_ptr = &group.edges.edge_ptr[group.atoms.start..group.atoms.end + 1];
+    let range = edge_ptr[0] as usize..edge_ptr[edge_ptr.len() - 1] as usize;
+    (&group.edges.senders[range], group.ranks, group.directions, edge_ptr)
+}
+
 /// Adds to the group's scalars and vectors what neighbours send.
 ///
 /// IN  `scalars` [rows of the group, n] before; `vectors` of the batch.
@@ -86,7 +95,9 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
     let nv = n / T::lanes::<S>();
     let n_rows = if FIRST { nodes.species.len() } else { nodes.context.len() / (3 * n) };
     check(group, n_rows);
-    buffer.resize(group.pairs.len() * 3 * T::lanes::<S>());
+    // The first layer has no vectors to gate.
+    let n_filters = if FIRST { 2 } else { 3 };
+    buffer.resize(group.pairs.len() * n_filters * T::lanes::<S>());
     let w = T::vectors_mut::<S>(buffer);
     let x = T::vectors::<S>(nodes.context);
     let mu = T::vectors::<S>(nodes.vectors);
@@ -99,9 +110,17 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
     let scalars = T::vectors::<S>(scalars);
     let context = T::vectors_mut::<S>(context);
     let sums = T::vectors_mut::<S>(sums);
-    let first_edge = group.edges.edge_ptr[group.atoms.start] as usize;
+    // Plain locals: the compiler would load them anew after every store.
+    let (senders, ranks, directions, edge_ptr) = local(group);
+    let first_edge = edge_ptr[0] as usize;
     for v in 0..nv {
-        vectorize!(simd, group.pairs.filters::<S, false>(simd, group.radial, filters, v, w));
+        vectorize!(simd, {
+            if FIRST {
+                group.pairs.filters::<S, 2, false>(simd, group.radial, filters, v, w);
+            } else {
+                group.pairs.filters::<S, 3, false>(simd, group.radial, filters, v, w);
+            }
+        });
         let w: &[T::V<S>] = w;
         for (row, i) in group.atoms.clone().enumerate() {
             let zero = T::splat(simd, T::zero());
@@ -110,14 +129,14 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
                 let own = i * 3 * nv + v;
                 (dx, dy, dz) = (mu[own], mu[own + nv], mu[own + 2 * nv]);
             }
-            for e in group.edges.of(i) {
-                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled 3 vectors a pair; `x` and
+            for e in edge_ptr[row] as usize - first_edge..edge_ptr[row + 1] as usize - first_edge {
+                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair; `x` and
                 // `mu` have 3n numbers for every row, species included (asserted above).
                 unsafe {
-                    let u = at(group.directions, e - first_edge);
+                    let u = at(directions, e);
                     let (ux, uy, uz) = (T::splat(simd, u[0]), T::splat(simd, u[1]), T::splat(simd, u[2]));
-                    let j = at(group.edges.senders, e) as usize;
-                    let w_at = 3 * at(group.ranks, e - first_edge) as usize;
+                    let j = at(senders, e) as usize;
+                    let w_at = n_filters * at(ranks, e) as usize;
                     let x_at = if FIRST { usize::from(at(nodes.species, j)) } else { j } * 3 * nv + v;
                     dq = T::fma(simd, at(w, w_at), at(x, x_at), dq);
                     let along = T::vmul(simd, at(w, w_at + 1), at(x, x_at + nv));
@@ -166,37 +185,50 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
     let n_atoms = grad_scalars.len() / n;
     check(group, n_atoms);
     let [w, partial] = buffers;
-    w.resize(group.pairs.len() * 6 * lanes);
+    let n_filters = if FIRST { 2 } else { 3 };
+    w.resize(group.pairs.len() * 2 * n_filters * lanes);
     partial.resize(group.ranks.len() * 4 * lanes);
     let (w, partial) = (T::vectors_mut::<S>(w), T::vectors_mut::<S>(partial).as_chunks_mut::<4>().0);
     let (gq, gmu) = (T::vectors::<S>(grad_scalars), T::vectors::<S>(grad_vectors));
     assert!(gq.len() == n_atoms * nv && gmu.len() == n_atoms * 3 * nv);
     let (x, mu) = (T::vectors::<S>(nodes.context), T::vectors::<S>(nodes.vectors));
     let (grad_context, grad_sent) = (T::vectors_mut::<S>(grad_context), T::vectors_mut::<S>(grad_sent));
-    let first_edge = group.edges.edge_ptr[group.atoms.start] as usize;
+    let (senders, ranks, directions, edge_ptr) = local(group);
+    let first_edge = edge_ptr[0] as usize;
     let zero = T::splat(simd, T::zero());
     for v in 0..nv {
-        vectorize!(simd, group.pairs.filters::<S, true>(simd, group.radial, filters, v, w));
+        vectorize!(simd, {
+            if FIRST {
+                group.pairs.filters::<S, 2, true>(simd, group.radial, filters, v, w);
+            } else {
+                group.pairs.filters::<S, 3, true>(simd, group.radial, filters, v, w);
+            }
+        });
         let w: &[T::V<S>] = w;
         for (row, j) in group.atoms.clone().enumerate() {
             let x_at = if FIRST { usize::from(nodes.species[j]) } else { j } * 3 * nv + v;
             let [x0, x1, x2] = [x[x_at], x[x_at + nv], x[x_at + 2 * nv]];
             let m = if FIRST { [zero; 3] } else { [mu[x_at], mu[x_at + nv], mu[x_at + 2 * nv]] };
             let mut sums = [zero; 6];
-            for e in group.edges.of(j) {
-                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled 6 vectors a pair; `gq` and
+            for e in edge_ptr[row] as usize - first_edge..edge_ptr[row + 1] as usize - first_edge {
+                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair; `gq` and
                 // `gmu` have rows for all atoms (asserted above).
                 unsafe {
-                    let u = at(group.directions, e - first_edge);
+                    let u = at(directions, e);
                     let (ux, uy, uz) = (T::splat(simd, -u[0]), T::splat(simd, -u[1]), T::splat(simd, -u[2]));
-                    let i = at(group.edges.senders, e) as usize;
-                    let w_at = 6 * at(group.ranks, e - first_edge) as usize;
+                    let i = at(senders, e) as usize;
+                    let w_at = 2 * n_filters * at(ranks, e) as usize;
                     let g = at(gq, i * nv + v);
                     let g_at = i * 3 * nv + v;
                     let [gx, gy, gz] = [at(gmu, g_at), at(gmu, g_at + nv), at(gmu, g_at + 2 * nv)];
                     let along = T::fma(simd, gx, ux, T::fma(simd, gy, uy, T::vmul(simd, gz, uz)));
                     let (g_x0, along_x1) = (T::vmul(simd, g, x0), T::vmul(simd, along, x1));
-                    let mut slope = T::fma(simd, g_x0, at(w, w_at + 3), T::vmul(simd, along_x1, at(w, w_at + 4)));
+                    let mut slope = T::fma(
+                        simd,
+                        g_x0,
+                        at(w, w_at + n_filters),
+                        T::vmul(simd, along_x1, at(w, w_at + n_filters + 1)),
+                    );
                     let gate = T::vmul(simd, at(w, w_at + 1), x1);
                     if !FIRST {
                         let across = T::fma(simd, gx, m[0], T::fma(simd, gy, m[1], T::vmul(simd, gz, m[2])));
@@ -209,7 +241,7 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
                         sums[4] = T::fma(simd, gy, sent, sums[4]);
                         sums[5] = T::fma(simd, gz, sent, sums[5]);
                     }
-                    let out = partial.get_unchecked_mut(e - first_edge);
+                    let out = partial.get_unchecked_mut(e);
                     *out = if v == 0 {
                         [slope, T::vmul(simd, gate, gx), T::vmul(simd, gate, gy), T::vmul(simd, gate, gz)]
                     } else {
