@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use mlff::potential::{BatchSize, Precision};
+use mlff::potential::{BatchSize, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Result};
 
 /// Model and engine.
@@ -16,9 +16,9 @@ pub struct ModelArgs {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     pub device: DeviceName,
-    /// How to compute
-    #[arg(long, value_enum, default_value_t = EngineName::Autograd)]
-    pub engine: EngineName,
+    /// How to compute [default: adjoint for PaiNN, autograd for other architectures]
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineName>,
     /// Precision of the network; positions and energy sums are always f64
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
@@ -44,7 +44,9 @@ pub enum DeviceName {
 /// An engine by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineName {
-    /// Batched autograd over padded batches
+    /// Hand-written adjoint over packed batches (PaiNN)
+    Adjoint,
+    /// Batched autograd over padded batches (every architecture)
     Autograd,
 }
 
@@ -112,7 +114,12 @@ impl ModelArgs {
             Dtype::F64 => Precision::F64,
         };
         let model = Arc::new(Model::load(&self.model)?);
-        Ok(Potential::new(model, precision)?.with_batch_size(self.batch))
+        let engine = match self.engine {
+            None => EngineKind::Auto,
+            Some(EngineName::Adjoint) => EngineKind::Adjoint,
+            Some(EngineName::Autograd) => EngineKind::Autograd,
+        };
+        Ok(Potential::with_engine(model, precision, engine)?.with_batch_size(self.batch))
     }
 }
 

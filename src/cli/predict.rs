@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use indicatif::{HumanCount, ProgressBar};
 use mlff::engine::Want;
+use mlff::potential::EngineKind;
 use mlff::xyz::{Item, Reader, Results, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use serde::Serialize;
@@ -133,7 +134,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         tool: format!("mlff {}", env!("CARGO_PKG_VERSION")),
         model: args.model.model.display().to_string(),
         device: "cpu".into(),
-        engine: "autograd".into(),
+        engine: match potential.engine() {
+            EngineKind::Autograd => "autograd".into(),
+            _ => "adjoint".into(),
+        },
         dtype: args.model.dtype.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default(),
         threads: rayon::current_num_threads(),
         inputs: args.input.iter().map(|p| p.display().to_string()).collect(),
