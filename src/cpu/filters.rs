@@ -162,7 +162,8 @@ impl<T: Lanes> Pairs<'_, T> {
 
     /// Evaluates features `vector · lanes ..` of all pairs.
     ///
-    /// OUT `out` [n_pairs, N or, with `SLOPES`, 2 N]: the first N of W₀, W₁, W₂, then their derivatives by distance.
+    /// OUT `out` [n_pairs, N or, with `SLOPES`, 2 N], pairs `stride` apart: the first N of W₀, W₁, W₂, then their
+    ///     derivatives by distance.
     #[inline(always)]
     pub fn filters<S: Simd, const N: usize, const SLOPES: bool>(
         &self,
@@ -171,8 +172,8 @@ impl<T: Lanes> Pairs<'_, T> {
         filters: &Filters<T>,
         vector: usize,
         out: &mut [T::V<S>],
+        stride: usize,
     ) {
-        let width = if SLOPES { 2 * N } else { N };
         let data = &T::vectors::<S>(&filters.data)[vector * filters.block..][..filters.block];
         match radial {
             Radial::Table { n_intervals, per_angstrom } => {
@@ -183,7 +184,14 @@ impl<T: Lanes> Pairs<'_, T> {
                     let range = self.starts[k] as usize..self.starts[k + 1] as usize;
                     if !range.is_empty() {
                         let t = &self.values[range.clone()];
-                        polynomials::<T, S, N, SLOPES>(simd, &intervals[k], t, scale, &mut out[width * range.start..]);
+                        polynomials::<T, S, N, SLOPES>(
+                            simd,
+                            &intervals[k],
+                            t,
+                            scale,
+                            &mut out[stride * range.start..],
+                            stride,
+                        );
                     }
                 }
             }
@@ -203,7 +211,7 @@ impl<T: Lanes> Pairs<'_, T> {
                             sums[c] = T::fma(simd, x, weights[i][c], sums[c]);
                         }
                     }
-                    let first = if SLOPES { N * row } else { N * (row / 2) };
+                    let first = stride * (row / 2) + N * (row % 2);
                     for c in 0..N {
                         out[first + c] = sums[c];
                     }
@@ -221,11 +229,12 @@ fn polynomials<T: Lanes, S: Simd, const N: usize, const SLOPES: bool>(
     t: &[T],
     scale: T::V<S>,
     out: &mut [T::V<S>],
+    stride: usize,
 ) {
-    let (c, width) = (*coefficients, if SLOPES { 2 * N } else { N });
-    let out = &mut out[..width * t.len()];
+    let c = *coefficients;
     for p in 0..t.len() {
-        let (t, out) = (T::splat(simd, t[p]), &mut out[width * p..width * (p + 1)]);
+        let t = T::splat(simd, t[p]);
+        let out = &mut out[stride * p..][..if SLOPES { 2 * N } else { N }];
         for s in 0..N {
             let first = s * COEFFICIENTS;
             let mut value = c[first];

@@ -116,9 +116,9 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
     for v in 0..nv {
         vectorize!(simd, {
             if FIRST {
-                group.pairs.filters::<S, 2, false>(simd, group.radial, filters, v, w);
+                group.pairs.filters::<S, 2, false>(simd, group.radial, filters, v, w, n_filters);
             } else {
-                group.pairs.filters::<S, 3, false>(simd, group.radial, filters, v, w);
+                group.pairs.filters::<S, 3, false>(simd, group.radial, filters, v, w, n_filters);
             }
         });
         let w: &[T::V<S>] = w;
@@ -184,89 +184,147 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
     let (lanes, nv) = (T::lanes::<S>(), n / T::lanes::<S>());
     let n_atoms = grad_scalars.len() / n;
     check(group, n_atoms);
-    let [w, partial] = buffers;
+    assert!(grad_scalars.len() == n_atoms * n && grad_vectors.len() == n_atoms * 3 * n);
     let n_filters = if FIRST { 2 } else { 3 };
-    w.resize(group.pairs.len() * 2 * n_filters * lanes);
+    let [w, partial] = buffers;
+    w.resize(group.pairs.len() * AT_ONCE * 2 * n_filters * lanes);
     partial.resize(group.ranks.len() * 4 * lanes);
-    let (w, partial) = (T::vectors_mut::<S>(w), T::vectors_mut::<S>(partial).as_chunks_mut::<4>().0);
-    let (gq, gmu) = (T::vectors::<S>(grad_scalars), T::vectors::<S>(grad_vectors));
-    assert!(gq.len() == n_atoms * nv && gmu.len() == n_atoms * 3 * nv);
-    let (x, mu) = (T::vectors::<S>(nodes.context), T::vectors::<S>(nodes.vectors));
-    let (grad_context, grad_sent) = (T::vectors_mut::<S>(grad_context), T::vectors_mut::<S>(grad_sent));
-    let (senders, ranks, directions, edge_ptr) = local(group);
-    let first_edge = edge_ptr[0] as usize;
-    let zero = T::splat(simd, T::zero());
-    for v in 0..nv {
-        vectorize!(simd, {
-            if FIRST {
-                group.pairs.filters::<S, 2, true>(simd, group.radial, filters, v, w);
-            } else {
-                group.pairs.filters::<S, 3, true>(simd, group.radial, filters, v, w);
-            }
-        });
-        let w: &[T::V<S>] = w;
+    let mut vjp = Vjp::<T, S, FIRST> {
+        simd,
+        nv,
+        group,
+        filters,
+        species: nodes.species,
+        x: T::vectors::<S>(nodes.context),
+        mu: T::vectors::<S>(nodes.vectors),
+        gq: T::vectors::<S>(grad_scalars),
+        gmu: T::vectors::<S>(grad_vectors),
+        grad_context: T::vectors_mut::<S>(grad_context),
+        grad_sent: T::vectors_mut::<S>(grad_sent),
+        w: T::vectors_mut::<S>(w),
+        partial: T::vectors_mut::<S>(partial).as_chunks_mut::<4>().0,
+    };
+    let mut v = 0;
+    while v + AT_ONCE <= nv {
+        vjp.pass::<AT_ONCE>(v);
+        v += AT_ONCE;
+    }
+    while v < nv {
+        vjp.pass::<1>(v);
+        v += 1;
+    }
+    let partial = &vjp.partial[..cotangents.len()];
+    for e in 0..cotangents.len() {
+        for c in 0..4 {
+            cotangents[e][c] += T::vsum(simd, partial[e][c]);
+        }
+    }
+}
+
+/// Vectors of features that one pass over the edges takes: more write fewer partial sums, fewer leave the filters in the
+/// cache.
+const AT_ONCE: usize = 2;
+
+/// Vectors of filters that a pair takes at most.
+pub const MESSAGE_VECTORS: usize = 6 * AT_ONCE;
+
+struct Vjp<'a, T: Lanes, S: Simd, const FIRST: bool> {
+    simd: S,
+    nv: usize,
+    group: &'a Group<'a, T>,
+    filters: &'a Filters<T>,
+    species: &'a [u16],
+    x: &'a [T::V<S>],
+    mu: &'a [T::V<S>],
+    gq: &'a [T::V<S>],
+    gmu: &'a [T::V<S>],
+    grad_context: &'a mut [T::V<S>],
+    grad_sent: &'a mut [T::V<S>],
+    w: &'a mut [T::V<S>],
+    partial: &'a mut [[T::V<S>; 4]],
+}
+
+impl<T: Lanes, S: Simd, const FIRST: bool> Vjp<'_, T, S, FIRST> {
+    /// Vectors `v..v + B` of all edges and atoms of the group.
+    #[inline(always)]
+    fn pass<const B: usize>(&mut self, v: usize) {
+        let (simd, nv, group) = (self.simd, self.nv, self.group);
+        let width = if FIRST { 4 } else { 6 };
+        for b in 0..B {
+            let (filters, w) = (self.filters, &mut self.w[b * width..]);
+            vectorize!(simd, {
+                if FIRST {
+                    group.pairs.filters::<S, 2, true>(simd, group.radial, filters, v + b, w, B * width);
+                } else {
+                    group.pairs.filters::<S, 3, true>(simd, group.radial, filters, v + b, w, B * width);
+                }
+            });
+        }
+        let (w, gq, gmu) = (&*self.w, self.gq, self.gmu);
+        let (senders, ranks, directions, edge_ptr) = local(group);
+        let first_edge = edge_ptr[0] as usize;
+        let zero = T::splat(simd, T::zero());
         for (row, j) in group.atoms.clone().enumerate() {
-            let x_at = if FIRST { usize::from(nodes.species[j]) } else { j } * 3 * nv + v;
-            let [x0, x1, x2] = [x[x_at], x[x_at + nv], x[x_at + 2 * nv]];
-            let m = if FIRST { [zero; 3] } else { [mu[x_at], mu[x_at + nv], mu[x_at + 2 * nv]] };
-            let mut sums = [zero; 6];
+            let x_at = if FIRST { usize::from(self.species[j]) } else { j } * 3 * nv + v;
+            let (mut x, mut m, mut sums) = ([[zero; 3]; B], [[zero; 3]; B], [[zero; 6]; B]);
+            for b in 0..B {
+                for s in 0..3 {
+                    x[b][s] = self.x[x_at + s * nv + b];
+                    if !FIRST {
+                        m[b][s] = self.mu[x_at + s * nv + b];
+                    }
+                }
+            }
             for e in edge_ptr[row] as usize - first_edge..edge_ptr[row + 1] as usize - first_edge {
-                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair; `gq` and
-                // `gmu` have rows for all atoms (asserted above).
+                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair;
+                // `gq` and `gmu` have rows for all atoms (asserted where they come from).
                 unsafe {
                     let u = at(directions, e);
                     let (ux, uy, uz) = (T::splat(simd, -u[0]), T::splat(simd, -u[1]), T::splat(simd, -u[2]));
                     let i = at(senders, e) as usize;
-                    let w_at = 2 * n_filters * at(ranks, e) as usize;
-                    let g = at(gq, i * nv + v);
-                    let g_at = i * 3 * nv + v;
-                    let [gx, gy, gz] = [at(gmu, g_at), at(gmu, g_at + nv), at(gmu, g_at + 2 * nv)];
-                    let along = T::fma(simd, gx, ux, T::fma(simd, gy, uy, T::vmul(simd, gz, uz)));
-                    let (g_x0, along_x1) = (T::vmul(simd, g, x0), T::vmul(simd, along, x1));
-                    let mut slope = T::fma(
-                        simd,
-                        g_x0,
-                        at(w, w_at + n_filters),
-                        T::vmul(simd, along_x1, at(w, w_at + n_filters + 1)),
-                    );
-                    let gate = T::vmul(simd, at(w, w_at + 1), x1);
-                    if !FIRST {
-                        let across = T::fma(simd, gx, m[0], T::fma(simd, gy, m[1], T::vmul(simd, gz, m[2])));
-                        slope = T::fma(simd, T::vmul(simd, across, x2), at(w, w_at + 5), slope);
-                        sums[0] = T::fma(simd, g, at(w, w_at), sums[0]);
-                        sums[1] = T::fma(simd, along, at(w, w_at + 1), sums[1]);
-                        sums[2] = T::fma(simd, across, at(w, w_at + 2), sums[2]);
-                        let sent = T::vmul(simd, at(w, w_at + 2), x2);
-                        sums[3] = T::fma(simd, gx, sent, sums[3]);
-                        sums[4] = T::fma(simd, gy, sent, sums[4]);
-                        sums[5] = T::fma(simd, gz, sent, sums[5]);
+                    let w_at = B * width * at(ranks, e) as usize;
+                    let (q_at, g_at) = (i * nv + v, i * 3 * nv + v);
+                    let out = self.partial.get_unchecked_mut(e);
+                    let mut partial = if v == 0 { [zero; 4] } else { *out };
+                    for b in 0..B {
+                        let w_at = w_at + b * width;
+                        let g = at(gq, q_at + b);
+                        let (gx, gy, gz) = (at(gmu, g_at + b), at(gmu, g_at + nv + b), at(gmu, g_at + 2 * nv + b));
+                        let along = T::fma(simd, gx, ux, T::fma(simd, gy, uy, T::vmul(simd, gz, uz)));
+                        let (g_x0, along_x1) = (T::vmul(simd, g, x[b][0]), T::vmul(simd, along, x[b][1]));
+                        let slopes = w_at + width / 2;
+                        partial[0] = T::fma(simd, g_x0, at(w, slopes), partial[0]);
+                        partial[0] = T::fma(simd, along_x1, at(w, slopes + 1), partial[0]);
+                        let gate = T::vmul(simd, at(w, w_at + 1), x[b][1]);
+                        partial[1] = T::fma(simd, gate, gx, partial[1]);
+                        partial[2] = T::fma(simd, gate, gy, partial[2]);
+                        partial[3] = T::fma(simd, gate, gz, partial[3]);
+                        if !FIRST {
+                            let (m, sums) = (&m[b], &mut sums[b]);
+                            let across = T::fma(simd, gx, m[0], T::fma(simd, gy, m[1], T::vmul(simd, gz, m[2])));
+                            let across_x2 = T::vmul(simd, across, x[b][2]);
+                            partial[0] = T::fma(simd, across_x2, at(w, slopes + 2), partial[0]);
+                            sums[0] = T::fma(simd, g, at(w, w_at), sums[0]);
+                            sums[1] = T::fma(simd, along, at(w, w_at + 1), sums[1]);
+                            sums[2] = T::fma(simd, across, at(w, w_at + 2), sums[2]);
+                            let sent = T::vmul(simd, at(w, w_at + 2), x[b][2]);
+                            sums[3] = T::fma(simd, gx, sent, sums[3]);
+                            sums[4] = T::fma(simd, gy, sent, sums[4]);
+                            sums[5] = T::fma(simd, gz, sent, sums[5]);
+                        }
                     }
-                    let out = partial.get_unchecked_mut(e);
-                    *out = if v == 0 {
-                        [slope, T::vmul(simd, gate, gx), T::vmul(simd, gate, gy), T::vmul(simd, gate, gz)]
-                    } else {
-                        [
-                            T::vadd(simd, out[0], slope),
-                            T::fma(simd, gate, gx, out[1]),
-                            T::fma(simd, gate, gy, out[2]),
-                            T::fma(simd, gate, gz, out[3]),
-                        ]
-                    };
+                    *out = partial;
                 }
             }
             if !FIRST {
-                for s in 0..3 {
-                    let out = row * 3 * nv + s * nv + v;
-                    grad_context[out] = sums[s];
-                    grad_sent[out] = T::vadd(simd, gmu[(3 * j + s) * nv + v], sums[3 + s]);
+                for b in 0..B {
+                    for s in 0..3 {
+                        let out = (row * 3 + s) * nv + v + b;
+                        self.grad_context[out] = sums[b][s];
+                        self.grad_sent[out] = T::vadd(simd, gmu[(3 * j + s) * nv + v + b], sums[b][3 + s]);
+                    }
                 }
             }
-        }
-    }
-    let partial = &partial[..cotangents.len()];
-    for e in 0..cotangents.len() {
-        for c in 0..4 {
-            cotangents[e][c] += T::vsum(simd, partial[e][c]);
         }
     }
 }

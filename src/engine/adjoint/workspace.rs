@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::weights::Weights;
 use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
+use crate::cpu::message::MESSAGE_VECTORS;
 use crate::engine::{Evaluation, Want};
 use crate::structure::{Mat3, Vec3};
 
@@ -253,7 +254,7 @@ impl<T: Lanes> Scratch<T> {
             slopes.resize(n_tile * layer.n_out());
         }
         let [filters, partial] = &mut self.message;
-        filters.resize(n_group * 6 * T::PER_LINE);
+        filters.resize(n_group * MESSAGE_VECTORS * T::PER_LINE);
         partial.resize(n_group * 4 * T::PER_LINE);
         self.distances.resize(n_group, 0.0);
         self.pair_of_edge.resize(n_group, 0);
