@@ -15,7 +15,7 @@ use crate::ops::dense::Linear;
 use crate::ops::radial_basis::{RadialBasis, cosine_envelope};
 
 /// Coefficients of a polynomial.
-pub const COEFFICIENTS: usize = 8;
+pub const COEFFICIENTS: usize = 6;
 
 /// Intervals that are tried, and the largest error allowed, relative to the largest filter of a layer: half the spacing
 /// of f32 at one.

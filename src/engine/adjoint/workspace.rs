@@ -111,7 +111,7 @@ pub(super) struct Tile {
 }
 
 /// Edges of a group at most, unless an atom has more: their filters stay in the cache.
-const EDGES_PER_GROUP: usize = 640;
+const EDGES_PER_GROUP: usize = 1536;
 
 impl Partition {
     /// Cuts the atoms of a batch into tiles of about `tile` atoms.
