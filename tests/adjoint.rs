@@ -7,7 +7,8 @@ mod common;
 use common::random::{Shape, crystals, molecules, random_model, shapes};
 use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
-use mlff::engine::adjoint::{Adjoint, Crew, FilterKind, Threads, Workspace};
+use mlff::cpu::lanes::Lanes;
+use mlff::engine::adjoint::{Adjoint, Crew, FilterKind, Instructions, Threads, Workspace};
 use mlff::engine::{Evaluation, Want};
 use mlff::potential::{BatchSize, EngineKind, Precision};
 use mlff::{Error, Potential, Structure};
@@ -45,6 +46,12 @@ fn assert_near(got: &Evaluation, want: &Evaluation, limit: f64) {
     }
 }
 
+fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluation> {
+    let mut workspace = Workspace::default();
+    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
+    (0..batch.n_structures()).map(|s| workspace.evaluation(batch, s, Want::ALL)).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -59,6 +66,33 @@ proptest! {
                 // Images in a small cell may overlap.
                 (Err(Error::Overlap { .. }), Err(Error::Overlap { .. })) => {}
                 (got, want) => panic!("{got:?} {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_and_kind_of_filter_gives_the_same(
+        shape in wide_shapes(), seed in any::<u64>(), structures in mixtures(),
+    ) {
+        let model = random_model(Shape { epsilon: 1e-2, ..shape }, seed);
+        let mut preparer = Preparer::new(&model);
+        let mut batch = PackedBatch::default();
+        for prepared in structures.iter().filter_map(|s| preparer.prepare(s).ok()) {
+            batch.push(&prepared).unwrap();
+        }
+        let run = |filters, instructions| -> (Vec<Evaluation>, Vec<Evaluation>) {
+            (
+                evaluate::<f32>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch),
+                evaluate::<f64>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch),
+            )
+        };
+        let want = run(FilterKind::Basis, Instructions::Portable);
+        for instructions in [Instructions::Widest, Instructions::Avx2, Instructions::Portable] {
+            for filters in [FilterKind::Basis, FilterKind::Table] {
+                let got = run(filters, instructions);
+                let limit = if filters == FilterKind::Basis { 1e-11 } else { 2e-5 };
+                got.0.iter().zip(&want.1).for_each(|(got, want)| assert_near(got, want, 2e-4));
+                got.1.iter().zip(&want.1).for_each(|(got, want)| assert_near(got, want, limit));
             }
         }
     }

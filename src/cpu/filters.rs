@@ -15,12 +15,14 @@ use crate::ops::dense::Linear;
 use crate::ops::radial_basis::{RadialBasis, cosine_envelope};
 
 /// Coefficients of a polynomial.
-pub const COEFFICIENTS: usize = 6;
+pub const COEFFICIENTS: usize = 8;
 
-/// Intervals that are tried, and the largest error allowed, relative to the largest filter of a layer: half the spacing
-/// of f32 at one.
-const INTERVALS: [usize; 7] = [12, 16, 20, 24, 32, 48, 64];
-const TOLERANCE: f64 = 3e-8;
+/// Intervals that are tried.
+const INTERVALS: [usize; 9] = [12, 16, 20, 24, 32, 48, 64, 96, 128];
+
+/// Largest errors allowed, relative to the largest filter of a layer (half the spacing of f32 at one) and to the largest
+/// derivative (what sums of f32 leave of it).
+const TOLERANCE: [f64; 2] = [3e-8, 2.5e-6];
 
 /// How distances enter the filters; the same for all layers.
 #[derive(Debug, Clone)]
@@ -74,7 +76,8 @@ impl Radial {
         exact: bool,
     ) -> (Radial, Vec<Filters<T>>) {
         let filters: Vec<Filter> = layers.iter().map(|linear| Filter::new(functions, cutoff, linear)).collect();
-        let fits = |&&n_intervals: &&usize| filters.iter().all(|f| f.table_error(n_intervals) <= TOLERANCE);
+        let accurate = |errors: [f64; 2]| errors[0] <= TOLERANCE[0] && errors[1] <= TOLERANCE[1];
+        let fits = |&&n_intervals: &&usize| filters.iter().all(|f| accurate(f.table_errors(n_intervals)));
         match INTERVALS.iter().find(fits).filter(|_| !exact) {
             Some(&n_intervals) => {
                 let per_angstrom = n_intervals as f64 / cutoff;
@@ -212,9 +215,7 @@ impl<T: Lanes> Pairs<'_, T> {
                         }
                     }
                     let first = stride * (row / 2) + N * (row % 2);
-                    for c in 0..N {
-                        out[first + c] = sums[c];
-                    }
+                    out[first..first + N].copy_from_slice(&sums);
                 }
             }
         }
@@ -287,13 +288,18 @@ impl<'a> Filter<'a> {
         Filter { functions, cutoff, weight, n_out: linear.n_out }
     }
 
-    /// All filters at distance `d`.
-    fn at(&self, d: f64) -> Vec<f64> {
-        let (envelope, _) = cosine_envelope(d, self.cutoff);
+    /// All filters and their derivatives at distance `d`.
+    fn at(&self, d: f64) -> Vec<[f64; 2]> {
+        let (envelope, slope) = cosine_envelope(d, self.cutoff);
         let n_rbf = self.functions.len();
-        let mut basis: Vec<f64> = (0..n_rbf).map(|k| self.functions.at(k, d).0 * envelope).collect();
-        basis.push(envelope);
-        self.weight.chunks_exact(n_rbf + 1).map(|w| w.iter().zip(&basis).map(|(w, b)| w * b).sum()).collect()
+        let function = |k| {
+            let (value, derivative) = self.functions.at(k, d);
+            [value * envelope, derivative * envelope + value * slope]
+        };
+        let mut basis: Vec<[f64; 2]> = (0..n_rbf).map(function).collect();
+        basis.push([envelope, slope]);
+        let filter = |w: &[f64]| w.iter().zip(&basis).fold([0.0; 2], |s, (w, b)| [s[0] + w * b[0], s[1] + w * b[1]]);
+        self.weight.chunks_exact(n_rbf + 1).map(filter).collect()
     }
 
     /// Polynomials in t of interval k, `[COEFFICIENTS][3F]`, lowest power first: interpolation at Chebyshev's points.
@@ -301,7 +307,8 @@ impl<'a> Filter<'a> {
         const N: usize = COEFFICIENTS;
         let angle = |i: usize| std::f64::consts::PI * (i as f64 + 0.5) / N as f64;
         let width = self.cutoff / n_intervals as f64;
-        let values: Vec<Vec<f64>> = (0..N).map(|i| self.at((k as f64 + 0.5 + 0.5 * angle(i).cos()) * width)).collect();
+        let values: Vec<Vec<[f64; 2]>> =
+            (0..N).map(|i| self.at((k as f64 + 0.5 + 0.5 * angle(i).cos()) * width)).collect();
         // Coefficients of T_m by the discrete cosine transform, then powers of t by the recurrence of T_m.
         let mut out = vec![vec![0.0; self.n_out]; N];
         let (mut previous, mut current) = (vec![0.0; N], vec![0.0; N]);
@@ -309,7 +316,7 @@ impl<'a> Filter<'a> {
         for m in 0..N {
             let weight = if m == 0 { 1.0 } else { 2.0 } / N as f64;
             for f in 0..self.n_out {
-                let c: f64 = (0..N).map(|i| weight * values[i][f] * (m as f64 * angle(i)).cos()).sum();
+                let c: f64 = (0..N).map(|i| weight * values[i][f][0] * (m as f64 * angle(i)).cos()).sum();
                 for p in 0..=m {
                     out[p][f] += c * current[p];
                 }
@@ -321,9 +328,9 @@ impl<'a> Filter<'a> {
         out
     }
 
-    /// Largest error of a table, relative to the largest filter.
-    fn table_error(&self, n_intervals: usize) -> f64 {
-        let (mut error, mut largest) = (0.0_f64, 0.0_f64);
+    /// Largest errors of a table's filters and of their derivatives, each relative to the largest one.
+    fn table_errors(&self, n_intervals: usize) -> [f64; 2] {
+        let (mut errors, mut largest) = ([0.0_f64; 2], [0.0_f64; 2]);
         let width = self.cutoff / n_intervals as f64;
         for k in 0..n_intervals {
             let polynomial = self.fit(n_intervals, k);
@@ -331,14 +338,17 @@ impl<'a> Filter<'a> {
                 // Not at zero itself, where Bessel functions are quotients of zeros.
                 let t = (f64::from(i) - 7.5) / 7.6;
                 let d = (k as f64 + 0.5 + 0.5 * t) * width;
-                for (f, &want) in self.at(d).iter().enumerate() {
-                    let got = polynomial.iter().rev().fold(0.0, |sum, c| sum * t + c[f]);
-                    error = error.max((got - want).abs());
-                    largest = largest.max(want.abs());
+                for (f, want) in self.at(d).iter().enumerate() {
+                    let horner = |[value, slope]: [f64; 2], c: &Vec<f64>| [value * t + c[f], slope * t + value];
+                    let [value, slope] = polynomial.iter().rev().fold([0.0; 2], horner);
+                    for (x, got) in [value, slope * 2.0 / width].into_iter().enumerate() {
+                        errors[x] = errors[x].max((got - want[x]).abs());
+                        largest[x] = largest[x].max(want[x].abs());
+                    }
                 }
             }
         }
-        if largest > 0.0 { error / largest } else { 0.0 }
+        std::array::from_fn(|x| if largest[x] > 0.0 { errors[x] / largest[x] } else { 0.0 })
     }
 
     fn table<T: Lanes, S: Simd>(&self, _: S, n_intervals: usize, n: usize) -> Filters<T> {

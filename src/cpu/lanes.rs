@@ -19,7 +19,7 @@ macro_rules! vectorize {
             $simd,
             #[inline(always)]
             || {
-                drop(once);
+                once.moved();
                 $body
             },
         )
@@ -29,6 +29,12 @@ pub(crate) use vectorize;
 
 /// Moved into a closure, makes it one that can be called only once.
 pub(crate) struct Once;
+
+impl Once {
+    /// Takes `self`, which is all it does.
+    #[inline(always)]
+    pub fn moved(self) {}
+}
 
 /// A floating-point type in vectors of an instruction set `S`.
 pub trait Lanes: Real + Pod {

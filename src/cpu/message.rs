@@ -187,7 +187,7 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
     assert!(grad_scalars.len() == n_atoms * n && grad_vectors.len() == n_atoms * 3 * n);
     let n_filters = if FIRST { 2 } else { 3 };
     let [w, partial] = buffers;
-    w.resize(group.pairs.len() * AT_ONCE * 2 * n_filters * lanes);
+    w.resize(group.pairs.len().max(1) * AT_ONCE * 2 * n_filters * lanes);
     partial.resize(group.ranks.len() * 4 * lanes);
     let mut vjp = Vjp::<T, S, FIRST> {
         simd,

@@ -6,7 +6,7 @@
 use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 
 /// Helpers of one thread, which calls [`Crew::run`].
 #[derive(Debug)]
@@ -26,6 +26,7 @@ struct Shared {
     /// Valid while the gate is open or a helper inside.
     job: UnsafeCell<Option<Job>>,
     asleep: Vec<AtomicBool>,
+    started: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -50,6 +51,7 @@ impl Crew {
             gate: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             asleep: (0..n_helpers).map(|_| AtomicBool::new(false)).collect(),
+            started: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
         let mut crew = Crew { shared, helpers: Vec::with_capacity(n_helpers) };
@@ -57,6 +59,10 @@ impl Crew {
             let shared = crew.shared.clone();
             let thread = std::thread::Builder::new().name(format!("mlff-{k}")).spawn(move || shared.help(k))?;
             crew.helpers.push(thread);
+        }
+        // So that no job meets a thread that the system is still setting up.
+        while crew.shared.started.load(Ordering::Acquire) < n_helpers {
+            std::thread::yield_now();
         }
         Ok(crew)
     }
@@ -81,16 +87,12 @@ impl Crew {
         shared.job_number.fetch_add(1, Ordering::SeqCst);
         for (helper, asleep) in self.helpers.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) {
-                wake(helper.thread());
+                helper.thread().unpark();
             }
         }
         job(0);
         drop(closing);
     }
-}
-
-fn wake(thread: &Thread) {
-    thread.unpark();
 }
 
 /// Closes the gate and waits until nobody is inside, also when the caller's part panics.
@@ -112,7 +114,7 @@ impl Drop for Crew {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.job_number.fetch_add(1, Ordering::SeqCst);
         for helper in self.helpers.drain(..) {
-            wake(helper.thread());
+            helper.thread().unpark();
             // A helper that panicked has said so already.
             let _ = helper.join();
         }
@@ -123,6 +125,7 @@ impl Shared {
     /// A helper's life.
     fn help(&self, k: usize) {
         let mut seen = 0;
+        self.started.fetch_add(1, Ordering::Release);
         loop {
             seen = self.next_job(seen, k);
             if self.stop.load(Ordering::SeqCst) {

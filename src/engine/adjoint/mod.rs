@@ -46,6 +46,31 @@ pub enum FilterKind {
     Table,
 }
 
+/// Vector instructions to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Instructions {
+    /// The widest that this processor has: AVX-512, AVX2, NEON, or those that every processor of its kind has.
+    #[default]
+    Widest,
+    /// AVX2 with fused multiply-add; [`Widest`](Instructions::Widest) where there is no AVX-512, which it replaces.
+    Avx2,
+    /// Those that every processor of its kind has.
+    Portable,
+}
+
+impl Instructions {
+    fn arch(self) -> Arch {
+        match self {
+            Instructions::Widest => Arch::new(),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Instructions::Avx2 => pulp::x86::V3::try_new().map_or_else(Arch::new, Arch::V3),
+            #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+            Instructions::Avx2 => Arch::new(),
+            Instructions::Portable => Arch::Scalar,
+        }
+    }
+}
+
 /// A PaiNN ready to be evaluated, in f32 or f64.
 pub struct Adjoint<T> {
     arch: Arch,
@@ -62,6 +87,14 @@ impl<T: Lanes> Adjoint<T> {
     /// # Errors
     /// `Error::Usage` if the model is not a PaiNN.
     pub fn new(model: &Model, filters: FilterKind) -> Result<Self> {
+        Self::with_instructions(model, filters, Instructions::Widest)
+    }
+
+    /// Packs a model's weights for the vector instructions given; for tests and comparisons.
+    ///
+    /// # Errors
+    /// As [`Adjoint::new`].
+    pub fn with_instructions(model: &Model, filters: FilterKind, instructions: Instructions) -> Result<Self> {
         let config = model.config();
         let Architecture::Painn(painn) = &config.architecture else {
             return Err(Error::Usage(format!(
@@ -75,7 +108,7 @@ impl<T: Lanes> Adjoint<T> {
             FilterKind::Basis => true,
             FilterKind::Table => false,
         };
-        let arch = Arch::new();
+        let arch = instructions.arch();
         let weights = arch.dispatch(Pack { painn: &painn, exact });
         Ok(Adjoint { arch, weights, energy_scale: config.energy_scale })
     }

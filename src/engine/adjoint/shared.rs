@@ -45,7 +45,6 @@ impl<'a, X> Shared<'a, X> {
     ///
     /// # Safety
     /// No task that may run at the same time reads or writes them, and this task holds no other reference to them.
-    #[expect(clippy::mut_from_ref)]
     pub unsafe fn write(&self, range: Range<usize>) -> &'a mut [X] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: inside the borrowed array; nobody else's meanwhile, by the caller.
@@ -93,7 +92,6 @@ impl<'a, X> Rows<'a, X> {
     ///
     /// # Safety
     /// As [`Shared::write`].
-    #[expect(clippy::mut_from_ref)]
     pub unsafe fn write(&self, layer: usize, rows: &Range<usize>) -> &'a mut [X] {
         // SAFETY: the caller's.
         unsafe { self.data.write(self.range(layer, rows)) }
