@@ -1,6 +1,6 @@
 //! Time of each CPU kernel in f32 on one thread: `cargo bench --bench ops`.
 //!
-//! 64 atoms of a droplet with about 18 edges each, in two groups as the engine cuts them, at 64 and 128 features.
+//! 64 atoms of a droplet with about 18 edges each, in one group, at 64 and 128 features.
 //! Buffers are warm. An *item* of the printed rate is, for dense layers, a floating-point operation (Gitem/s are GFLOP/s);
 //! for filters, one filter of a pair, with its derivative where there is one; for messages, a feature of an edge; for
 //! updates, a feature of an atom; for the others, an edge or a pair.
@@ -182,7 +182,7 @@ impl WithSimd for Prepare {
         let weights = random.linear(N_RBF + 1, 3 * n);
         let (radial, mut filters) = Radial::new(simd, &functions, CUTOFF, &[&weights], n, exact);
         assert_eq!(exact, matches!(radial, Radial::Basis { .. }), "another kind of filters than the one measured");
-        let cut = [0..N_ATOMS / 2, N_ATOMS / 2..N_ATOMS];
+        let cut = [0..N_ATOMS];
         let pad = Padding::new::<f32>(n);
         let mut layer = |n_in, n_out| Layer::new(simd, &random.linear(n_in, n_out), pad, pad);
         let (mix, hidden, gates) = (layer(n, 2 * n), layer(2 * n, n), layer(n, 3 * n));
@@ -217,7 +217,14 @@ impl Setup {
             self.buffers[0].resize(group.pair_distances.len() * width * f32::lanes::<S>());
             let w = f32::vectors_mut::<S>(&mut self.buffers[0]);
             for v in 0..self.n / f32::lanes::<S>() {
-                group.view(&edges, &self.radial).pairs.filters::<S, 3, SLOPES>(simd, &self.radial, &self.weights, v, w);
+                group.view(&edges, &self.radial).pairs.filters::<S, 3, SLOPES>(
+                    simd,
+                    &self.radial,
+                    &self.weights,
+                    v,
+                    w,
+                    width,
+                );
             }
         }
     }
