@@ -182,14 +182,13 @@ impl WithSimd for Prepare {
         let weights = random.linear(N_RBF + 1, 3 * n);
         let (radial, mut filters) = Radial::new(simd, &functions, CUTOFF, &[&weights], n, exact);
         assert_eq!(exact, matches!(radial, Radial::Basis { .. }), "another kind of filters than the one measured");
-        let cut = [0..N_ATOMS];
         let pad = Padding::new::<f32>(n);
         let mut layer = |n_in, n_out| Layer::new(simd, &random.linear(n_in, n_out), pad, pad);
         let (mix, hidden, gates) = (layer(n, 2 * n), layer(2 * n, n), layer(n, 3 * n));
         let mut rows = |width: usize| random.fill(N_ATOMS * width * n);
         Setup {
             n,
-            groups: cut.map(|atoms| GroupData::new(&list, &structure.positions, &radial, atoms)).into(),
+            groups: vec![GroupData::new(&list, &structure.positions, &radial, 0..N_ATOMS)],
             cotangents: vec![[0.5; 4]; list.n_edges()],
             positions: structure.positions,
             list,
@@ -216,15 +215,9 @@ impl Setup {
         for group in &self.groups {
             self.buffers[0].resize(group.pair_distances.len() * width * f32::lanes::<S>());
             let w = f32::vectors_mut::<S>(&mut self.buffers[0]);
+            let pairs = group.view(&edges, &self.radial).pairs;
             for v in 0..self.n / f32::lanes::<S>() {
-                group.view(&edges, &self.radial).pairs.filters::<S, 3, SLOPES>(
-                    simd,
-                    &self.radial,
-                    &self.weights,
-                    v,
-                    w,
-                    width,
-                );
+                pairs.filters::<S, 3, SLOPES>(simd, &self.radial, &self.weights, v, w, width);
             }
         }
     }
