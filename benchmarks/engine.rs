@@ -1,0 +1,100 @@
+//! Time of whole evaluations with the built-in student on one thread: `cargo bench --bench engine`.
+//!
+//! `batch`: 20 structures of examples/data/trajectory.xyz (408 atoms); `step`: one molecule of it, step after step as in dynamics. An item is an atom.
+
+#![allow(clippy::expect_used)] // a benchmark that cannot run should stop
+
+use std::sync::Arc;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use mlff::engine::Want;
+use mlff::potential::{EngineKind, Precision};
+use mlff::xyz::{Reader, formula};
+use mlff::{Model, Potential, Structure};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/trajectory.xyz");
+const FORCES: Want = Want { forces: true, stress: false };
+
+fn main() {
+    // SAFETY: no other thread runs yet. candle's own threads would compete with the one that is measured.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    divan::main();
+}
+
+/// Every `step`-th frame.
+fn frames(step: usize) -> Vec<Structure> {
+    let mut reader = Reader::open(PATH).expect("the example trajectory");
+    let mut out = Vec::new();
+    while let Some(frame) = reader.next_frame().expect("a readable frame") {
+        if frame.index % step == 0 {
+            out.push(frame.structure);
+        }
+    }
+    out
+}
+
+fn potential(engine: EngineKind, precision: Precision) -> Potential {
+    let model = Model::load(mlff::model::default_name()).expect("the built-in student");
+    Potential::with_engine(Arc::new(model), precision, engine).expect("a PaiNN")
+}
+
+/// What to evaluate a batch with, as it is printed.
+struct Case(EngineKind, Precision, Want);
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {}", self.0, self.1, if self.2.forces { "forces" } else { "energy" })
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let engines = [EngineKind::Adjoint, EngineKind::Autograd];
+    let precisions = [Precision::F32, Precision::F64];
+    let all = engines.into_iter().flat_map(|e| precisions.map(|p| [Want::ENERGY, FORCES].map(|w| Case(e, p, w))));
+    all.flatten().collect()
+}
+
+#[divan::bench(args = cases())]
+fn batch(bencher: Bencher, &Case(engine, precision, want): &Case) {
+    let (potential, structures) = (potential(engine, precision), frames(25));
+    let n_atoms: usize = structures.iter().map(Structure::n_atoms).sum();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let evaluate = || {
+        let results = potential.evaluate(black_box(&structures), want);
+        assert!(results.iter().all(Result::is_ok));
+        results
+    };
+    bencher.counter(ItemsCount::new(n_atoms)).bench_local(|| pool.install(evaluate));
+}
+
+/// A molecule, printed by its formula.
+struct Molecule(Structure);
+
+impl std::fmt::Display for Molecule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} atoms)", formula(&self.0.atomic_numbers), self.0.n_atoms())
+    }
+}
+
+/// The first frame of each.
+fn molecules() -> Vec<Molecule> {
+    frames(100).into_iter().map(Molecule).collect()
+}
+
+/// Energy and forces by a session, neighbours included: atoms swing by 0.03 Å in each direction, within the neighbour list's skin.
+#[divan::bench(args = molecules())]
+fn step(bencher: Bencher, Molecule(structure): &Molecule) {
+    let session = potential(EngineKind::Adjoint, Precision::F32).session(structure);
+    let mut session = session.and_then(|session| session.with_threads(1)).expect("a session");
+    let mut forces = vec![[0.0; 3]; structure.n_atoms()];
+    let mut positions = structure.positions.clone();
+    let mut step = 0.0;
+    bencher.counter(ItemsCount::new(structure.n_atoms())).bench_local(|| {
+        step += 1.0;
+        for (i, (r, r0)) in positions.iter_mut().zip(&structure.positions).enumerate() {
+            *r = r0.map(|x| x + 0.03 * f64::sin(step + i as f64));
+        }
+        session.compute(black_box(&positions), None, &mut forces).expect("an evaluated step")
+    });
+}
