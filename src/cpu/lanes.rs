@@ -67,13 +67,13 @@ pub trait Lanes: Real + Pod {
     fn vsqrt<S: Simd>(simd: S, a: Self::V<S>) -> Self::V<S>;
     /// `exp(a)`; saturates instead of overflowing.
     fn vexp<S: Simd>(simd: S, a: Self::V<S>) -> Self::V<S>;
-    /// Sum over the lanes.
-    fn vsum<S: Simd>(simd: S, a: Self::V<S>) -> Self;
+    /// Sums over the lanes of four vectors.
+    fn vsum4<S: Simd>(simd: S, a: [Self::V<S>; 4]) -> [Self; 4];
 }
 
 macro_rules! lanes {
     ($t:ty, $v:ident, $lanes:ident, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $mul_add:ident, $max:ident, $sqrt:ident, $sum:ident, $exp:path) => {
+     $div:ident, $mul_add:ident, $max:ident, $sqrt:ident, $sum:ident, $interleave:ident, $exp:path) => {
         impl Lanes for $t {
             type V<S: Simd> = S::$v;
 
@@ -126,8 +126,21 @@ macro_rules! lanes {
                 $exp(simd, a)
             }
             #[inline(always)]
-            fn vsum<S: Simd>(simd: S, a: S::$v) -> Self {
-                simd.$sum(a)
+            fn vsum4<S: Simd>(simd: S, a: [S::$v; 4]) -> [Self; 4] {
+                if S::$lanes < 4 {
+                    return [simd.$sum(a[0]), simd.$sum(a[1]), simd.$sum(a[2]), simd.$sum(a[3])];
+                }
+                // Groups of four numbers, one of each vector: whole vectors are added before anything is taken apart.
+                let mixed = simd.$interleave(a);
+                let sum = simd.$add(simd.$add(mixed[0], mixed[1]), simd.$add(mixed[2], mixed[3]));
+                let groups: &[[Self; 4]] = bytemuck::cast_slice(std::slice::from_ref(&sum));
+                let mut out = groups[0];
+                for group in &groups[1..] {
+                    for k in 0..4 {
+                        out[k] += group[k];
+                    }
+                }
+                out
             }
         }
     };
@@ -148,6 +161,7 @@ lanes!(
     max_f32s,
     sqrt_f32s,
     reduce_sum_f32s,
+    interleave_shfl_f32s,
     exp_f32
 );
 lanes!(
@@ -165,6 +179,7 @@ lanes!(
     max_f64s,
     sqrt_f64s,
     reduce_sum_f64s,
+    interleave_shfl_f64s,
     exp_f64
 );
 

@@ -215,15 +215,16 @@ pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
     }
     let partial = &vjp.partial[..cotangents.len()];
     for e in 0..cotangents.len() {
+        let sums = T::vsum4(simd, partial[e]);
         for c in 0..4 {
-            cotangents[e][c] += T::vsum(simd, partial[e][c]);
+            cotangents[e][c] += sums[c];
         }
     }
 }
 
 /// Vectors of features that one pass over the edges takes: more write fewer partial sums, fewer leave the filters in the
 /// cache.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 1;
 
 /// Vectors of filters that a pair takes at most.
 pub const MESSAGE_VECTORS: usize = 6 * AT_ONCE;

@@ -119,8 +119,12 @@ impl<T: Lanes> Adjoint<T> {
     /// If the batch was prepared for another model.
     pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
         let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
-        // Tiles enough for all threads, and none larger than the cache.
-        let tile = if n_threads > 1 { n_atoms.div_ceil(n_threads).min(TILE_ATOMS) } else { TILE_ATOMS };
+        // Tiles enough for all threads, and none larger than the cache; a small batch is one tile.
+        let tile = match n_threads {
+            1 if n_atoms <= 2 * TILE_ATOMS => n_atoms,
+            1 => TILE_ATOMS,
+            _ => n_atoms.div_ceil(n_threads).min(TILE_ATOMS),
+        };
         workspace.resize(&self.weights, batch, tile, n_threads, want);
         self.run(batch, want, threads, workspace);
         workspace.collect(batch);

@@ -111,7 +111,7 @@ pub(super) struct Tile {
 }
 
 /// Edges of a group at most, unless an atom has more: their filters stay in the cache.
-const EDGES_PER_GROUP: usize = 1536;
+const EDGES_PER_GROUP: usize = 2048;
 
 impl Partition {
     /// Cuts the atoms of a batch into tiles of about `tile` atoms.
@@ -120,15 +120,28 @@ impl Partition {
         self.groups.clear();
         let (n_atoms, edges) = (batch.n_atoms(), batch.edges());
         let n_tiles = n_atoms.div_ceil(tile.max(1));
+        let mut s = 0;
         for t in 0..n_tiles {
             let atoms = n_atoms * t / n_tiles..n_atoms * (t + 1) / n_tiles;
             let first_group = self.groups.len();
             let mut start = atoms.start;
-            for i in atoms.clone() {
-                if i > start && edges.of_all(&(start..i + 1)).len() > EDGES_PER_GROUP {
-                    self.groups.push(start..i);
-                    start = i;
+            // Structures stay whole where they can: a pair inside a group is evaluated once.
+            while s < batch.n_structures() && batch.atoms_of(s).start < atoms.end {
+                let piece = batch.atoms_of(s).start.max(atoms.start)..batch.atoms_of(s).end.min(atoms.end);
+                if piece.start > start && edges.of_all(&(start..piece.end)).len() > EDGES_PER_GROUP {
+                    self.groups.push(start..piece.start);
+                    start = piece.start;
                 }
+                for i in piece.clone() {
+                    if i > start && edges.of_all(&(start..i + 1)).len() > EDGES_PER_GROUP {
+                        self.groups.push(start..i);
+                        start = i;
+                    }
+                }
+                if batch.atoms_of(s).end > atoms.end {
+                    break;
+                }
+                s += 1;
             }
             self.groups.push(start..atoms.end);
             self.tiles.push(Tile { atoms, groups: first_group..self.groups.len() });
@@ -139,8 +152,8 @@ impl Partition {
 impl<T: Lanes> Workspace<T> {
     /// Makes room for batches of `n_atoms` atoms with up to `n_edges` edges.
     pub(super) fn reserve(&mut self, weights: &Weights<T>, n_atoms: usize, n_edges: usize) {
-        // Every second group at least has half its edges; each tile has one that need not.
-        let n_groups = n_atoms + 4 * n_edges / EDGES_PER_GROUP + 1;
+        // A group has an atom at least.
+        let n_groups = n_atoms;
         let room = |len: usize, want: usize| want.saturating_sub(len);
         let arrays = &mut self.arrays;
         arrays.directions.reserve(room(arrays.directions.len(), n_edges));
