@@ -74,7 +74,7 @@ impl<T: Lanes> Layer<T> {
         self.forward.n_in
     }
 
-    /// `out = x · weightᵀ + bias`. IN `x` [rows, n_in]. OUT `out` [rows, n_out].
+    /// `out = x · weightᵀ + bias`. IN `x` `[rows, n_in]`. OUT `out` `[rows, n_out]`.
     #[inline(always)]
     pub fn linear<S: Simd>(&self, simd: S, x: &[T], out: &mut [T]) {
         let rows = x.len() / self.forward.n_in;
@@ -90,7 +90,7 @@ impl<T: Lanes> Layer<T> {
 
     /// `out = silu(x · weightᵀ + bias)` and its derivative with respect to the pre-activation.
     ///
-    /// IN `x` [rows, n_in]. OUT `out`, `slopes` [rows, n_out].
+    /// IN `x` `[rows, n_in]`. OUT `out`, `slopes` `[rows, n_out]`.
     #[inline(always)]
     pub fn linear_silu<S: Simd>(&self, simd: S, x: &[T], out: &mut [T], slopes: &mut [T]) {
         let (rows, n_out) = (x.len() / self.forward.n_in, self.forward.n_out);
@@ -98,7 +98,7 @@ impl<T: Lanes> Layer<T> {
         run(simd, rows, x, self.forward.n_in, &self.forward, Silu { bias: &self.bias, out, slopes, n_out });
     }
 
-    /// `grad_x = grad_y · weight`, overwritten. IN `grad_y` [rows, n_out]. OUT `grad_x` [rows, n_in].
+    /// `grad_x = grad_y · weight`, overwritten. IN `grad_y` `[rows, n_out]`. OUT `grad_x` `[rows, n_in]`.
     #[inline(always)]
     pub fn vjp<S: Simd>(&self, simd: S, grad_y: &[T], grad_x: &mut [T]) {
         let (rows, n_out) = (grad_y.len() / self.backward.n_in, self.backward.n_out);

@@ -109,7 +109,7 @@ impl Radial {
 
     /// Takes the distances (Å, at most the cutoff) of the pairs of a group.
     ///
-    /// OUT `values`, `starts` of [`Pairs`], overwritten; `ranks` [n_pairs]: where each pair's filters will stand.
+    /// OUT `values`, `starts` of [`Pairs`], overwritten; `ranks` `[n_pairs]`: where each pair's filters will stand.
     pub fn prepare<T: Lanes>(&self, distances: &[f64], values: &mut [T], starts: &mut [u32], ranks: &mut [u32]) {
         starts.fill(0);
         match self {

@@ -77,8 +77,8 @@ fn local<'a, T>(group: &Group<'a, T>) -> (&'a [u32], &'a [u32], &'a [[T; 3]], &'
 
 /// Adds to the group's scalars and vectors what neighbours send.
 ///
-/// IN  `scalars` [rows of the group, n] before; `vectors` of the batch.
-/// OUT `context` [rows of the group, 2n], scalars after in its first half; `sums` [rows of the group, 3n], vectors after.
+/// IN  `scalars` `[rows of the group, n]` before; `vectors` of the batch.
+/// OUT `context` `[rows of the group, 2n]`, scalars after in its first half; `sums` `[rows of the group, 3n]`, vectors after.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
 pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
@@ -162,9 +162,9 @@ pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
 
 /// Pulls the cotangents of all atoms' sums back to the group's atoms as senders.
 ///
-/// IN  `grad_scalars` [n_atoms, n], `grad_vectors` [n_atoms, 3n] of the batch.
-/// OUT `grad_context`, `grad_sent` [rows of the group, 3n], the latter with the atom's own `grad_vectors` added,
-///     overwritten (untouched in the first layer); `cotangents` [edges of the group], accumulated: of the distance and of
+/// IN  `grad_scalars` `[n_atoms, n]`, `grad_vectors` `[n_atoms, 3n]` of the batch.
+/// OUT `grad_context`, `grad_sent` `[rows of the group, 3n]`, the latter with the atom's own `grad_vectors` added,
+///     overwritten (untouched in the first layer); `cotangents` `[edges of the group]`, accumulated: of the distance and of
 ///     the direction from the neighbour to the group's atom.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]

@@ -1,7 +1,7 @@
 //! [`update`](crate::ops::update): the elementwise steps between the products of an update, forward and backward.
 //!
-//! Arrays of `rows` atoms: `mixed` [rows, 3, 2n] (V, W), `context` [rows, 2n] (scalars, norms), `products` [rows, n],
-//! `gates` [rows, 3n] (scalars, products, vectors), or [rows, 2n] in the last layer, whose vectors nobody reads.
+//! Arrays of `rows` atoms: `mixed` `[rows, 3, 2n]` (V, W), `context` `[rows, 2n]` (scalars, norms), `products` `[rows, n]`,
+//! `gates` `[rows, 3n]` (scalars, products, vectors), or `[rows, 2n]` in the last layer, whose vectors nobody reads.
 
 use pulp::Simd;
 
@@ -47,7 +47,7 @@ pub struct Gates<'a, T> {
     pub last: bool,
 }
 
-/// Writes `scalars = context₀ + a₀ + a₁ ⟨V, W⟩` [rows, n] and adds `a₂ W` to `vectors` [rows, 3n].
+/// Writes `scalars = context₀ + a₀ + a₁ ⟨V, W⟩` `[rows, n]` and adds `a₂ W` to `vectors` `[rows, 3n]`.
 #[inline(always)]
 pub fn gate<T: Lanes, S: Simd>(
     simd: S,
@@ -82,7 +82,7 @@ pub fn gate<T: Lanes, S: Simd>(
 
 /// Writes the cotangent of the gates.
 ///
-/// IN  `grad_scalars` [rows, n], `grad_vectors` [rows, 3n] (not read in the last layer).   OUT `grad_gates` like gates.
+/// IN  `grad_scalars` `[rows, n]`, `grad_vectors` `[rows, 3n]` (not read in the last layer).   OUT `grad_gates` like gates.
 #[inline(always)]
 pub fn gate_vjp<T: Lanes, S: Simd>(
     simd: S,
@@ -132,7 +132,7 @@ pub struct MixedVjp<'a, T> {
 
 /// Writes the cotangents of the mixed vectors and of the scalars before the update.
 ///
-/// OUT `grad_mixed` [rows, 3, 2n], `grad_before` [rows, n].
+/// OUT `grad_mixed` `[rows, 3, 2n]`, `grad_before` `[rows, n]`.
 #[inline(always)]
 pub fn mixed_vjp<T: Lanes, S: Simd>(
     simd: S,
