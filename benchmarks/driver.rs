@@ -3,6 +3,8 @@
 //!
 //! A process of its own gives each measurement its own thread pool and its own peak of memory.
 
+mod random;
+
 use std::error::Error;
 use std::hint::black_box;
 use std::io::{BufRead as _, Write as _};
@@ -14,6 +16,7 @@ use mlff::engine::{Evaluation, Want};
 use mlff::potential::Precision;
 use mlff::structure::Vec3;
 use mlff::{Model, Potential, Structure};
+use random::Random;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -134,7 +137,7 @@ fn step(potential: &Potential, structure: &Structure, steps: usize, jitter: f64,
     let mut times = Vec::with_capacity(steps);
     for _ in 0..steps {
         for (to, from) in positions.iter_mut().zip(&structure.positions) {
-            *to = random.near(*from, jitter);
+            *to = near(&mut random, *from, jitter);
         }
         let start = Instant::now();
         black_box(session.compute(black_box(&positions), None, &mut forces)?);
@@ -157,7 +160,7 @@ fn structures(path: &PathBuf, n: Option<usize>, jitter: f64) -> Outcome<Vec<Stru
     let n = n.unwrap_or(frames.len());
     let mut out: Vec<Structure> = frames.iter().cycle().take(n).cloned().collect();
     for position in out.iter_mut().flat_map(|s| &mut s.positions).filter(|_| jitter > 0.0) {
-        *position = random.near(*position, jitter);
+        *position = near(&mut random, *position, jitter);
     }
     Ok(out)
 }
@@ -229,21 +232,7 @@ fn memory() -> Outcome<Value> {
     Ok(json!({ "peak": field("VmHWM")?, "resident": field("VmRSS")? }))
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    /// A point with each coordinate within `jitter` of that of `point`.
-    fn near(&mut self, point: Vec3, jitter: f64) -> Vec3 {
-        point.map(|x| x + jitter * (2.0 * self.uniform() - 1.0))
-    }
-
-    /// Uniform in [0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
+/// A point with each coordinate within `jitter` of that of `point`.
+fn near(random: &mut Random, point: Vec3, jitter: f64) -> Vec3 {
+    point.map(|x| x + jitter * (2.0 * random.uniform() - 1.0))
 }

@@ -5,27 +5,17 @@
 
 #![allow(clippy::expect_used)] // a benchmark that cannot run should stop
 
+mod random;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use mlff::Structure;
 use mlff::neighbors::{Algorithm, NeighborList, NeighborSearch};
+use random::Random;
 
 const CUTOFF: f64 = 5.0;
 const DENSITY: f64 = 0.1;
-
-/// SplitMix64, uniform in [0, 1).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
 
 /// A jittered grid filling a cube, so that no two atoms coincide.
 fn liquid(n_atoms: usize, periodic: bool, shuffled: bool) -> Structure {

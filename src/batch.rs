@@ -277,16 +277,6 @@ impl PackedBatch {
         Ok(())
     }
 
-    /// Positions of all atoms, Å.
-    pub(crate) fn positions_mut(&mut self) -> &mut [Vec3] {
-        &mut self.positions
-    }
-
-    /// Sets the volume of a structure, Å³.
-    pub(crate) fn set_volume(&mut self, structure: usize, volume: Option<f64>) {
-        self.volumes[structure] = volume;
-    }
-
     /// Replaces all edges by those that the writer is given, receiver by receiver.
     pub(crate) fn start_edges(&mut self, max_edges: usize, periodic: bool) -> EdgeWriter<'_> {
         self.edge_ptr.clear();

@@ -77,15 +77,9 @@ impl<T: Lanes> Layer<T> {
     /// `out = x · weightᵀ + bias`. IN `x` `[rows, n_in]`. OUT `out` `[rows, n_out]`.
     #[inline(always)]
     pub fn linear<S: Simd>(&self, simd: S, x: &[T], out: &mut [T]) {
-        let rows = x.len() / self.forward.n_in;
-        self.linear_strided(simd, rows, x, self.forward.n_in, out);
-    }
-
-    #[inline(always)]
-    fn linear_strided<S: Simd>(&self, simd: S, rows: usize, x: &[T], stride: usize, out: &mut [T]) {
-        let n_out = self.forward.n_out;
+        let (rows, n_out) = (x.len() / self.forward.n_in, self.forward.n_out);
         assert!(out.len() >= rows * n_out);
-        run(simd, rows, x, stride, &self.forward, AddBias { bias: &self.bias, out, n_out });
+        run(simd, rows, x, &self.forward, AddBias { bias: &self.bias, out, n_out });
     }
 
     /// `out = silu(x · weightᵀ + bias)` and its derivative with respect to the pre-activation.
@@ -95,7 +89,7 @@ impl<T: Lanes> Layer<T> {
     pub fn linear_silu<S: Simd>(&self, simd: S, x: &[T], out: &mut [T], slopes: &mut [T]) {
         let (rows, n_out) = (x.len() / self.forward.n_in, self.forward.n_out);
         assert!(out.len() >= rows * n_out && slopes.len() >= rows * n_out);
-        run(simd, rows, x, self.forward.n_in, &self.forward, Silu { bias: &self.bias, out, slopes, n_out });
+        run(simd, rows, x, &self.forward, Silu { bias: &self.bias, out, slopes, n_out });
     }
 
     /// `grad_x = grad_y · weight`, overwritten. IN `grad_y` `[rows, n_out]`. OUT `grad_x` `[rows, n_in]`.
@@ -103,7 +97,7 @@ impl<T: Lanes> Layer<T> {
     pub fn vjp<S: Simd>(&self, simd: S, grad_y: &[T], grad_x: &mut [T]) {
         let (rows, n_out) = (grad_y.len() / self.backward.n_in, self.backward.n_out);
         assert!(grad_x.len() >= rows * n_out);
-        run(simd, rows, grad_y, self.backward.n_in, &self.backward, Store { out: grad_x, n_out });
+        run(simd, rows, grad_y, &self.backward, Store { out: grad_x, n_out });
     }
 
     /// `grad_x += grad_y · weight`.
@@ -111,7 +105,7 @@ impl<T: Lanes> Layer<T> {
     pub fn vjp_add<S: Simd>(&self, simd: S, grad_y: &[T], grad_x: &mut [T]) {
         let (rows, n_out) = (grad_y.len() / self.backward.n_in, self.backward.n_out);
         assert!(grad_x.len() >= rows * n_out);
-        run(simd, rows, grad_y, self.backward.n_in, &self.backward, Add { out: grad_x, n_out });
+        run(simd, rows, grad_y, &self.backward, Add { out: grad_x, n_out });
     }
 
     /// `grad_z = (grad_y · weight) * slopes`: through this layer and the activation before it.
@@ -119,22 +113,15 @@ impl<T: Lanes> Layer<T> {
     pub fn vjp_silu<S: Simd>(&self, simd: S, grad_y: &[T], slopes: &[T], grad_z: &mut [T]) {
         let (rows, n_out) = (grad_y.len() / self.backward.n_in, self.backward.n_out);
         assert!(grad_z.len() >= rows * n_out && slopes.len() >= rows * n_out);
-        run(simd, rows, grad_y, self.backward.n_in, &self.backward, Times { slopes, out: grad_z, n_out });
+        run(simd, rows, grad_y, &self.backward, Times { slopes, out: grad_z, n_out });
     }
 }
 
 /// A function of its own for each epilogue, compiled for the instruction set.
 #[inline(always)]
-fn run<T: Lanes, S: Simd>(
-    simd: S,
-    rows: usize,
-    a: &[T],
-    stride: usize,
-    weights: &Packed<T>,
-    epilogue: impl Epilogue<T>,
-) {
+fn run<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], weights: &Packed<T>, epilogue: impl Epilogue<T>) {
     let mut epilogue = epilogue;
-    vectorize!(simd, gemm(simd, rows, a, stride, weights, &mut epilogue));
+    vectorize!(simd, gemm(simd, rows, a, weights, &mut epilogue));
 }
 
 /// Vector number `vector` of row `row` of a row-major array.

@@ -67,7 +67,6 @@ pub trait Epilogue<T: Lanes> {
 struct Block<'a, T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> {
     simd: S,
     a: &'a [T],
-    stride: usize,
     k: usize,
     panel: &'a [T::V<S>],
     out: &'a mut [[T::V<S>; MAX_VECTORS]; MAX_ROWS],
@@ -80,8 +79,8 @@ impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFn
 
     #[inline(always)]
     fn call(self) {
-        let Block { simd, a, stride, k, panel, out } = self;
-        assert!(panel.len() == k * VECTORS && a.len() >= (ROWS - 1) * stride + k);
+        let Block { simd, a, k, panel, out } = self;
+        assert!(panel.len() == k * VECTORS && a.len() >= ROWS * k);
         let mut sums = [[T::splat(simd, T::zero()); VECTORS]; ROWS];
         for i in 0..k {
             let mut w = [T::splat(simd, T::zero()); VECTORS];
@@ -91,7 +90,7 @@ impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFn
             }
             for r in 0..ROWS {
                 // SAFETY: r < ROWS and i < k; the assertion above bounds `a`.
-                let x = T::splat(simd, unsafe { *a.get_unchecked(r * stride + i) });
+                let x = T::splat(simd, unsafe { *a.get_unchecked(r * k + i) });
                 for v in 0..VECTORS {
                     sums[r][v] = T::fma(simd, x, w[v], sums[r][v]);
                 }
@@ -103,16 +102,9 @@ impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFn
     }
 }
 
-/// Evaluates `epilogue(a · w)` over `rows` rows of `a`, which are `stride` apart.
+/// Evaluates `epilogue(a · w)` over `rows` rows of `a`.
 #[inline(always)]
-pub fn gemm<T: Lanes, S: Simd>(
-    simd: S,
-    rows: usize,
-    a: &[T],
-    stride: usize,
-    weights: &Packed<T>,
-    epilogue: &mut impl Epilogue<T>,
-) {
+pub fn gemm<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], weights: &Packed<T>, epilogue: &mut impl Epilogue<T>) {
     if rows == 0 {
         return;
     }
@@ -126,11 +118,11 @@ pub fn gemm<T: Lanes, S: Simd>(
         for b in 0..n_blocks {
             let first = rows * b / n_blocks;
             let n_rows = rows * (b + 1) / n_blocks - first;
-            let a = &a[first * stride..];
+            let a = &a[first * k..];
             macro_rules! run {
                 ($($r:literal $v:literal),*) => {
                     match (n_rows, vectors) {
-                        $(($r, $v) => simd.vectorize(Block::<T, S, $r, $v> { simd, a, stride, k, panel, out: &mut block }),)*
+                        $(($r, $v) => simd.vectorize(Block::<T, S, $r, $v> { simd, a, k, panel, out: &mut block }),)*
                         _ => unreachable!("blocks have 1 to 6 rows of 1 to 4 vectors"),
                     }
                 };

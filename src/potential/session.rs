@@ -251,7 +251,7 @@ impl System {
         if cell != self.offsets_cell {
             self.set_cell(cell)?;
         }
-        self.batch.positions_mut().copy_from_slice(positions);
+        self.batch.positions.copy_from_slice(positions);
         self.take_edges(positions)
     }
 
@@ -305,7 +305,7 @@ impl System {
             self.offsets.extend(self.list.shifts.iter().map(|&s| translation(s, &cell)));
         }
         let volume = Structure { cell, atomic_numbers: vec![], positions: vec![], ..self.reference }.volume();
-        self.batch.set_volume(0, volume);
+        self.batch.volumes[0] = volume;
         self.offsets_cell = cell;
         Ok(())
     }

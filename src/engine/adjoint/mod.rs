@@ -118,6 +118,8 @@ impl<T: Lanes> Adjoint<T> {
     /// # Panics
     /// If the batch was prepared for another model.
     pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
+        // Nobody asks for the virial of structures without a volume.
+        let want = Want { stress: want.stress && batch.volumes.iter().any(Option::is_some), ..want };
         let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
         // Tiles enough for all threads, and none larger than the cache; a small batch is one tile.
         let tile = match n_threads {
