@@ -2,8 +2,9 @@
 //!
 //! 64 atoms of a droplet with about 18 edges each, in one group, at 64 and 128 features.
 //! Buffers are warm. An *item* of the printed rate is, for dense layers, a floating-point operation (Gitem/s are GFLOP/s);
-//! for filters, one filter of a pair, with its derivative where there is one; for messages, a feature of an edge; for
-//! updates, a feature of an atom; for the others, an edge or a pair.
+//! for messages, a feature of a pair, both directions; for updates, a feature of an atom; for the others, an edge or a pair.
+//! `Pairs` is geometry with the radial functions; `…Basis` is with filters over the radial basis, everything else with
+//! splines.
 
 #![allow(clippy::expect_used)] // a benchmark that cannot run should stop
 
@@ -12,10 +13,11 @@ use std::ops::Range;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlff::cpu::dense::{Layer, Padding};
-use mlff::cpu::filters::{Filters, Pairs, Radial};
-use mlff::cpu::geometry::{Edges, geometry, geometry_vjp};
-use mlff::cpu::lanes::{Buffer, Lanes};
-use mlff::cpu::message::{Group, Nodes, message, message_vjp};
+use mlff::cpu::filters::{Filters, Radial};
+use mlff::cpu::geometry::{Edges, geometry_vjp};
+use mlff::cpu::lanes::Buffer;
+use mlff::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
+use mlff::cpu::pairs::{self, Counts, Pair, PairsMut};
 use mlff::cpu::update::{Gates, MixedVjp as MixedInputs, gate, gate_vjp, invariants, mixed_vjp};
 use mlff::ops::dense::Linear;
 use mlff::ops::radial_basis::RadialBasis;
@@ -37,9 +39,8 @@ macro_rules! kernels {
 
 kernels! {
     Linear, LinearSilu, Vjp, VjpAdd, VjpSilu,
-    Geometry, GeometryVjp, PrepareTable, PrepareBasis,
-    FiltersTable, FiltersTableSlopes, FiltersBasis, FiltersBasisSlopes,
-    MessageFirst, Message, MessageVjpFirst, MessageVjp,
+    Pairs, PairsBasis, GeometryVjp,
+    MessageFirst, Message, MessageBasis, MessageVjpFirst, MessageVjp, MessageVjpBasis,
     Invariants, Gate, GateVjp, MixedVjp
 }
 
@@ -47,15 +48,14 @@ use Kernel::*;
 
 fn items(kernel: Kernel, s: &Setup) -> usize {
     let (n, n_edges) = (s.n, s.list.n_edges());
-    let n_pairs: usize = s.groups.iter().map(|group| group.pair_distances.len()).sum();
+    let n_pairs = n_edges / 2;
     match kernel {
         Linear | VjpSilu => 2 * N_ATOMS * n * 3 * n,
         LinearSilu | Vjp => 2 * N_ATOMS * 2 * n * n,
         VjpAdd => 2 * 3 * N_ATOMS * n * 2 * n,
-        Geometry | GeometryVjp => n_edges,
-        PrepareTable | PrepareBasis => n_pairs,
-        FiltersTable | FiltersTableSlopes | FiltersBasis | FiltersBasisSlopes => 3 * n * n_pairs,
-        MessageFirst | Message | MessageVjpFirst | MessageVjp => n * n_edges,
+        GeometryVjp => n_edges,
+        Pairs | PairsBasis => n_pairs,
+        MessageFirst | Message | MessageBasis | MessageVjpFirst | MessageVjp | MessageVjpBasis => n * n_pairs,
         Invariants | Gate | GateVjp | MixedVjp => n * N_ATOMS,
     }
 }
@@ -67,7 +67,7 @@ fn main() {
 #[divan::bench(consts = [64, 128], args = KERNELS)]
 fn features<const F: usize>(bencher: Bencher, kernel: Kernel) {
     let arch = Arch::new();
-    let mut setup = arch.dispatch(Prepare(F, matches!(kernel, PrepareBasis | FiltersBasis | FiltersBasisSlopes)));
+    let mut setup = arch.dispatch(Prepare(F, matches!(kernel, PairsBasis | MessageBasis | MessageVjpBasis)));
     let n_items = ItemsCount::new(items(kernel, &setup));
     bencher.counter(n_items).bench_local(|| arch.dispatch(Run(kernel, &mut setup)));
 }
@@ -101,44 +101,47 @@ fn droplet() -> Structure {
     Structure::molecule(vec![6; N_ATOMS], positions.collect()).expect("a valid structure")
 }
 
-/// A group of atoms whose filters are evaluated together.
-struct GroupData {
-    atoms: Range<usize>,
-    directions: Vec<[f32; 3]>,
-    distances: Vec<f64>,
-    pair_distances: Vec<f64>,
-    pair_ranks: Vec<u32>,
-    ranks: Vec<u32>,
+/// Room for the pairs of all atoms.
+struct PairData {
+    pairs: Vec<Pair<f32>>,
     values: Vec<f32>,
-    starts: Vec<u32>,
+    outside: Vec<u32>,
+    pair_of_edge: Vec<u32>,
+    counts: Counts,
+    row_of: Vec<u32>,
 }
 
-impl GroupData {
-    fn new(list: &NeighborList, positions: &[[f64; 3]], radial: &Radial, atoms: Range<usize>) -> Self {
-        let range = list.edge_ptr[atoms.start] as usize..list.edge_ptr[atoms.end] as usize;
-        let (mut directions, mut distances) = (vec![[0.0; 3]; range.len()], vec![0.0; range.len()]);
-        geometry(&edges(list), positions, atoms.clone(), &mut directions, &mut distances);
-        // A pair of which both atoms belong to the group has one filter.
-        let (mut pair_of_edge, mut pair_distances) = (Vec::new(), Vec::new());
-        for (e, &reverse) in list.reverse_edge[range.clone()].iter().enumerate() {
-            let reverse = (reverse as usize).wrapping_sub(range.start);
-            pair_of_edge.push(if reverse < e { pair_of_edge[reverse] } else { pair_distances.len() });
-            if reverse >= e {
-                pair_distances.push(distances[e]);
-            }
-        }
-        let mut values = vec![0.0; range.len() * radial.values_per_pair()];
-        let (mut starts, mut pair_ranks) = (vec![0; radial.n_starts()], vec![0; pair_distances.len()]);
-        radial.prepare(&pair_distances, &mut values, &mut starts, &mut pair_ranks);
-        let ranks = pair_of_edge.iter().map(|&pair| pair_ranks[pair]).collect();
-        GroupData { atoms, directions, distances, pair_distances, pair_ranks, ranks, values, starts }
+impl PairData {
+    fn new(list: &NeighborList, positions: &[[f64; 3]], radial: &Radial) -> Self {
+        let n_edges = list.n_edges();
+        let mut data = PairData {
+            pairs: vec![Pair::default(); n_edges],
+            values: vec![0.0; n_edges * 2 * radial.window()],
+            outside: vec![0; n_edges],
+            pair_of_edge: vec![0; n_edges],
+            counts: Counts::default(),
+            row_of: vec![u32::MAX; N_ATOMS],
+        };
+        data.find(list, positions, radial);
+        data
     }
 
-    fn view<'a>(&'a self, edges: &'a Edges, radial: &'a Radial) -> Group<'a, f32> {
-        let GroupData { atoms, directions, ranks, values, starts, .. } = self;
-        Group { edges, atoms, directions, ranks, pairs: Pairs { values, starts }, radial }
+    #[inline(always)]
+    fn find(&mut self, list: &NeighborList, positions: &[[f64; 3]], radial: &Radial) {
+        let PairData { pairs, values, outside, pair_of_edge, .. } = self;
+        let mut room = PairsMut { pairs, values, outside, pair_of_edge };
+        self.counts = room.find(&edges(list), positions, &ATOMS, radial, &mut self.row_of);
+    }
+
+    fn group<'a>(&'a self, radial: &'a Radial, filters: &'a Filters<f32>) -> Group<'a, f32> {
+        let Counts { n_pairs, n_outside } = self.counts;
+        let values = &self.values[..n_pairs * 2 * radial.window()];
+        let pairs = pairs::Pairs { pairs: &self.pairs[..n_pairs], values, outside: &self.outside[..n_outside] };
+        Group { atoms: &ATOMS, pairs, radial, filters }
     }
 }
+
+const ATOMS: Range<usize> = 0..N_ATOMS;
 
 fn edges(list: &NeighborList) -> Edges<'_> {
     Edges { edge_ptr: &list.edge_ptr, senders: &list.senders, reverse_edge: &list.reverse_edge, offsets: &[] }
@@ -151,7 +154,7 @@ struct Setup {
     list: NeighborList,
     radial: Radial,
     weights: Filters<f32>,
-    groups: Vec<GroupData>,
+    pairs: PairData,
     /// F → 2F, 2F → F, F → 3F.
     mix: Layer<f32>,
     hidden: Layer<f32>,
@@ -163,7 +166,7 @@ struct Setup {
     x6: Buffer<f32>,
     out: [Buffer<f32>; 2],
     cotangents: Vec<[f32; 4]>,
-    buffers: [Buffer<f32>; 2],
+    buffers: [Buffer<f32>; 3],
 }
 
 /// Features; whether filters are products of the basis.
@@ -188,7 +191,7 @@ impl WithSimd for Prepare {
         let mut rows = |width: usize| random.fill(N_ATOMS * width * n);
         Setup {
             n,
-            groups: vec![GroupData::new(&list, &structure.positions, &radial, 0..N_ATOMS)],
+            pairs: PairData::new(&list, &structure.positions, &radial),
             cotangents: vec![[0.5; 4]; list.n_edges()],
             positions: structure.positions,
             list,
@@ -203,50 +206,37 @@ impl WithSimd for Prepare {
             x3: rows(3),
             x6: rows(6),
             out: [rows(6), rows(6)],
-            buffers: [Buffer::default(), Buffer::default()],
+            buffers: std::array::from_fn(|_| Buffer::default()),
         }
     }
 }
 
 impl Setup {
     #[inline(always)]
-    fn filters<S: Simd, const SLOPES: bool>(&mut self, simd: S) {
-        let (edges, width) = (edges(&self.list), if SLOPES { 6 } else { 3 });
-        for group in &self.groups {
-            self.buffers[0].resize(group.pair_distances.len() * width * f32::lanes::<S>());
-            let w = f32::vectors_mut::<S>(&mut self.buffers[0]);
-            let pairs = group.view(&edges, &self.radial).pairs;
-            for v in 0..self.n / f32::lanes::<S>() {
-                pairs.filters::<S, 3, SLOPES>(simd, &self.radial, &self.weights, v, w, width);
-            }
-        }
+    fn message<S: Simd>(&mut self, simd: S, first: bool) {
+        let (n, [context, sums]) = (self.n, &mut self.out);
+        let group = &self.pairs.group(&self.radial, &self.weights);
+        let nodes = nodes(n, first, &self.x3, &self.species);
+        message(simd, n, group, nodes, &self.x1, context, sums, &mut self.buffers);
     }
 
     #[inline(always)]
-    fn message<S: Simd, const FIRST: bool>(&mut self, simd: S) {
-        let (n, edges, [context, sums]) = (self.n, edges(&self.list), &mut self.out);
-        let nodes = nodes::<FIRST>(n, &self.x3, &self.species);
-        for group in &self.groups {
-            let (group, scalars) = (&group.view(&edges, &self.radial), &self.x1[..group.atoms.len() * n]);
-            let (weights, buffer) = (&self.weights, &mut self.buffers[0]);
-            message::<_, S, FIRST>(simd, n, group, weights, nodes, scalars, context, sums, buffer);
-        }
-    }
-
-    #[inline(always)]
-    fn message_vjp<S: Simd, const FIRST: bool>(&mut self, simd: S) {
-        let (n, edges, [context, sent]) = (self.n, edges(&self.list), &mut self.out);
-        let nodes = nodes::<FIRST>(n, &self.x3, &self.species);
-        for group in &self.groups {
-            let (group, weights, buffers) = (&group.view(&edges, &self.radial), &self.weights, &mut self.buffers);
-            let (gq, gmu, out) = (&self.x1, &self.x3, &mut self.cotangents[edges.of_all(group.atoms)]);
-            message_vjp::<_, S, FIRST>(simd, n, group, weights, nodes, gq, gmu, context, sent, out, buffers);
-        }
+    fn message_vjp<S: Simd>(&mut self, simd: S, first: bool) {
+        let (n, [context, sent]) = (self.n, &mut self.out);
+        let group = &self.pairs.group(&self.radial, &self.weights);
+        let nodes = nodes(n, first, &self.x3, &self.species);
+        let gradients = Cotangents { scalars: &self.x1, vectors: &self.x3 };
+        let cotangents = &mut self.cotangents[..group.pairs.pairs.len()];
+        message_vjp(simd, n, group, nodes, gradients, context, sent, cotangents, &mut self.buffers);
     }
 }
 
-fn nodes<'a, const FIRST: bool>(n: usize, x3: &'a [f32], species: &'a [u16]) -> Nodes<'a, f32> {
-    Nodes { context: if FIRST { &x3[..N_SPECIES * 3 * n] } else { x3 }, vectors: x3, species }
+fn nodes<'a>(n: usize, first: bool, x3: &'a [f32], species: &'a [u16]) -> Nodes<'a, f32> {
+    if first {
+        Nodes::First { context: &x3[..N_SPECIES * 3 * n], species }
+    } else {
+        Nodes::Later { context: x3, vectors: x3 }
+    }
 }
 
 struct Run<'a>(Kernel, &'a mut Setup);
@@ -265,27 +255,17 @@ impl WithSimd for Run<'_> {
             Vjp => s.hidden.vjp(simd, &s.x1, out),
             VjpAdd => s.mix.vjp_add(simd, &s.x6, out),
             VjpSilu => s.gates.vjp_silu(simd, &s.x3, &s.x1, out),
-            Geometry => {
-                for g in &mut s.groups {
-                    geometry(&edges, &s.positions, g.atoms.clone(), &mut g.directions, &mut g.distances);
-                }
-            }
+            Pairs | PairsBasis => s.pairs.find(&s.list, &s.positions, &s.radial),
             GeometryVjp => {
-                for i in 0..N_ATOMS {
-                    black_box(geometry_vjp(&edges, &s.positions, i, &s.cotangents, None));
+                for i in ATOMS {
+                    let pairs = &s.pairs.pair_of_edge[edges.of(i)];
+                    black_box(geometry_vjp(&edges, &s.positions, i, pairs, &s.cotangents, None));
                 }
             }
-            PrepareTable | PrepareBasis => {
-                for g in &mut s.groups {
-                    s.radial.prepare(&g.pair_distances, &mut g.values, &mut g.starts, &mut g.pair_ranks);
-                }
-            }
-            FiltersTable | FiltersBasis => s.filters::<S, false>(simd),
-            FiltersTableSlopes | FiltersBasisSlopes => s.filters::<S, true>(simd),
-            MessageFirst => s.message::<S, true>(simd),
-            Message => s.message::<S, false>(simd),
-            MessageVjpFirst => s.message_vjp::<S, true>(simd),
-            MessageVjp => s.message_vjp::<S, false>(simd),
+            MessageFirst => s.message(simd, true),
+            Message | MessageBasis => s.message(simd, false),
+            MessageVjpFirst => s.message_vjp(simd, true),
+            MessageVjp | MessageVjpBasis => s.message_vjp(simd, false),
             Invariants => invariants(simd, n, 1e-8, &s.x6, out, &mut second[..N_ATOMS * n]),
             Gate => gate(simd, n, inputs, &s.x2, &mut out[..N_ATOMS * n], &mut second[..N_ATOMS * 3 * n]),
             GateVjp => gate_vjp(simd, n, inputs, &s.x1, &s.x3, &mut out[..N_ATOMS * 3 * n]),

@@ -1,5 +1,4 @@
-//! [`edge_geometry`](crate::ops::edge_geometry): distances and directions from positions, and forces from their
-//! cotangents.
+//! [`edge_geometry`](crate::ops::edge_geometry): edges, and forces from the cotangents of their distances and directions.
 
 use std::ops::Range;
 
@@ -32,9 +31,16 @@ impl Edges<'_> {
         self.edge_ptr[atoms.start] as usize..self.edge_ptr[atoms.end] as usize
     }
 
+    /// Whether edge `e` of receiver `i` is its pair as seen from the lower atom; of an atom and its own image, the first.
+    #[inline(always)]
+    pub fn is_lower(&self, i: usize, e: usize) -> bool {
+        let j = self.senders[e] as usize;
+        i < j || (i == j && e < self.reverse_edge[e] as usize)
+    }
+
     /// Displacement from receiver to sender, Å.
     #[inline(always)]
-    fn displacement(&self, positions: &[Vec3], i: usize, e: usize) -> Vec3 {
+    pub fn displacement(&self, positions: &[Vec3], i: usize, e: usize) -> Vec3 {
         let j = self.senders[e] as usize;
         let r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k]);
         match self.offsets.get(e) {
@@ -44,51 +50,29 @@ impl Edges<'_> {
     }
 }
 
-/// Directions of the edges of `atoms`, in the precision of the network, and their distances.
-///
-/// OUT `directions`, `distances` (Å): of those edges, overwritten.
-pub fn geometry<T: Lanes>(
-    edges: &Edges,
-    positions: &[Vec3],
-    atoms: Range<usize>,
-    directions: &mut [[T; 3]],
-    distances: &mut [f64],
-) {
-    let first = edges.edge_ptr[atoms.start] as usize;
-    for i in atoms {
-        for e in edges.of(i) {
-            let r = edges.displacement(positions, i, e);
-            let d = dot(r, r).sqrt();
-            distances[e - first] = d;
-            let scale = 1.0 / d;
-            directions[e - first] = r.map(|x| T::of(x * scale));
-        }
-    }
-}
-
 /// Gradient of the energy with respect to one atom's position, and its share of the virial.
 ///
-/// `cotangents[e]` belongs to the distance and to the direction *towards the receiver* of edge e, as far as the
-/// receiver's own state depends on them; the pair's other half stands at `reverse_edge[e]`, with the opposite direction.
-///
+/// IN  `cotangents` of the atom's pairs: of the distance, and of the direction from the lower to the upper atom;
+///     `pair_of_edge` `[edges of the atom]`: where they stand.
 /// OUT gradient, eV/Å; `Σ r ⊗ g / 2`, eV, added to `virial` where asked for.
 pub fn geometry_vjp<T: Lanes>(
     edges: &Edges,
     positions: &[Vec3],
     i: usize,
+    pair_of_edge: &[u32],
     cotangents: &[[T; 4]],
     mut virial: Option<&mut Mat3>,
 ) -> Vec3 {
     let mut gradient = [0.0; 3];
-    for e in edges.of(i) {
+    for (e, &pair) in edges.of(i).zip(pair_of_edge) {
         let r = edges.displacement(positions, i, e);
         let d = dot(r, r).sqrt();
         let inverse = 1.0 / d;
-        let (own, other) = (&cotangents[e], &cotangents[edges.reverse_edge[e] as usize]);
-        let grad_d = own[0].wide() + other[0].wide();
-        let grad_u: Vec3 = std::array::from_fn(|k| own[1 + k].wide() - other[1 + k].wide());
-        // Towards the receiver.
+        let [grad_d, grad_u @ ..] = cotangents[pair as usize].map(|x| x.wide());
+        // Towards this atom, and as the cotangent of that direction.
         let u = r.map(|x| -x * inverse);
+        let sign = if edges.is_lower(i, e) { -1.0 } else { 1.0 };
+        let grad_u = grad_u.map(|x| sign * x);
         let along = dot(grad_u, u);
         let g: Vec3 = std::array::from_fn(|k| grad_d * u[k] + (grad_u[k] - along * u[k]) * inverse);
         for k in 0..3 {

@@ -1,8 +1,8 @@
 //! [`message`](crate::ops::message): filtered sums over neighbours, and their backward, for a group of atoms.
 //!
-//! One vector of features at a time, so that the filters of all pairs of a group fit the cache; nothing as wide as the
-//! filters is stored for an edge. Both directions gather: an atom's sums from its senders, an atom's cotangents from
-//! the atoms it sends to, which are the same neighbours. No atomics, one order.
+//! A pair at a time, both directions at once, one vector of features at a time: filters and cotangents of a pair stay
+//! in registers, and what a group's atoms have of one vector of features is put together first, so that it fits the
+//! cache. Nothing as wide as the filters is ever stored. No atomics, one order.
 
 // See gemm.rs.
 #![allow(clippy::needless_range_loop)]
@@ -11,321 +11,457 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::filters::{Filters, Pairs, Radial};
-use super::geometry::Edges;
+use super::filters::{Filters, Radial, WINDOW, filters};
 use super::lanes::{Buffer, Lanes, vectorize};
+use super::pairs::Pairs;
 
 /// What the messages of a group of atoms are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Group<'a, T> {
-    /// Edges of the batch.
-    pub edges: &'a Edges<'a>,
     /// The group's atoms.
     pub atoms: &'a Range<usize>,
-    /// Direction towards the sender of each edge of the group.
-    pub directions: &'a [[T; 3]],
-    /// Pair of each edge of the group.
-    pub ranks: &'a [u32],
-    /// Distances of the group's pairs.
+    /// Their pairs.
     pub pairs: Pairs<'a, T>,
     /// How distances enter the filters.
     pub radial: &'a Radial,
+    /// Filters of the layer.
+    pub filters: &'a Filters<T>,
 }
 
 /// State of the atoms entering a layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Nodes<'a, T> {
-    /// Interaction context, `[rows, 3n]`: gates of scalars, directions, vectors.
-    pub context: &'a [T],
-    /// Vectors, `[rows, 3n]`; not read in the first layer, where they are zero.
+pub enum Nodes<'a, T> {
+    /// The first layer: the context is a function of the species, vectors are zero.
+    First {
+        /// `[n_species, 3n]`.
+        context: &'a [T],
+        /// Row of each atom, `[n_atoms]`.
+        species: &'a [u16],
+    },
+    /// A later layer.
+    Later {
+        /// Interaction context, `[n_atoms, 3n]`: gates of scalars, directions, vectors.
+        context: &'a [T],
+        /// Vectors, `[n_atoms, 3, n]`.
+        vectors: &'a [T],
+    },
+}
+
+/// Cotangents of what an update got, `[n_atoms, n]` and `[n_atoms, 3, n]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cotangents<'a, T> {
+    /// Of scalars.
+    pub scalars: &'a [T],
+    /// Of vectors.
     pub vectors: &'a [T],
-    /// First layer: row of each atom in `context`.
-    pub species: &'a [u16],
 }
 
-/// Element `i` of a slice.
-///
-/// # Safety
-/// `i < x.len()`.
+/// Vectors that an atom takes in the buffers at most: inputs, sums.
+pub const NODE_VECTORS: [usize; 2] = [10, 6];
+
+/// Vectors that a pair takes in the third buffer.
+pub const PAIR_VECTORS: usize = 4;
+
+impl<'a, T: Lanes> Group<'a, T> {
+    fn n_own(&self) -> usize {
+        self.atoms.len()
+    }
+
+    /// Atoms whose state messages read: the group's own, then those outside.
+    fn n_local(&self) -> usize {
+        self.atoms.len() + self.pairs.outside.len()
+    }
+
+    /// What the inner loops rely on: pairs have atoms of the group, or outside ones that are listed.
+    ///
+    /// Made so by [`PairsMut::find`](super::pairs::PairsMut::find).
+    fn check(&self) {
+        let rows = self.n_local() as u32;
+        assert_eq!(self.pairs.pairs.len() * 2 * self.radial.window(), self.pairs.values.len());
+        debug_assert!(self.pairs.pairs.iter().all(|p| p.atoms.iter().all(|&a| a < rows)));
+    }
+
+    /// Atom of the batch in each row.
+    #[inline(always)]
+    fn atom(&self, row: usize) -> usize {
+        match row.checked_sub(self.n_own()) {
+            None => self.atoms.start + row,
+            Some(k) => self.pairs.outside[k] as usize,
+        }
+    }
+}
+
+/// Puts vector `v` of the first `N` of an array's `width` rows of features into columns of an atom's row.
 #[inline(always)]
-unsafe fn at<X: Copy>(x: &[X], i: usize) -> X {
-    debug_assert!(i < x.len(), "{i} of {}", x.len());
-    // SAFETY: the caller's.
-    unsafe { *x.get_unchecked(i) }
-}
-
-/// What the inner loops rely on: every sender is one of `n_atoms`, every rank one of the pairs.
-///
-/// The lengths are checked here; the contents where they are made, in [`PackedBatch`](crate::batch::PackedBatch) and
-/// [`Radial::prepare`].
-fn check<T: Lanes>(group: &Group<T>, n_atoms: usize) {
-    let range = group.edges.of_all(group.atoms);
-    assert!(range.len() == group.ranks.len() && range.len() == group.directions.len());
-    assert!(group.edges.edge_ptr.len() == n_atoms + 1 && range.end <= group.edges.senders.len());
-    debug_assert!(group.edges.senders[range].iter().all(|&j| (j as usize) < n_atoms));
-    debug_assert!(group.ranks.iter().all(|&p| (p as usize) < group.pairs.len()));
-}
-
-/// Senders, pairs and directions of the group's edges, and where those of its atoms begin (in the batch).
-#[expect(clippy::type_complexity)]
-#[inline(always)]
-fn local<'a, T>(group: &Group<'a, T>) -> (&'a [u32], &'a [u32], &'a [[T; 3]], &'a [u32]) {
-    let edge_ptr = &group.edges.edge_ptr[group.atoms.start..group.atoms.end + 1];
-    let range = edge_ptr[0] as usize..edge_ptr[edge_ptr.len() - 1] as usize;
-    (&group.edges.senders[range], group.ranks, group.directions, edge_ptr)
+fn load<V: Copy, const N: usize>(to: &mut [V], x: &[V], i: usize, (v, nv, width): (usize, usize, usize)) {
+    let from = &x[i * width * nv..][..width * nv];
+    for c in 0..N {
+        to[c] = from[c * nv + v];
+    }
 }
 
 /// Adds to the group's scalars and vectors what neighbours send.
 ///
-/// IN  `scalars` `[rows of the group, n]` before; `vectors` of the batch.
+/// IN  `scalars` `[rows of the group, n]` before.
 /// OUT `context` `[rows of the group, 2n]`, scalars after in its first half; `sums` `[rows of the group, 3n]`, vectors after.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
-pub fn message<T: Lanes, S: Simd, const FIRST: bool>(
+pub fn message<T: Lanes, S: Simd>(
     simd: S,
     n: usize,
     group: &Group<T>,
-    filters: &Filters<T>,
     nodes: Nodes<T>,
     scalars: &[T],
     context: &mut [T],
     sums: &mut [T],
-    buffer: &mut Buffer<T>,
+    buffers: &mut [Buffer<T>; 3],
 ) {
-    let nv = n / T::lanes::<S>();
-    let n_rows = if FIRST { nodes.species.len() } else { nodes.context.len() / (3 * n) };
-    check(group, n_rows);
-    // The first layer has no vectors to gate.
-    let n_filters = if FIRST { 2 } else { 3 };
-    buffer.resize(group.pairs.len() * n_filters * T::lanes::<S>());
-    let w = T::vectors_mut::<S>(buffer);
-    let x = T::vectors::<S>(nodes.context);
-    let mu = T::vectors::<S>(nodes.vectors);
-    if FIRST {
-        let n_species = x.len() / (3 * nv);
-        assert!(nodes.species.iter().all(|&s| usize::from(s) < n_species));
-    } else {
-        assert!(mu.len() == x.len());
+    macro_rules! run {
+        ($columns:literal, $window:expr) => {
+            forward::<T, S, $columns, { $window }>(simd, n, group, nodes, scalars, context, sums, buffers)
+        };
     }
-    let scalars = T::vectors::<S>(scalars);
-    let context = T::vectors_mut::<S>(context);
-    let sums = T::vectors_mut::<S>(sums);
-    // Plain locals: the compiler would load them anew after every store.
-    let (senders, ranks, directions, edge_ptr) = local(group);
-    let first_edge = edge_ptr[0] as usize;
-    for v in 0..nv {
-        vectorize!(simd, {
-            if FIRST {
-                group.pairs.filters::<S, 2, false>(simd, group.radial, filters, v, w, n_filters);
-            } else {
-                group.pairs.filters::<S, 3, false>(simd, group.radial, filters, v, w, n_filters);
-            }
-        });
-        let w: &[T::V<S>] = w;
-        for (row, i) in group.atoms.clone().enumerate() {
-            let zero = T::splat(simd, T::zero());
-            let (mut dq, mut dx, mut dy, mut dz) = (scalars[row * nv + v], zero, zero, zero);
-            if !FIRST {
-                let own = i * 3 * nv + v;
-                (dx, dy, dz) = (mu[own], mu[own + nv], mu[own + 2 * nv]);
-            }
-            for e in edge_ptr[row] as usize - first_edge..edge_ptr[row + 1] as usize - first_edge {
-                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair; `x` and
-                // `mu` have 3n numbers for every row, species included (asserted above).
-                unsafe {
-                    let u = at(directions, e);
-                    let (ux, uy, uz) = (T::splat(simd, u[0]), T::splat(simd, u[1]), T::splat(simd, u[2]));
-                    let j = at(senders, e) as usize;
-                    let w_at = n_filters * at(ranks, e) as usize;
-                    let x_at = if FIRST { usize::from(at(nodes.species, j)) } else { j } * 3 * nv + v;
-                    dq = T::fma(simd, at(w, w_at), at(x, x_at), dq);
-                    let along = T::vmul(simd, at(w, w_at + 1), at(x, x_at + nv));
-                    if FIRST {
-                        dx = T::fma(simd, along, ux, dx);
-                        dy = T::fma(simd, along, uy, dy);
-                        dz = T::fma(simd, along, uz, dz);
-                    } else {
-                        let gate = T::vmul(simd, at(w, w_at + 2), at(x, x_at + 2 * nv));
-                        // The sum of two products first: the chain over edges is one addition long.
-                        dx = T::vadd(simd, dx, T::fma(simd, gate, at(mu, x_at), T::vmul(simd, along, ux)));
-                        dy = T::vadd(simd, dy, T::fma(simd, gate, at(mu, x_at + nv), T::vmul(simd, along, uy)));
-                        dz = T::vadd(simd, dz, T::fma(simd, gate, at(mu, x_at + 2 * nv), T::vmul(simd, along, uz)));
-                    }
-                }
-            }
-            context[row * 2 * nv + v] = dq;
-            let out = row * 3 * nv + v;
-            (sums[out], sums[out + nv], sums[out + 2 * nv]) = (dx, dy, dz);
-        }
+    match (nodes, group.radial) {
+        (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, WINDOW),
+        (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 0),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(6, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(6, 0),
     }
 }
 
-/// Pulls the cotangents of all atoms' sums back to the group's atoms as senders.
-///
-/// IN  `grad_scalars` `[n_atoms, n]`, `grad_vectors` `[n_atoms, 3n]` of the batch.
-/// OUT `grad_context`, `grad_sent` `[rows of the group, 3n]`, the latter with the atom's own `grad_vectors` added,
-///     overwritten (untouched in the first layer); `cotangents` `[edges of the group]`, accumulated: of the distance and of
-///     the direction from the neighbour to the group's atom.
+/// Columns of the first layer: gates of scalars and of directions.
+const FIRST: usize = 2;
+
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
-pub fn message_vjp<T: Lanes, S: Simd, const FIRST: bool>(
+fn forward<T: Lanes, S: Simd, const IN: usize, const K: usize>(
     simd: S,
     n: usize,
     group: &Group<T>,
-    filters: &Filters<T>,
     nodes: Nodes<T>,
-    grad_scalars: &[T],
-    grad_vectors: &[T],
+    scalars: &[T],
+    context: &mut [T],
+    sums: &mut [T],
+    buffers: &mut [Buffer<T>; 3],
+) {
+    group.check();
+    let (lanes, nv, n_own) = (T::lanes::<S>(), n / T::lanes::<S>(), group.n_own());
+    let [inputs, outputs, _] = buffers;
+    inputs.resize(group.n_local() * IN * lanes);
+    outputs.resize(n_own * 4 * lanes);
+    let inputs = T::vectors_mut::<S>(inputs).as_chunks_mut::<IN>().0;
+    let outputs = T::vectors_mut::<S>(outputs).as_chunks_mut::<4>().0;
+    let scalars = T::vectors::<S>(scalars);
+    let (context, sums) = (T::vectors_mut::<S>(context), T::vectors_mut::<S>(sums));
+    let zero = T::splat(simd, T::zero());
+    for v in 0..nv {
+        load_nodes::<T, S, IN>(simd, group, nodes, inputs, (v, nv));
+        for row in 0..n_own {
+            let own = &inputs[row];
+            let vectors = if IN == FIRST { [zero; 3] } else { [own[3], own[4], own[5]] };
+            outputs[row] = [scalars[row * nv + v], vectors[0], vectors[1], vectors[2]];
+        }
+        vectorize!(simd, {
+            let (inputs, outputs) = (&*inputs, &mut *outputs);
+            send::<T, S, IN, K>(simd, group.pairs, group.filters.vector(simd, v), inputs, outputs);
+        });
+        for row in 0..n_own {
+            let [q, x, y, z] = outputs[row];
+            context[row * 2 * nv + v] = q;
+            let out = row * 3 * nv + v;
+            (sums[out], sums[out + nv], sums[out + 2 * nv]) = (x, y, z);
+        }
+    }
+}
+
+/// Vector `v` of what messages read of each atom.
+#[inline(always)]
+fn load_nodes<T: Lanes, S: Simd, const COLUMNS: usize>(
+    _: S,
+    group: &Group<T>,
+    nodes: Nodes<T>,
+    rows: &mut [[T::V<S>; COLUMNS]],
+    (v, nv): (usize, usize),
+) {
+    match nodes {
+        Nodes::First { context, species } => {
+            let context = T::vectors::<S>(context);
+            for row in 0..rows.len() {
+                let i = usize::from(species[group.atom(row)]);
+                load::<_, 2>(&mut rows[row], context, i, (v, nv, 3));
+            }
+        }
+        Nodes::Later { context, vectors } => {
+            let (context, vectors) = (T::vectors::<S>(context), T::vectors::<S>(vectors));
+            for row in 0..rows.len() {
+                let i = group.atom(row);
+                load::<_, 3>(&mut rows[row], context, i, (v, nv, 3));
+                load::<_, 3>(&mut rows[row][3..], vectors, i, (v, nv, 3));
+            }
+        }
+    }
+}
+
+/// One vector of features of all pairs.
+#[inline(always)]
+fn send<T: Lanes, S: Simd, const IN: usize, const K: usize>(
+    simd: S,
+    pairs: Pairs<T>,
+    weights: &[[T::V<S>; 3]],
+    inputs: &[[T::V<S>; IN]],
+    outputs: &mut [[T::V<S>; 4]],
+) {
+    let zero = T::splat(simd, T::zero());
+    let mut p = 0;
+    while p < pairs.pairs.len() {
+        // The lower atom's sums stay in registers while it is the same; outside, they are nobody's.
+        let a = pairs.pairs[p].atoms[0] as usize;
+        let mut sums_a = if a < outputs.len() { outputs[a] } else { [zero; 4] };
+        while p < pairs.pairs.len() && pairs.pairs[p].atoms[0] as usize == a {
+            let pair = &pairs.pairs[p];
+            let (weights, values) = pairs.radial::<T::V<S>, K>(p, weights);
+            let [w, _] = if IN == FIRST {
+                filters::<T, S, 2, false, K>(simd, weights, values)
+            } else {
+                filters::<T, S, 3, false, K>(simd, weights, values)
+            };
+            let [x, y, z] = pair.direction;
+            let u = [T::splat(simd, x), T::splat(simd, y), T::splat(simd, z)];
+            let b = pair.atoms[1] as usize;
+            // SAFETY: `Group::check`: pairs have rows of `inputs`.
+            let (of_a, of_b) = unsafe { (inputs.get_unchecked(a), inputs.get_unchecked(b)) };
+            receive::<T, S, IN>(simd, w, u, of_b, &mut sums_a);
+            let back = [w[0], T::vsub(simd, zero, w[1]), w[2]];
+            if b == a {
+                receive::<T, S, IN>(simd, back, u, of_a, &mut sums_a);
+            } else if b < outputs.len() {
+                receive::<T, S, IN>(simd, back, u, of_a, &mut outputs[b]);
+            }
+            p += 1;
+        }
+        if a < outputs.len() {
+            outputs[a] = sums_a;
+        }
+    }
+}
+
+/// One direction: what an atom gets from a sender along `u`.
+#[inline(always)]
+fn receive<T: Lanes, S: Simd, const IN: usize>(
+    simd: S,
+    w: [T::V<S>; 3],
+    u: [T::V<S>; 3],
+    sender: &[T::V<S>; IN],
+    out: &mut [T::V<S>; 4],
+) {
+    // Taken out and put back whole: the compiler would store every intermediate sum.
+    let [mut q, mut x, mut y, mut z] = *out;
+    q = T::fma(simd, w[0], sender[0], q);
+    let along = T::vmul(simd, w[1], sender[1]);
+    (x, y, z) = (T::fma(simd, along, u[0], x), T::fma(simd, along, u[1], y), T::fma(simd, along, u[2], z));
+    if IN > FIRST {
+        let gate = T::vmul(simd, w[2], sender[2]);
+        x = T::fma(simd, gate, sender[3], x);
+        y = T::fma(simd, gate, sender[4], y);
+        z = T::fma(simd, gate, sender[5], z);
+    }
+    *out = [q, x, y, z];
+}
+
+/// Pulls the cotangents of all atoms' sums back to the group's atoms as senders, and to its pairs.
+///
+/// IN  `gradients` of the batch.
+/// OUT `grad_context`, `grad_sent` `[rows of the group, 3n]`, the latter with the atom's own cotangent of vectors added,
+///     overwritten (untouched in the first layer); `cotangents` `[n_pairs]`, accumulated: of the distance, and of the
+///     direction from the lower to the upper atom, from both directions of the pair.
+#[inline(always)]
+#[expect(clippy::too_many_arguments)]
+pub fn message_vjp<T: Lanes, S: Simd>(
+    simd: S,
+    n: usize,
+    group: &Group<T>,
+    nodes: Nodes<T>,
+    gradients: Cotangents<T>,
     grad_context: &mut [T],
     grad_sent: &mut [T],
     cotangents: &mut [[T; 4]],
-    buffers: &mut [Buffer<T>; 2],
+    buffers: &mut [Buffer<T>; 3],
 ) {
-    let (lanes, nv) = (T::lanes::<S>(), n / T::lanes::<S>());
-    let n_atoms = grad_scalars.len() / n;
-    check(group, n_atoms);
-    assert!(grad_scalars.len() == n_atoms * n && grad_vectors.len() == n_atoms * 3 * n);
-    let n_filters = if FIRST { 2 } else { 3 };
-    let [w, partial] = buffers;
-    w.resize(group.pairs.len().max(1) * AT_ONCE * 2 * n_filters * lanes);
-    partial.resize(group.ranks.len() * 4 * lanes);
-    let mut vjp = Vjp::<T, S, FIRST> {
-        simd,
-        nv,
-        group,
-        filters,
-        species: nodes.species,
-        x: T::vectors::<S>(nodes.context),
-        mu: T::vectors::<S>(nodes.vectors),
-        gq: T::vectors::<S>(grad_scalars),
-        gmu: T::vectors::<S>(grad_vectors),
-        grad_context: T::vectors_mut::<S>(grad_context),
-        grad_sent: T::vectors_mut::<S>(grad_sent),
-        w: T::vectors_mut::<S>(w),
-        partial: T::vectors_mut::<S>(partial).as_chunks_mut::<4>().0,
-    };
-    let mut v = 0;
-    while v + AT_ONCE <= nv {
-        vjp.pass::<AT_ONCE>(v);
-        v += AT_ONCE;
+    macro_rules! run {
+        ($node:literal, $columns:literal, $window:expr) => {
+            backward::<T, S, $node, $columns, { $window }>(
+                simd,
+                n,
+                group,
+                nodes,
+                gradients,
+                grad_context,
+                grad_sent,
+                cotangents,
+                buffers,
+            )
+        };
     }
-    while v < nv {
-        vjp.pass::<1>(v);
-        v += 1;
-    }
-    let partial = &vjp.partial[..cotangents.len()];
-    for e in 0..cotangents.len() {
-        let sums = T::vsum4(simd, partial[e]);
-        for c in 0..4 {
-            cotangents[e][c] += sums[c];
-        }
+    match (nodes, group.radial) {
+        (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, 6, WINDOW),
+        (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 6, 0),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(6, 10, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(6, 10, 0),
     }
 }
 
-/// Vectors of features that one pass over the edges takes: more write fewer partial sums, fewer leave the filters in the
-/// cache.
-const AT_ONCE: usize = 1;
-
-/// Vectors of filters that a pair takes at most.
-pub const MESSAGE_VECTORS: usize = 6 * AT_ONCE;
-
-struct Vjp<'a, T: Lanes, S: Simd, const FIRST: bool> {
+/// `NODE` columns of an atom's state, and `IN` with those of its cotangents.
+#[inline(always)]
+#[expect(clippy::too_many_arguments)]
+fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize>(
     simd: S,
-    nv: usize,
-    group: &'a Group<'a, T>,
-    filters: &'a Filters<T>,
-    species: &'a [u16],
-    x: &'a [T::V<S>],
-    mu: &'a [T::V<S>],
-    gq: &'a [T::V<S>],
-    gmu: &'a [T::V<S>],
-    grad_context: &'a mut [T::V<S>],
-    grad_sent: &'a mut [T::V<S>],
-    w: &'a mut [T::V<S>],
-    partial: &'a mut [[T::V<S>; 4]],
+    n: usize,
+    group: &Group<T>,
+    nodes: Nodes<T>,
+    gradients: Cotangents<T>,
+    grad_context: &mut [T],
+    grad_sent: &mut [T],
+    cotangents: &mut [[T; 4]],
+    buffers: &mut [Buffer<T>; 3],
+) {
+    group.check();
+    let (lanes, nv, n_own) = (T::lanes::<S>(), n / T::lanes::<S>(), group.n_own());
+    let [inputs, outputs, partial] = buffers;
+    inputs.resize(group.n_local() * IN * lanes);
+    outputs.resize(n_own * 6 * lanes);
+    partial.resize(group.pairs.pairs.len() * PAIR_VECTORS * lanes);
+    let inputs = T::vectors_mut::<S>(inputs).as_chunks_mut::<IN>().0;
+    let outputs = T::vectors_mut::<S>(outputs).as_chunks_mut::<6>().0;
+    let partial = T::vectors_mut::<S>(partial).as_chunks_mut::<PAIR_VECTORS>().0;
+    let (grad_context, grad_sent) = (T::vectors_mut::<S>(grad_context), T::vectors_mut::<S>(grad_sent));
+    let (grad_scalars, grad_vectors) = (T::vectors::<S>(gradients.scalars), T::vectors::<S>(gradients.vectors));
+    let zero = T::splat(simd, T::zero());
+    partial.fill([zero; PAIR_VECTORS]);
+    for v in 0..nv {
+        load_nodes::<T, S, IN>(simd, group, nodes, inputs, (v, nv));
+        for row in 0..inputs.len() {
+            let i = group.atom(row);
+            load::<_, 1>(&mut inputs[row][NODE..], grad_scalars, i, (v, nv, 1));
+            load::<_, 3>(&mut inputs[row][NODE + 1..], grad_vectors, i, (v, nv, 3));
+        }
+        for row in 0..n_own {
+            let [x, y, z] = [inputs[row][NODE + 1], inputs[row][NODE + 2], inputs[row][NODE + 3]];
+            outputs[row] = [zero, zero, zero, x, y, z];
+        }
+        vectorize!(simd, {
+            let (inputs, outputs, partial) = (&*inputs, &mut *outputs, &mut *partial);
+            let weights = group.filters.vector(simd, v);
+            send_vjp::<T, S, NODE, IN, K>(simd, group.pairs, weights, inputs, outputs, partial);
+        });
+        if NODE > FIRST {
+            for row in 0..n_own {
+                for c in 0..3 {
+                    grad_context[(row * 3 + c) * nv + v] = outputs[row][c];
+                    grad_sent[(row * 3 + c) * nv + v] = outputs[row][3 + c];
+                }
+            }
+        }
+    }
+    let slope = T::of(group.radial.slope());
+    for p in 0..cotangents.len() {
+        let sums = T::vsum4(simd, partial[p]);
+        cotangents[p][0] += sums[0] * slope;
+        for k in 1..4 {
+            cotangents[p][k] += sums[k];
+        }
+    }
 }
 
-impl<T: Lanes, S: Simd, const FIRST: bool> Vjp<'_, T, S, FIRST> {
-    /// Vectors `v..v + B` of all edges and atoms of the group.
-    #[inline(always)]
-    fn pass<const B: usize>(&mut self, v: usize) {
-        let (simd, nv, group) = (self.simd, self.nv, self.group);
-        let width = if FIRST { 4 } else { 6 };
-        for b in 0..B {
-            let (filters, w) = (self.filters, &mut self.w[b * width..]);
-            vectorize!(simd, {
-                if FIRST {
-                    group.pairs.filters::<S, 2, true>(simd, group.radial, filters, v + b, w, B * width);
-                } else {
-                    group.pairs.filters::<S, 3, true>(simd, group.radial, filters, v + b, w, B * width);
+/// The mirror of [`send`].
+#[inline(always)]
+fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize>(
+    simd: S,
+    pairs: Pairs<T>,
+    weights: &[[T::V<S>; 3]],
+    inputs: &[[T::V<S>; IN]],
+    outputs: &mut [[T::V<S>; 6]],
+    partial: &mut [[T::V<S>; PAIR_VECTORS]],
+) {
+    let zero = T::splat(simd, T::zero());
+    let partial = &mut partial[..pairs.pairs.len()];
+    let mut p = 0;
+    while p < pairs.pairs.len() {
+        let a = pairs.pairs[p].atoms[0] as usize;
+        let mut sums_a = if NODE > FIRST && a < outputs.len() { outputs[a] } else { [zero; 6] };
+        while p < pairs.pairs.len() && pairs.pairs[p].atoms[0] as usize == a {
+            let pair = &pairs.pairs[p];
+            let (weights, values) = pairs.radial::<T::V<S>, K>(p, weights);
+            let [w, slopes] = if NODE == FIRST {
+                filters::<T, S, 2, true, K>(simd, weights, values)
+            } else {
+                filters::<T, S, 3, true, K>(simd, weights, values)
+            };
+            let [x, y, z] = pair.direction;
+            let u = [T::splat(simd, x), T::splat(simd, y), T::splat(simd, z)];
+            let b = pair.atoms[1] as usize;
+            // SAFETY: `Group::check`: pairs have rows of `inputs`.
+            let (of_a, of_b) = unsafe { (inputs.get_unchecked(a), inputs.get_unchecked(b)) };
+            let g_a = [of_a[NODE + 1], of_a[NODE + 2], of_a[NODE + 3]];
+            let g_b = [of_b[NODE + 1], of_b[NODE + 2], of_b[NODE + 3]];
+            // What a gets lies along u, what b gets against it.
+            let along_a = dot::<T, S, 3>(simd, g_a, u);
+            let along_b = T::vsub(simd, zero, dot::<T, S, 3>(simd, g_b, u));
+            let mut out = partial[p];
+            let of_scalars = dot::<T, S, 2>(simd, [of_a[NODE], of_b[NODE]], [of_b[0], of_a[0]]);
+            out[0] = T::fma(simd, of_scalars, slopes[0], out[0]);
+            out[0] = T::fma(simd, dot::<T, S, 2>(simd, [along_a, along_b], [of_b[1], of_a[1]]), slopes[1], out[0]);
+            let gate_a = T::vmul(simd, w[1], of_b[1]);
+            let gate_b = T::vmul(simd, T::vsub(simd, zero, w[1]), of_a[1]);
+            for k in 0..3 {
+                out[1 + k] = T::fma(simd, gate_a, g_a[k], T::fma(simd, gate_b, g_b[k], out[1 + k]));
+            }
+            let mut across = [zero; 2];
+            if NODE > FIRST {
+                across[0] = dot::<T, S, 3>(simd, g_a, [of_b[3], of_b[4], of_b[5]]);
+                across[1] = dot::<T, S, 3>(simd, g_b, [of_a[3], of_a[4], of_a[5]]);
+                out[0] = T::fma(simd, dot::<T, S, 2>(simd, across, [of_b[2], of_a[2]]), slopes[2], out[0]);
+            }
+            // Stored before what follows, or the compiler puts it off, and its parts aside.
+            partial[p] = out;
+            if NODE > FIRST {
+                send_back::<T, S>(simd, w, [of_b[NODE], along_b, across[1]], g_b, of_a[2], &mut sums_a);
+                let received = [of_a[NODE], along_a, across[0]];
+                if b == a {
+                    send_back::<T, S>(simd, w, received, g_a, of_b[2], &mut sums_a);
+                } else if b < outputs.len() {
+                    send_back::<T, S>(simd, w, received, g_a, of_b[2], &mut outputs[b]);
                 }
-            });
+            }
+            p += 1;
         }
-        let (w, gq, gmu) = (&*self.w, self.gq, self.gmu);
-        let (senders, ranks, directions, edge_ptr) = local(group);
-        let first_edge = edge_ptr[0] as usize;
-        let zero = T::splat(simd, T::zero());
-        for (row, j) in group.atoms.clone().enumerate() {
-            let x_at = if FIRST { usize::from(self.species[j]) } else { j } * 3 * nv + v;
-            let (mut x, mut m, mut sums) = ([[zero; 3]; B], [[zero; 3]; B], [[zero; 6]; B]);
-            for b in 0..B {
-                for s in 0..3 {
-                    x[b][s] = self.x[x_at + s * nv + b];
-                    if !FIRST {
-                        m[b][s] = self.mu[x_at + s * nv + b];
-                    }
-                }
-            }
-            for e in edge_ptr[row] as usize - first_edge..edge_ptr[row + 1] as usize - first_edge {
-                // SAFETY: `check` bounds senders, ranks and the edges' arrays; `filters` filled its vectors for each pair;
-                // `gq` and `gmu` have rows for all atoms (asserted where they come from).
-                unsafe {
-                    let u = at(directions, e);
-                    let (ux, uy, uz) = (T::splat(simd, -u[0]), T::splat(simd, -u[1]), T::splat(simd, -u[2]));
-                    let i = at(senders, e) as usize;
-                    let w_at = B * width * at(ranks, e) as usize;
-                    let (q_at, g_at) = (i * nv + v, i * 3 * nv + v);
-                    let out = self.partial.get_unchecked_mut(e);
-                    let mut partial = if v == 0 { [zero; 4] } else { *out };
-                    for b in 0..B {
-                        let w_at = w_at + b * width;
-                        let g = at(gq, q_at + b);
-                        let (gx, gy, gz) = (at(gmu, g_at + b), at(gmu, g_at + nv + b), at(gmu, g_at + 2 * nv + b));
-                        let along = T::fma(simd, gx, ux, T::fma(simd, gy, uy, T::vmul(simd, gz, uz)));
-                        let (g_x0, along_x1) = (T::vmul(simd, g, x[b][0]), T::vmul(simd, along, x[b][1]));
-                        let slopes = w_at + width / 2;
-                        partial[0] = T::fma(simd, g_x0, at(w, slopes), partial[0]);
-                        partial[0] = T::fma(simd, along_x1, at(w, slopes + 1), partial[0]);
-                        let gate = T::vmul(simd, at(w, w_at + 1), x[b][1]);
-                        partial[1] = T::fma(simd, gate, gx, partial[1]);
-                        partial[2] = T::fma(simd, gate, gy, partial[2]);
-                        partial[3] = T::fma(simd, gate, gz, partial[3]);
-                        if !FIRST {
-                            let (m, sums) = (&m[b], &mut sums[b]);
-                            let across = T::fma(simd, gx, m[0], T::fma(simd, gy, m[1], T::vmul(simd, gz, m[2])));
-                            let across_x2 = T::vmul(simd, across, x[b][2]);
-                            partial[0] = T::fma(simd, across_x2, at(w, slopes + 2), partial[0]);
-                            sums[0] = T::fma(simd, g, at(w, w_at), sums[0]);
-                            sums[1] = T::fma(simd, along, at(w, w_at + 1), sums[1]);
-                            sums[2] = T::fma(simd, across, at(w, w_at + 2), sums[2]);
-                            let sent = T::vmul(simd, at(w, w_at + 2), x[b][2]);
-                            sums[3] = T::fma(simd, gx, sent, sums[3]);
-                            sums[4] = T::fma(simd, gy, sent, sums[4]);
-                            sums[5] = T::fma(simd, gz, sent, sums[5]);
-                        }
-                    }
-                    *out = partial;
-                }
-            }
-            if !FIRST {
-                for b in 0..B {
-                    for s in 0..3 {
-                        let out = (row * 3 + s) * nv + v + b;
-                        self.grad_context[out] = sums[b][s];
-                        self.grad_sent[out] = T::vadd(simd, gmu[(3 * j + s) * nv + v + b], sums[b][3 + s]);
-                    }
-                }
-            }
+        if NODE > FIRST && a < outputs.len() {
+            outputs[a] = sums_a;
         }
+    }
+}
+
+#[inline(always)]
+fn dot<T: Lanes, S: Simd, const N: usize>(simd: S, x: [T::V<S>; N], y: [T::V<S>; N]) -> T::V<S> {
+    let mut sum = T::vmul(simd, x[N - 1], y[N - 1]);
+    for k in (0..N - 1).rev() {
+        sum = T::fma(simd, x[k], y[k], sum);
+    }
+    sum
+}
+
+/// One direction: cotangents of the sender's gates and vectors.
+#[inline(always)]
+fn send_back<T: Lanes, S: Simd>(
+    simd: S,
+    w: [T::V<S>; 3],
+    received: [T::V<S>; 3],
+    grad_vectors: [T::V<S>; 3],
+    gate: T::V<S>,
+    out: &mut [T::V<S>; 6],
+) {
+    let sent = T::vmul(simd, w[2], gate);
+    for k in 0..3 {
+        out[k] = T::fma(simd, w[k], received[k], out[k]);
+        out[3 + k] = T::fma(simd, sent, grad_vectors[k], out[3 + k]);
     }
 }

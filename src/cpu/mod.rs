@@ -10,4 +10,6 @@ pub mod gemm;
 pub mod geometry;
 pub mod lanes;
 pub mod message;
+pub mod pairs;
+mod splines;
 pub mod update;

@@ -32,15 +32,6 @@ impl<'a, X> Shared<'a, X> {
         unsafe { std::slice::from_raw_parts(self.data.add(range.start), range.len()) }
     }
 
-    /// The whole array.
-    ///
-    /// # Safety
-    /// As [`Shared::read`].
-    pub unsafe fn all(&self) -> &'a [X] {
-        // SAFETY: the caller's.
-        unsafe { self.read(0..self.len) }
-    }
-
     /// The elements of a range, to be written.
     ///
     /// # Safety

@@ -9,10 +9,10 @@ use super::shared::{Rows, Shared};
 use super::weights::Weights;
 use super::workspace::{Partition, Scratch, Tile, Workspace};
 use crate::batch::PackedBatch;
-use crate::cpu::filters::Pairs;
-use crate::cpu::geometry::{Edges, geometry, geometry_vjp};
+use crate::cpu::geometry::{Edges, geometry_vjp};
 use crate::cpu::lanes::{Lanes, vectorize};
-use crate::cpu::message::{Group, Nodes, message, message_vjp};
+use crate::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
+use crate::cpu::pairs::{Counts, Pair, Pairs, PairsMut};
 use crate::cpu::update::{Gates, MixedVjp, gate, gate_vjp, invariants, mixed_vjp};
 use crate::engine::Want;
 use crate::structure::{Mat3, Vec3};
@@ -39,10 +39,11 @@ pub(super) struct Run<'a, T> {
     gates: Rows<'a, T>,
     grad_scalars: Rows<'a, T>,
     grad_vectors: Rows<'a, T>,
-    directions: Shared<'a, [T; 3]>,
-    ranks: Shared<'a, u32>,
+    pairs: Shared<'a, Pair<T>>,
     values: Shared<'a, T>,
-    starts: Shared<'a, u32>,
+    outside: Shared<'a, u32>,
+    pair_of_edge: Shared<'a, u32>,
+    counts: Shared<'a, Counts>,
     cotangents: Shared<'a, [T; 4]>,
     atomic_energies: Shared<'a, f64>,
     gradients: Shared<'a, Vec3>,
@@ -78,10 +79,11 @@ impl<'a, T: Lanes> Run<'a, T> {
             gates: Rows::new(&mut arrays.gates, n_atoms, 3 * n),
             grad_scalars: Rows::new(&mut arrays.grad_scalars, n_atoms, n),
             grad_vectors: Rows::new(&mut arrays.grad_vectors, n_atoms, 3 * n),
-            directions: Shared::new(&mut arrays.directions),
-            ranks: Shared::new(&mut arrays.ranks),
+            pairs: Shared::new(&mut arrays.pairs),
             values: Shared::new(&mut arrays.values),
-            starts: Shared::new(&mut arrays.starts),
+            outside: Shared::new(&mut arrays.outside),
+            pair_of_edge: Shared::new(&mut arrays.pair_of_edge),
+            counts: Shared::new(&mut arrays.counts),
             cotangents: Shared::new(&mut arrays.cotangents),
             atomic_energies: Shared::new(&mut workspace.atomic_energies),
             gradients: Shared::new(&mut workspace.gradients),
@@ -115,7 +117,7 @@ impl<'a, T: Lanes> Run<'a, T> {
         let (weights, n, rows) = (self.weights, self.weights.n, &tile.atoms);
         if l == 0 {
             for group in tile.groups.clone() {
-                self.geometry(group, scratch);
+                self.geometry(simd, group, scratch);
             }
         }
         for group in tile.groups.clone() {
@@ -157,66 +159,42 @@ impl<'a, T: Lanes> Run<'a, T> {
         &mut gates[..rows.len() * self.weights.updates[l].gates.n_out()]
     }
 
-    /// Geometry of a group's edges, and its pairs.
-    fn geometry(&self, group: usize, scratch: &mut Scratch<T>) {
+    /// Pairs of a group.
+    #[inline(always)]
+    fn geometry<S: Simd>(&self, simd: S, group: usize, scratch: &mut Scratch<T>) {
         let (atoms, radial) = (&self.partition.groups[group], &self.weights.radial);
-        let range = self.edges.of_all(atoms);
-        let n_edges = range.len();
+        let (range, width) = (self.edges.of_all(atoms), 2 * radial.window());
         // SAFETY: edges and pairs of own atoms; nobody else's in this stage.
-        let (directions, ranks, values, starts) = unsafe {
-            let width = radial.values_per_pair();
-            (
-                self.directions.write(range.clone()),
-                self.ranks.write(range.clone()),
-                self.values.write(range.start * width..range.end * width),
-                self.starts.write(group * radial.n_starts()..(group + 1) * radial.n_starts()),
-            )
-        };
-        if self.want.gradient() {
-            // SAFETY: as above.
-            unsafe { self.cotangents.write(range.clone()) }.fill([T::zero(); 4]);
-        }
-        let distances = &mut scratch.distances[..n_edges];
-        geometry(&self.edges, &self.batch.positions, atoms.clone(), directions, distances);
-        // A pair of which both atoms belong to the group has one filter.
-        let (pair_of_edge, pair_distances) = (&mut scratch.pair_of_edge[..n_edges], &mut scratch.pair_distances);
-        let mut n_pairs = 0;
-        for (e, &reverse) in self.edges.reverse_edge[range.clone()].iter().enumerate() {
-            let reverse = (reverse as usize).wrapping_sub(range.start);
-            if reverse < e {
-                pair_of_edge[e] = pair_of_edge[reverse];
-            } else {
-                pair_of_edge[e] = n_pairs;
-                pair_distances[n_pairs as usize] = distances[e];
-                n_pairs += 1;
+        unsafe {
+            let mut pairs = PairsMut {
+                pairs: self.pairs.write(range.clone()),
+                values: self.values.write(range.start * width..range.end * width),
+                outside: self.outside.write(range.clone()),
+                pair_of_edge: self.pair_of_edge.write(range.clone()),
+            };
+            let counts = &mut self.counts.write(group..group + 1)[0];
+            let (edges, positions, row_of) = (&self.edges, &self.batch.positions, &mut scratch.row_of);
+            vectorize!(simd, *counts = pairs.find(edges, positions, atoms, radial, row_of));
+            if self.want.gradient() {
+                self.cotangents.write(range).fill([T::zero(); 4]);
             }
-        }
-        let pair_ranks = &mut scratch.pair_ranks[..n_pairs as usize];
-        radial.prepare(&pair_distances[..n_pairs as usize], values, starts, pair_ranks);
-        for (rank, &pair) in ranks.iter_mut().zip(pair_of_edge.iter()) {
-            *rank = pair_ranks[pair as usize];
         }
     }
 
     /// # Safety
-    /// No task of this stage writes geometry of another tile's edges.
-    unsafe fn group<'b>(&'b self, group: usize) -> Group<'b, T> {
+    /// No task of this stage writes pairs of another tile.
+    unsafe fn group(&self, layer: usize, group: usize) -> Group<'_, T> {
         let (atoms, radial) = (&self.partition.groups[group], &self.weights.radial);
-        let range = self.edges.of_all(atoms);
-        let width = radial.values_per_pair();
+        let (first, width) = (self.edges.of_all(atoms).start, 2 * radial.window());
         // SAFETY: the caller's.
         unsafe {
-            Group {
-                edges: &self.edges,
-                atoms,
-                directions: self.directions.read(range.clone()),
-                ranks: self.ranks.read(range.clone()),
-                pairs: Pairs {
-                    values: self.values.read(range.start * width..range.end * width),
-                    starts: self.starts.read(group * radial.n_starts()..(group + 1) * radial.n_starts()),
-                },
-                radial,
-            }
+            let Counts { n_pairs, n_outside } = self.counts.read(group..group + 1)[0];
+            let pairs = Pairs {
+                pairs: self.pairs.read(first..first + n_pairs),
+                values: self.values.read(first * width..(first + n_pairs) * width),
+                outside: self.outside.read(first..first + n_outside),
+            };
+            Group { atoms, pairs, radial, filters: self.weights.filters(layer) }
         }
     }
 
@@ -225,22 +203,20 @@ impl<'a, T: Lanes> Run<'a, T> {
     /// # Safety
     /// No task of this stage writes vectors or contexts of layer `l`.
     unsafe fn nodes(&self, l: usize) -> Nodes<'_, T> {
-        let species = &self.batch.species[..];
         match l.checked_sub(1) {
-            None => Nodes { context: &self.weights.first_context, vectors: &[], species },
+            None => Nodes::First { context: &self.weights.first_context, species: &self.batch.species },
             // SAFETY: the caller's.
-            Some(l) => unsafe { Nodes { context: self.contexts.layer(l), vectors: self.vectors.layer(l), species } },
+            Some(l) => unsafe { Nodes::Later { context: self.contexts.layer(l), vectors: self.vectors.layer(l) } },
         }
     }
 
     #[inline(always)]
     fn message<S: Simd>(&self, simd: S, l: usize, group: usize, scratch: &mut Scratch<T>) {
         let (n, rows) = (self.weights.n, &self.partition.groups[group]);
-        let filters = self.weights.filters(l);
-        let buffer = &mut scratch.message[0];
+        let buffers = &mut scratch.message;
         // SAFETY: forward stage l writes contexts and vectors of the next layer, and own rows only.
         unsafe {
-            let (group, nodes) = (self.group(group), self.nodes(l));
+            let (group, nodes) = (self.group(l, group), self.nodes(l));
             let (context, sums) = (self.invariants.write(l, rows), self.vectors.write(l, rows));
             let scalars = self.scalars.write(0, rows);
             if l == 0 {
@@ -248,13 +224,7 @@ impl<'a, T: Lanes> Run<'a, T> {
                     row.copy_from_slice(&self.weights.embedding[usize::from(s) * n..][..n]);
                 }
             }
-            vectorize!(simd, {
-                if l == 0 {
-                    message::<T, S, true>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
-                } else {
-                    message::<T, S, false>(simd, n, &group, filters, nodes, scalars, context, sums, buffer);
-                }
-            });
+            vectorize!(simd, message(simd, n, &group, nodes, scalars, context, sums, buffers));
         }
     }
 
@@ -329,46 +299,17 @@ impl<'a, T: Lanes> Run<'a, T> {
     #[inline(always)]
     fn message_vjp<S: Simd>(&self, simd: S, l: usize, tile: &Tile, group: usize, scratch: &mut Scratch<T>) {
         let (n, atoms) = (self.weights.n, &self.partition.groups[group]);
-        let filters = self.weights.filters(l);
         let rows = (atoms.start - tile.atoms.start) * 3 * n..(atoms.end - tile.atoms.start) * 3 * n;
         let (grad_context, grad_sent) = (&mut scratch.wide[rows.clone()], &mut scratch.vectors[rows]);
         let buffers = &mut scratch.message;
-        // SAFETY: this stage writes gradients of the other parity, and cotangents of own edges.
+        // SAFETY: this stage writes gradients of the other parity, and cotangents of own pairs.
         unsafe {
-            let (group, nodes) = (self.group(group), self.nodes(l));
-            let (gq, gmu) = (self.grad_scalars.layer(l % 2), self.grad_vectors.layer(l % 2));
-            let out = self.cotangents.write(self.edges.of_all(atoms));
-            vectorize!(simd, {
-                if l == 0 {
-                    message_vjp::<T, S, true>(
-                        simd,
-                        n,
-                        &group,
-                        filters,
-                        nodes,
-                        gq,
-                        gmu,
-                        grad_context,
-                        grad_sent,
-                        out,
-                        buffers,
-                    );
-                } else {
-                    message_vjp::<T, S, false>(
-                        simd,
-                        n,
-                        &group,
-                        filters,
-                        nodes,
-                        gq,
-                        gmu,
-                        grad_context,
-                        grad_sent,
-                        out,
-                        buffers,
-                    );
-                }
-            });
+            let (group, nodes) = (self.group(l, group), self.nodes(l));
+            let (scalars, vectors) = (self.grad_scalars.layer(l % 2), self.grad_vectors.layer(l % 2));
+            let gradients = Cotangents { scalars, vectors };
+            let first = self.edges.of_all(atoms).start;
+            let out = self.cotangents.write(first..first + group.pairs.pairs.len());
+            vectorize!(simd, message_vjp(simd, n, &group, nodes, gradients, grad_context, grad_sent, out, buffers));
         }
     }
 
@@ -406,21 +347,24 @@ impl<'a, T: Lanes> Run<'a, T> {
         }
     }
 
-    /// From edges to positions, and the virial of structures with a volume.
+    /// From pairs to positions, and the virial of structures with a volume.
     fn positions_vjp(&self, tile: &Tile) {
-        // SAFETY: cotangents are complete; own rows are written.
-        let (cotangents, gradients) = unsafe { (self.cotangents.all(), self.gradients.write(tile.atoms.clone())) };
-        let positions = &self.batch.positions;
-        if self.want.stress {
-            // SAFETY: own rows.
-            let virials = unsafe { self.virials.write(tile.atoms.clone()) };
-            for ((i, gradient), virial) in tile.atoms.clone().zip(gradients).zip(virials) {
-                *virial = [[0.0; 3]; 3];
-                *gradient = geometry_vjp(&self.edges, positions, i, cotangents, Some(virial));
-            }
-        } else {
-            for (i, gradient) in tile.atoms.clone().zip(gradients) {
-                *gradient = geometry_vjp(&self.edges, positions, i, cotangents, None);
+        let (edges, positions) = (&self.edges, &self.batch.positions);
+        for group in tile.groups.clone() {
+            let atoms = &self.partition.groups[group];
+            let range = edges.of_all(atoms);
+            // SAFETY: own rows and pairs.
+            unsafe {
+                let (pairs, cotangents) = (self.pair_of_edge.read(range.clone()), self.cotangents.read(range.clone()));
+                let gradients = self.gradients.write(atoms.clone());
+                let virials = if self.want.stress { self.virials.write(atoms.clone()) } else { &mut [] };
+                for (row, i) in atoms.clone().enumerate() {
+                    let pairs = &pairs[edges.of(i).start - range.start..edges.of(i).end - range.start];
+                    if let Some(virial) = virials.get_mut(row) {
+                        *virial = [[0.0; 3]; 3];
+                    }
+                    gradients[row] = geometry_vjp(edges, positions, i, pairs, cotangents, virials.get_mut(row));
+                }
             }
         }
     }

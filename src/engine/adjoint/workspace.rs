@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::weights::Weights;
 use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
-use crate::cpu::message::MESSAGE_VECTORS;
+use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
+use crate::cpu::pairs::{Counts, Pair};
 use crate::engine::{Evaluation, Want};
 use crate::structure::{Mat3, Vec3};
 
@@ -68,15 +69,17 @@ pub(super) struct Arrays<T> {
     pub grad_scalars: Buffer<T>,
     /// The same of vectors, `[2, n_atoms, 3n]`.
     pub grad_vectors: Buffer<T>,
-    /// Direction towards the sender, `[n_edges]`.
-    pub directions: Vec<[T; 3]>,
-    /// Pair of each edge, within its group, `[n_edges]`.
-    pub ranks: Vec<u32>,
-    /// [`Pairs::values`](crate::cpu::filters::Pairs) of each group, from the number of its first edge on.
+    /// Pairs of each group, from the number of its first edge on, `[n_edges]`; so for what follows.
+    pub pairs: Vec<Pair<T>>,
+    /// [`Pairs::values`](crate::cpu::pairs::Pairs).
     pub values: Buffer<T>,
-    /// [`Pairs::starts`](crate::cpu::filters::Pairs) of each group.
-    pub starts: Vec<u32>,
-    /// Cotangents of distance and direction, `[n_edges]`.
+    /// [`Pairs::outside`](crate::cpu::pairs::Pairs).
+    pub outside: Vec<u32>,
+    /// Pair of each edge, within its group, `[n_edges]`.
+    pub pair_of_edge: Vec<u32>,
+    /// Pairs and atoms outside of each group.
+    pub counts: Vec<Counts>,
+    /// Cotangents of each pair's distance and direction, `[n_edges]`.
     pub cotangents: Vec<[T; 4]>,
 }
 
@@ -90,11 +93,8 @@ pub(super) struct Scratch<T> {
     pub scalars: Buffer<T>,
     pub vectors: Buffer<T>,
     pub readout: Vec<(Buffer<T>, Buffer<T>)>,
-    pub message: [Buffer<T>; 2],
-    pub distances: Vec<f64>,
-    pub pair_of_edge: Vec<u32>,
-    pub pair_ranks: Vec<u32>,
-    pub pair_distances: Vec<f64>,
+    pub message: [Buffer<T>; 3],
+    pub row_of: Vec<u32>,
 }
 
 /// Tiles, each the work of one thread in one stage, and the groups of atoms in them whose filters are evaluated together.
@@ -113,6 +113,9 @@ pub(super) struct Tile {
 /// Edges of a group at most, unless an atom has more: their filters stay in the cache.
 const EDGES_PER_GROUP: usize = 2048;
 
+/// Edges of a group of several structures at most.
+const FEW_EDGES: usize = 1280;
+
 impl Partition {
     /// Cuts the atoms of a batch into tiles of about `tile` atoms.
     pub fn fill(&mut self, batch: &PackedBatch, tile: usize) {
@@ -128,7 +131,7 @@ impl Partition {
             // Structures stay whole where they can: a pair inside a group is evaluated once.
             while s < batch.n_structures() && batch.atoms_of(s).start < atoms.end {
                 let piece = batch.atoms_of(s).start.max(atoms.start)..batch.atoms_of(s).end.min(atoms.end);
-                if piece.start > start && edges.of_all(&(start..piece.end)).len() > EDGES_PER_GROUP {
+                if piece.start > start && edges.of_all(&(start..piece.end)).len() > FEW_EDGES {
                     self.groups.push(start..piece.start);
                     start = piece.start;
                 }
@@ -156,11 +159,12 @@ impl<T: Lanes> Workspace<T> {
         let n_groups = n_atoms;
         let room = |len: usize, want: usize| want.saturating_sub(len);
         let arrays = &mut self.arrays;
-        arrays.directions.reserve(room(arrays.directions.len(), n_edges));
-        arrays.ranks.reserve(room(arrays.ranks.len(), n_edges));
+        arrays.pairs.reserve(room(arrays.pairs.len(), n_edges));
+        arrays.outside.reserve(room(arrays.outside.len(), n_edges));
+        arrays.pair_of_edge.reserve(room(arrays.pair_of_edge.len(), n_edges));
         arrays.cotangents.reserve(room(arrays.cotangents.len(), n_edges));
-        arrays.values.resize(n_edges * weights.radial.values_per_pair());
-        arrays.starts.reserve(room(arrays.starts.len(), n_groups * weights.radial.n_starts()));
+        arrays.values.resize(n_edges * 2 * weights.radial.window());
+        arrays.counts.reserve(room(arrays.counts.len(), n_groups));
         self.partition.groups.reserve(room(self.partition.groups.len(), n_groups));
     }
 
@@ -188,10 +192,11 @@ impl<T: Lanes> Workspace<T> {
         arrays.products.resize(layers(n_layers, n));
         arrays.update_slopes.resize(layers(n_layers, n));
         arrays.gates.resize(layers(n_layers, 3 * n));
-        arrays.directions.resize(n_edges, [T::zero(); 3]);
-        arrays.ranks.resize(n_edges, 0);
-        arrays.values.resize(n_edges * weights.radial.values_per_pair());
-        arrays.starts.resize(self.partition.groups.len() * weights.radial.n_starts(), 0);
+        arrays.pairs.resize(n_edges, Pair::default());
+        arrays.outside.resize(n_edges, 0);
+        arrays.pair_of_edge.resize(n_edges, 0);
+        arrays.values.resize(n_edges * 2 * weights.radial.window());
+        arrays.counts.resize(self.partition.groups.len(), Counts::default());
         if gradient {
             arrays.grad_scalars.resize(layers(2, n));
             arrays.grad_vectors.resize(layers(2, 3 * n));
@@ -202,7 +207,7 @@ impl<T: Lanes> Workspace<T> {
         let group_edges = |g: &Range<usize>| batch.edges().of_all(g).len();
         let n_group = self.partition.groups.iter().map(group_edges).max().unwrap_or(0);
         for scratch in &mut self.scratch {
-            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).resize(weights, n_tile, n_group);
+            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).resize(weights, n_atoms, n_tile, n_group);
         }
         self.energies.resize(batch.n_structures(), 0.0);
         self.atomic_energies.resize(n_atoms, 0.0);
@@ -253,7 +258,7 @@ impl<T> Workspace<T> {
 }
 
 impl<T: Lanes> Scratch<T> {
-    fn resize(&mut self, weights: &Weights<T>, n_tile: usize, n_group: usize) {
+    fn resize(&mut self, weights: &Weights<T>, n_atoms: usize, n_tile: usize, n_group: usize) {
         let (n, n_group) = (weights.n, n_group.max(EDGES_PER_GROUP));
         self.hidden.resize(n_tile * n);
         self.wide.resize(n_tile * 3 * n);
@@ -266,12 +271,12 @@ impl<T: Lanes> Scratch<T> {
             values.resize(n_tile * layer.n_out());
             slopes.resize(n_tile * layer.n_out());
         }
-        let [filters, partial] = &mut self.message;
-        filters.resize(n_group * MESSAGE_VECTORS * T::PER_LINE);
-        partial.resize(n_group * 4 * T::PER_LINE);
-        self.distances.resize(n_group, 0.0);
-        self.pair_of_edge.resize(n_group, 0);
-        self.pair_ranks.resize(n_group, 0);
-        self.pair_distances.resize(n_group, 0.0);
+        let [inputs, outputs, partial] = &mut self.message;
+        inputs.resize((n_tile + n_group.min(n_atoms)) * NODE_VECTORS[0] * T::PER_LINE);
+        outputs.resize(n_tile * NODE_VECTORS[1] * T::PER_LINE);
+        partial.resize(n_group * PAIR_VECTORS * T::PER_LINE);
+        if self.row_of.len() < n_atoms {
+            self.row_of.resize(n_atoms, u32::MAX);
+        }
     }
 }
