@@ -57,7 +57,7 @@ pub struct Cotangents<'a, T> {
 }
 
 /// Vectors that an atom takes in the buffers at most: inputs, sums.
-pub const NODE_VECTORS: [usize; 2] = [10, 6];
+pub const NODE_VECTORS: [usize; 2] = [9, 5];
 
 /// Vectors that a pair takes in the third buffer.
 pub const PAIR_VECTORS: usize = 4;
@@ -91,13 +91,11 @@ impl<'a, T: Lanes> Group<'a, T> {
     }
 }
 
-/// Puts vector `v` of the first `N` of an array's `width` rows of features into columns of an atom's row.
+/// Vector `v` of the three rows of features of atom `i` in `[n_atoms, 3, n]`.
 #[inline(always)]
-fn load<V: Copy, const N: usize>(to: &mut [V], x: &[V], i: usize, (v, nv, width): (usize, usize, usize)) {
-    let from = &x[i * width * nv..][..width * nv];
-    for c in 0..N {
-        to[c] = from[c * nv + v];
-    }
+fn row_vectors<T: Lanes, S: Simd>(_: S, x: &[T], i: usize, (v, nv): (usize, usize)) -> [T::V<S>; 3] {
+    let x = &T::vectors::<S>(x)[i * 3 * nv..][..3 * nv];
+    [x[v], x[nv + v], x[2 * nv + v]]
 }
 
 /// Adds to the group's scalars and vectors what neighbours send.
@@ -124,8 +122,8 @@ pub fn message<T: Lanes, S: Simd>(
     match (nodes, group.radial) {
         (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, WINDOW),
         (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 0),
-        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(6, WINDOW),
-        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(6, 0),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(5, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(5, 0),
     }
 }
 
@@ -157,8 +155,10 @@ fn forward<T: Lanes, S: Simd, const IN: usize, const K: usize>(
     for v in 0..nv {
         load_nodes::<T, S, IN>(simd, group, nodes, inputs, (v, nv));
         for row in 0..n_own {
-            let own = &inputs[row];
-            let vectors = if IN == FIRST { [zero; 3] } else { [own[3], own[4], own[5]] };
+            let vectors = match nodes {
+                Nodes::First { .. } => [zero; 3],
+                Nodes::Later { vectors, .. } => row_vectors::<T, S>(simd, vectors, group.atoms.start + row, (v, nv)),
+            };
             outputs[row] = [scalars[row * nv + v], vectors[0], vectors[1], vectors[2]];
         }
         vectorize!(simd, {
@@ -174,29 +174,31 @@ fn forward<T: Lanes, S: Simd, const IN: usize, const K: usize>(
     }
 }
 
-/// Vector `v` of what messages read of each atom.
+/// Vector `v` of what messages read of each atom: gates of scalars and of directions, vectors times their gate.
 #[inline(always)]
 fn load_nodes<T: Lanes, S: Simd, const COLUMNS: usize>(
-    _: S,
+    simd: S,
     group: &Group<T>,
     nodes: Nodes<T>,
     rows: &mut [[T::V<S>; COLUMNS]],
-    (v, nv): (usize, usize),
+    at: (usize, usize),
 ) {
     match nodes {
         Nodes::First { context, species } => {
-            let context = T::vectors::<S>(context);
             for row in 0..rows.len() {
-                let i = usize::from(species[group.atom(row)]);
-                load::<_, 2>(&mut rows[row], context, i, (v, nv, 3));
+                let x = row_vectors::<T, S>(simd, context, usize::from(species[group.atom(row)]), at);
+                (rows[row][0], rows[row][1]) = (x[0], x[1]);
             }
         }
         Nodes::Later { context, vectors } => {
-            let (context, vectors) = (T::vectors::<S>(context), T::vectors::<S>(vectors));
             for row in 0..rows.len() {
                 let i = group.atom(row);
-                load::<_, 3>(&mut rows[row], context, i, (v, nv, 3));
-                load::<_, 3>(&mut rows[row][3..], vectors, i, (v, nv, 3));
+                let x = row_vectors::<T, S>(simd, context, i, at);
+                let mu = row_vectors::<T, S>(simd, vectors, i, at);
+                (rows[row][0], rows[row][1]) = (x[0], x[1]);
+                for k in 0..3 {
+                    rows[row][2 + k] = T::vmul(simd, x[2], mu[k]);
+                }
             }
         }
     }
@@ -260,10 +262,9 @@ fn receive<T: Lanes, S: Simd, const IN: usize>(
     let along = T::vmul(simd, w[1], sender[1]);
     (x, y, z) = (T::fma(simd, along, u[0], x), T::fma(simd, along, u[1], y), T::fma(simd, along, u[2], z));
     if IN > FIRST {
-        let gate = T::vmul(simd, w[2], sender[2]);
-        x = T::fma(simd, gate, sender[3], x);
-        y = T::fma(simd, gate, sender[4], y);
-        z = T::fma(simd, gate, sender[5], z);
+        x = T::fma(simd, w[2], sender[2], x);
+        y = T::fma(simd, w[2], sender[3], y);
+        z = T::fma(simd, w[2], sender[4], z);
     }
     *out = [q, x, y, z];
 }
@@ -305,8 +306,8 @@ pub fn message_vjp<T: Lanes, S: Simd>(
     match (nodes, group.radial) {
         (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, 6, WINDOW),
         (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 6, 0),
-        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(6, 10, WINDOW),
-        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(6, 10, 0),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(5, 9, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(5, 9, 0),
     }
 }
 
@@ -328,37 +329,43 @@ fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
     let (lanes, nv, n_own) = (T::lanes::<S>(), n / T::lanes::<S>(), group.n_own());
     let [inputs, outputs, partial] = buffers;
     inputs.resize(group.n_local() * IN * lanes);
-    outputs.resize(n_own * 6 * lanes);
+    outputs.resize(n_own * 5 * lanes);
     partial.resize(group.pairs.pairs.len() * PAIR_VECTORS * lanes);
     let inputs = T::vectors_mut::<S>(inputs).as_chunks_mut::<IN>().0;
-    let outputs = T::vectors_mut::<S>(outputs).as_chunks_mut::<6>().0;
+    let outputs = T::vectors_mut::<S>(outputs).as_chunks_mut::<5>().0;
     let partial = T::vectors_mut::<S>(partial).as_chunks_mut::<PAIR_VECTORS>().0;
     let (grad_context, grad_sent) = (T::vectors_mut::<S>(grad_context), T::vectors_mut::<S>(grad_sent));
-    let (grad_scalars, grad_vectors) = (T::vectors::<S>(gradients.scalars), T::vectors::<S>(gradients.vectors));
+    let grad_scalars = T::vectors::<S>(gradients.scalars);
     let zero = T::splat(simd, T::zero());
     partial.fill([zero; PAIR_VECTORS]);
     for v in 0..nv {
         load_nodes::<T, S, IN>(simd, group, nodes, inputs, (v, nv));
         for row in 0..inputs.len() {
             let i = group.atom(row);
-            load::<_, 1>(&mut inputs[row][NODE..], grad_scalars, i, (v, nv, 1));
-            load::<_, 3>(&mut inputs[row][NODE + 1..], grad_vectors, i, (v, nv, 3));
+            inputs[row][NODE] = grad_scalars[i * nv + v];
+            let g = row_vectors::<T, S>(simd, gradients.vectors, i, (v, nv));
+            (inputs[row][NODE + 1], inputs[row][NODE + 2], inputs[row][NODE + 3]) = (g[0], g[1], g[2]);
         }
-        for row in 0..n_own {
-            let [x, y, z] = [inputs[row][NODE + 1], inputs[row][NODE + 2], inputs[row][NODE + 3]];
-            outputs[row] = [zero, zero, zero, x, y, z];
-        }
+        outputs.fill([zero; 5]);
         vectorize!(simd, {
             let (inputs, outputs, partial) = (&*inputs, &mut *outputs, &mut *partial);
             let weights = group.filters.vector(simd, v);
             send_vjp::<T, S, NODE, IN, K>(simd, group.pairs, weights, inputs, outputs, partial);
         });
-        if NODE > FIRST {
+        if let Nodes::Later { context, vectors } = nodes {
             for row in 0..n_own {
-                for c in 0..3 {
-                    grad_context[(row * 3 + c) * nv + v] = outputs[row][c];
-                    grad_sent[(row * 3 + c) * nv + v] = outputs[row][3 + c];
-                }
+                let i = group.atoms.start + row;
+                let gate = row_vectors::<T, S>(simd, context, i, (v, nv))[2];
+                let mu = row_vectors::<T, S>(simd, vectors, i, (v, nv));
+                let g = row_vectors::<T, S>(simd, gradients.vectors, i, (v, nv));
+                let [scalars, directions, x, y, z] = outputs[row];
+                let through_gate = dot::<T, S, 3>(simd, [x, y, z], mu);
+                let out = row * 3 * nv + v;
+                (grad_context[out], grad_context[out + nv], grad_context[out + 2 * nv]) =
+                    (scalars, directions, through_gate);
+                grad_sent[out] = T::fma(simd, gate, x, g[0]);
+                grad_sent[out + nv] = T::fma(simd, gate, y, g[1]);
+                grad_sent[out + 2 * nv] = T::fma(simd, gate, z, g[2]);
             }
         }
     }
@@ -379,7 +386,7 @@ fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
     pairs: Pairs<T>,
     weights: &[[T::V<S>; 3]],
     inputs: &[[T::V<S>; IN]],
-    outputs: &mut [[T::V<S>; 6]],
+    outputs: &mut [[T::V<S>; 5]],
     partial: &mut [[T::V<S>; PAIR_VECTORS]],
 ) {
     let zero = T::splat(simd, T::zero());
@@ -387,7 +394,7 @@ fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
     let mut p = 0;
     while p < pairs.pairs.len() {
         let a = pairs.pairs[p].atoms[0] as usize;
-        let mut sums_a = if NODE > FIRST && a < outputs.len() { outputs[a] } else { [zero; 6] };
+        let mut sums_a = if NODE > FIRST && a < outputs.len() { outputs[a] } else { [zero; 5] };
         while p < pairs.pairs.len() && pairs.pairs[p].atoms[0] as usize == a {
             let pair = &pairs.pairs[p];
             let (weights, values) = pairs.radial::<T::V<S>, K>(p, weights);
@@ -415,21 +422,19 @@ fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
             for k in 0..3 {
                 out[1 + k] = T::fma(simd, gate_a, g_a[k], T::fma(simd, gate_b, g_b[k], out[1 + k]));
             }
-            let mut across = [zero; 2];
             if NODE > FIRST {
-                across[0] = dot::<T, S, 3>(simd, g_a, [of_b[3], of_b[4], of_b[5]]);
-                across[1] = dot::<T, S, 3>(simd, g_b, [of_a[3], of_a[4], of_a[5]]);
-                out[0] = T::fma(simd, dot::<T, S, 2>(simd, across, [of_b[2], of_a[2]]), slopes[2], out[0]);
+                let of_vectors = dot::<T, S, 3>(simd, g_a, [of_b[2], of_b[3], of_b[4]]);
+                let of_vectors = T::vadd(simd, of_vectors, dot::<T, S, 3>(simd, g_b, [of_a[2], of_a[3], of_a[4]]));
+                out[0] = T::fma(simd, of_vectors, slopes[2], out[0]);
             }
             // Stored before what follows, or the compiler puts it off, and its parts aside.
             partial[p] = out;
             if NODE > FIRST {
-                send_back::<T, S>(simd, w, [of_b[NODE], along_b, across[1]], g_b, of_a[2], &mut sums_a);
-                let received = [of_a[NODE], along_a, across[0]];
+                send_back::<T, S>(simd, w, [of_b[NODE], along_b], g_b, &mut sums_a);
                 if b == a {
-                    send_back::<T, S>(simd, w, received, g_a, of_b[2], &mut sums_a);
+                    send_back::<T, S>(simd, w, [of_a[NODE], along_a], g_a, &mut sums_a);
                 } else if b < outputs.len() {
-                    send_back::<T, S>(simd, w, received, g_a, of_b[2], &mut outputs[b]);
+                    send_back::<T, S>(simd, w, [of_a[NODE], along_a], g_a, &mut outputs[b]);
                 }
             }
             p += 1;
@@ -449,19 +454,19 @@ fn dot<T: Lanes, S: Simd, const N: usize>(simd: S, x: [T::V<S>; N], y: [T::V<S>;
     sum
 }
 
-/// One direction: cotangents of the sender's gates and vectors.
+/// One direction: cotangents of the sender's gates of scalars and directions, and of its vectors times their gate.
 #[inline(always)]
 fn send_back<T: Lanes, S: Simd>(
     simd: S,
     w: [T::V<S>; 3],
-    received: [T::V<S>; 3],
+    received: [T::V<S>; 2],
     grad_vectors: [T::V<S>; 3],
-    gate: T::V<S>,
-    out: &mut [T::V<S>; 6],
+    out: &mut [T::V<S>; 5],
 ) {
-    let sent = T::vmul(simd, w[2], gate);
-    for k in 0..3 {
-        out[k] = T::fma(simd, w[k], received[k], out[k]);
-        out[3 + k] = T::fma(simd, sent, grad_vectors[k], out[3 + k]);
-    }
+    let [mut q, mut d, mut x, mut y, mut z] = *out;
+    (q, d) = (T::fma(simd, w[0], received[0], q), T::fma(simd, w[1], received[1], d));
+    x = T::fma(simd, w[2], grad_vectors[0], x);
+    y = T::fma(simd, w[2], grad_vectors[1], y);
+    z = T::fma(simd, w[2], grad_vectors[2], z);
+    *out = [q, d, x, y, z];
 }
