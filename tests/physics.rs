@@ -5,7 +5,7 @@
 mod common;
 
 use common::random::{CUTOFF, Random, Shape, crystals, molecules, random_model, shapes};
-use common::worst;
+use common::{deviation, worst};
 use mlff::engine::{Evaluation, Want};
 use mlff::potential::Precision;
 use mlff::structure::{Mat3, Vec3};
@@ -78,7 +78,7 @@ proptest! {
         let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &moved).unwrap());
         close(b.energy, a.energy);
         let turned: Vec<f64> = a.forces.unwrap().iter().flat_map(|&f| times(f, &m)).collect();
-        prop_assert!(worst(&forces(&b), &turned) < 1e-8);
+        prop_assert!(deviation(&forces(&b), &turned) < 1e-8);
     }
 
     #[test]
@@ -96,7 +96,7 @@ proptest! {
         let half = a.stress.unwrap().map(|row| times(row, &m));
         let transposed: Mat3 = std::array::from_fn(|i| std::array::from_fn(|k| m[k][i]));
         let want: Mat3 = std::array::from_fn(|i| times(transposed[i], &half));
-        prop_assert!(worst(b.stress.unwrap().as_flattened(), want.as_flattened()) < 1e-9);
+        prop_assert!(deviation(b.stress.unwrap().as_flattened(), want.as_flattened()) < 1e-9);
     }
 
     #[test]
@@ -113,9 +113,9 @@ proptest! {
         close(b.energy, a.energy);
         let fa = a.forces.unwrap();
         let want: Vec<f64> = order.iter().flat_map(|&k| fa[k]).collect();
-        prop_assert!(worst(&forces(&b), &want) < 1e-9);
+        prop_assert!(deviation(&forces(&b), &want) < 1e-9);
         let atomic: Vec<f64> = order.iter().map(|&k| a.atomic_energies[k]).collect();
-        prop_assert!(worst(&b.atomic_energies, &atomic) < 1e-9);
+        prop_assert!(deviation(&b.atomic_energies, &atomic) < 1e-9);
     }
 
     #[test]
@@ -131,8 +131,8 @@ proptest! {
         let Some(a) = evaluate(&p, &s) else { return Ok(()) };
         let b = evaluate(&p, &moved).unwrap();
         close(b.energy, a.energy);
-        prop_assert!(worst(&forces(&b), &forces(&a)) < 1e-8);
-        prop_assert!(worst(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
+        prop_assert!(deviation(&forces(&b), &forces(&a)) < 1e-8);
+        prop_assert!(deviation(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
     }
 
     #[test]
@@ -148,8 +148,8 @@ proptest! {
         let b = evaluate(&p, &large).unwrap();
         let copies = n.iter().product::<usize>();
         close(b.energy, a.energy * copies as f64);
-        prop_assert!(worst(&forces(&b), &forces(&a).repeat(copies)) < 1e-8);
-        prop_assert!(worst(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
+        prop_assert!(deviation(&forces(&b), &forces(&a).repeat(copies)) < 1e-8);
+        prop_assert!(deviation(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
     }
 
     #[test]
@@ -161,7 +161,7 @@ proptest! {
         both.positions.extend(b.positions.iter().map(|r| [r[0] - left + right + gap, r[1], r[2]]));
         let (ea, eb, e) = (evaluate(&p, &a).unwrap(), evaluate(&p, &b).unwrap(), evaluate(&p, &both).unwrap());
         close(e.energy, ea.energy + eb.energy);
-        prop_assert!(worst(&forces(&e), &[forces(&ea), forces(&eb)].concat()) < 1e-9);
+        prop_assert!(deviation(&forces(&e), &[forces(&ea), forces(&eb)].concat()) < 1e-9);
     }
 
     #[test]

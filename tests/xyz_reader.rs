@@ -259,7 +259,7 @@ fn charge_and_spin_read_their_keys() {
 fn packed(name: &str, text: &str) -> Vec<u8> {
     let path = std::env::temp_dir().join(format!("mlff-packed-{}-{name}", std::process::id()));
     let mut writer = Writer::create(&path, true).unwrap();
-    writer.write_raw(text.as_bytes()).unwrap();
+    writer.write_text(&mlff::xyz::raw_text(text.as_bytes())).unwrap();
     writer.finish().unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::remove_file(path).unwrap();
@@ -336,7 +336,7 @@ proptest! {
                     let _ = (frame.labels(""), frame.charge(), frame.spin_multiplicity(), frame.warnings());
                     writer.write_frame(&frame, None, &Default::default()).unwrap();
                 }
-                Item::Bad(bad) => writer.write_raw(&bad.raw).unwrap(),
+                Item::Bad(bad) => writer.write_text(&mlff::xyz::raw_text(&bad.raw)).unwrap(),
             }
         }
         prop_assert!(!reader.recoverable());

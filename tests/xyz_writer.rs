@@ -158,13 +158,13 @@ fn file_is_complete_or_absent() {
     let path = directory.path().join("out.xyz");
     let listing = || std::fs::read_dir(directory.path()).unwrap().count();
     let mut writer = Writer::create(&path, false).unwrap();
-    writer.write_raw(b"1\n\nH 0 0 0\n").unwrap();
+    writer.write_text(&mlff::xyz::raw_text(b"1\n\nH 0 0 0\n")).unwrap();
     assert!(!path.exists());
     assert!(Writer::partial_path(&path).unwrap().unwrap().exists());
     drop(writer);
     assert_eq!(listing(), 0);
     let mut writer = Writer::create(&path, false).unwrap();
-    writer.write_raw(b"1\r\n\r\nH 0 0 0").unwrap();
+    writer.write_text(&mlff::xyz::raw_text(b"1\r\n\r\nH 0 0 0")).unwrap();
     writer.finish().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"1\n\nH 0 0 0\n");
     assert_eq!(listing(), 1);
@@ -202,7 +202,7 @@ fn long_run() -> Vec<Vec<u8>> {
 
 fn write_all(path: &Path, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut writer = Writer::create(path, true).unwrap();
-    frames.iter().for_each(|frame| writer.write_raw(frame).unwrap());
+    frames.iter().for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
     writer.finish().unwrap();
     std::fs::read(path).unwrap()
 }
@@ -224,10 +224,10 @@ fn resumed_file_has_the_bytes_of_an_uninterrupted_one() {
             assert!(kept <= frames.len() && writer.frames() == kept);
             most_kept = most_kept.max(if k < cuts { kept } else { 0 });
             // Interrupted once more, after a few frames.
-            frames[kept..].iter().take(3).for_each(|frame| writer.write_raw(frame).unwrap());
+            frames[kept..].iter().take(3).for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
             drop(writer);
             let (mut writer, kept) = Writer::resume(&path, false).unwrap();
-            frames[kept..].iter().for_each(|frame| writer.write_raw(frame).unwrap());
+            frames[kept..].iter().for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
             writer.finish().unwrap();
             assert!(std::fs::read(&path).unwrap() == whole, "{name} cut at {cut}");
             std::fs::remove_file(&path).unwrap();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
+use super::pipeline::{self, Done, Job};
 use super::plot::{Panel, Points, parity};
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json, print};
@@ -74,9 +75,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
     let size = ChunkSize::new(args.model.batch, &args.input);
-    let (chunks, reading) = trajectory::spawn_reader(&args.input, args.index, size, &progress);
-    compare(&potential, args, chunks, &mut tally);
-    trajectory::joined(reading.join())?;
+    let job = Job { inputs: &args.input, slice: args.index, size, want: Want::ALL, skip: 0 };
+    pipeline::run(
+        &potential,
+        job,
+        &progress,
+        |_| (),
+        |done| {
+            compare(&potential, args, done, &mut tally);
+            Ok(true)
+        },
+    )?;
     progress.finish_and_clear();
     let report = tally.report();
     let has_labels = report.energy.is_some() || report.forces.is_some() || report.stress.is_some();
@@ -98,30 +107,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(if tally.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
-/// Takes the receiver, so that the reader stops when this does.
-fn compare(
-    potential: &Potential,
-    args: &Args,
-    chunks: std::sync::mpsc::Receiver<trajectory::Chunk>,
-    tally: &mut Tally,
-) {
-    for chunk in chunks {
-        for Evaluated { entry, outcome } in trajectory::evaluate(potential, chunk.entries, Want::ALL) {
-            match (entry, outcome) {
-                (Entry::Frame(frame, _), Ok(evaluation)) => {
-                    let numbers = &frame.structure.atomic_numbers;
-                    let atomic = numbers.iter().filter_map(|z| potential.model().config().atomic_energies.get(z)).sum();
-                    if let Err(error) = tally.add(&frame, &evaluation, &args.label_prefix, atomic) {
-                        tally.fail(&error);
-                    }
+fn compare(potential: &Potential, args: &Args, done: Done<()>, tally: &mut Tally) {
+    for Evaluated { entry, outcome } in done.results {
+        match (entry, outcome) {
+            (Entry::Frame(frame, _), Ok(evaluation)) => {
+                let numbers = &frame.structure.atomic_numbers;
+                let atomic = numbers.iter().filter_map(|z| potential.model().config().atomic_energies.get(z)).sum();
+                if let Err(error) = tally.add(&frame, &evaluation, &args.label_prefix, atomic) {
+                    tally.fail(&error);
                 }
-                (_, Err(error)) => tally.fail(&error),
-                (Entry::Bad(_), Ok(_)) => {}
             }
+            (_, Err(error)) => tally.fail(&error),
+            (Entry::Bad(_), Ok(_)) => {}
         }
-        if let Some(error) = chunk.end {
-            tally.fail(&error);
-        }
+    }
+    if let Some(error) = done.end {
+        tally.fail(&error);
     }
 }
 

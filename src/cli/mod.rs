@@ -6,6 +6,7 @@ mod import;
 mod info;
 mod metrics;
 mod model;
+mod pipeline;
 mod plot;
 mod predict;
 mod trajectory;

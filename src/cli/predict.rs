@@ -9,11 +9,13 @@ use clap::ValueEnum;
 use indicatif::{HumanCount, ProgressBar};
 use mlff::engine::Want;
 use mlff::potential::EngineKind;
-use mlff::xyz::{Item, Reader, Results, WriteOptions, Writer};
+use mlff::xyz::{self, Item, Reader, Results, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::model::ModelArgs;
+use super::pipeline;
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json};
 
@@ -235,21 +237,14 @@ fn run_job(
     summary.n_resumed += done;
     let failed_before = summary.n_failed;
     let size = ChunkSize::new(args.model.batch, &job.inputs);
-    let (chunks, reading) = trajectory::spawn_reader(&job.inputs, args.index, size, progress);
+    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done };
     let complete = std::thread::scope(|scope| -> Result<bool> {
-        // One chunk is read and one written while one is evaluated; more in between would only take memory.
-        let (to_writer, evaluated) = sync_channel::<Vec<Evaluated>>(0);
+        // One chunk is written while others are read and evaluated; more in between would only take memory.
+        let (to_writer, texts) = sync_channel::<Vec<Result<Vec<u8>>>>(0);
         let writing = scope.spawn(move || -> Result<Writer> {
-            for chunk in evaluated {
-                for Evaluated { entry, outcome } in &chunk {
-                    match (entry, outcome) {
-                        (Entry::Bad(bad), _) => writer.write_raw(&bad.raw)?,
-                        (Entry::Frame(frame, _), Err(_)) => writer.write_frame(frame, None, options)?,
-                        (Entry::Frame(frame, _), Ok(e)) => {
-                            let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
-                            writer.write_frame(frame, Some(&results), options)?;
-                        }
-                    }
+            for chunk in texts {
+                for text in chunk {
+                    writer.write_text(&text?)?;
                 }
                 // Someone may be waiting at the other end of the pipe.
                 if to_stream {
@@ -258,37 +253,25 @@ fn run_job(
             }
             Ok(writer)
         });
-        let mut to_skip = done;
-        let computing: Result<()> = (|| {
-            for mut chunk in chunks {
-                // A resumed run cuts its chunks where the first run did, and leaves out those that are written whole.
-                if chunk.entries.len() <= to_skip && chunk.end.is_none() {
-                    to_skip -= chunk.entries.len();
-                    summary.n_frames += chunk.entries.len();
-                    continue;
-                }
-                let mut results = trajectory::evaluate(potential, std::mem::take(&mut chunk.entries), want);
-                summary.n_frames += results.len();
-                let old = results.drain(..to_skip.min(results.len())).len();
-                to_skip -= old;
-                tally(args, summary, &results, chunk.end)?;
-                progress_message(progress, summary);
-                if to_writer.send(results).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        })();
+        let mut n_frames = 0;
+        let make = |results: &[Evaluated]| results.par_iter().map(|e| text(e, options)).collect::<Vec<_>>();
+        let computing = pipeline::run(potential, source, progress, make, |chunk| {
+            let n = chunk.n_skipped + chunk.results.len();
+            n_frames += n;
+            summary.n_frames += n;
+            tally(args, summary, &chunk.results, chunk.end)?;
+            progress_message(progress, summary);
+            Ok(to_writer.send(chunk.made).is_ok())
+        });
         drop(to_writer);
-        // The first cause wins: a full disk ends the computing too. The reader is waited for only when all went well:
-        // it may be waiting itself, for standard input.
-        let writer = trajectory::joined(writing.join())?;
+        // The first cause wins: a full disk ends the computing too.
+        let writer = writing.join().unwrap_or_else(|_| Err(pipeline::defect()))?;
         computing?;
-        trajectory::joined(reading.join())?;
-        if to_skip > 0 {
+        if n_frames < done {
             return Err(Error::Usage(format!(
-                "--resume: {} holds {to_skip} frames more than the input: not a result of this command",
-                Writer::partial_path(&job.output)?.unwrap_or_default().display()
+                "--resume: {} holds {} frames more than the input: not a result of this command",
+                Writer::partial_path(&job.output)?.unwrap_or_default().display(),
+                done - n_frames
             )));
         }
         match writer.frames() {
@@ -302,6 +285,18 @@ fn run_job(
         summary.outputs.push(job.output.display().to_string());
     }
     Ok(())
+}
+
+/// What the output has of a frame.
+fn text(Evaluated { entry, outcome }: &Evaluated, options: &WriteOptions) -> Result<Vec<u8>> {
+    match (entry, outcome) {
+        (Entry::Bad(bad), _) => Ok(xyz::raw_text(&bad.raw)),
+        (Entry::Frame(frame, _), Err(_)) => xyz::frame_text(frame, None, options),
+        (Entry::Frame(frame, _), Ok(e)) => {
+            let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
+            xyz::frame_text(frame, Some(&results), options)
+        }
+    }
 }
 
 /// Starts the output or takes up an interrupted one, with the number of frames already in it; `None` where it is

@@ -2,8 +2,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mlff::engine::{Evaluation, Want};
@@ -99,6 +97,17 @@ pub struct Chunk {
     pub end: Option<Error>,
 }
 
+impl Chunk {
+    /// Whether two of them at the same time would take too much memory.
+    pub fn is_large(&self) -> bool {
+        let atoms = |entry: &Entry| match entry {
+            Entry::Frame(frame, _) => frame.structure.n_atoms(),
+            Entry::Bad(_) => 0,
+        };
+        self.entries.iter().map(atoms).sum::<usize>() > 2 * CHUNK_ATOMS
+    }
+}
+
 /// Frames and atoms of a chunk, large enough that the engine can sort by size, small enough to keep memory low.
 const CHUNK_FRAMES: usize = 256;
 const CHUNK_ATOMS: usize = 8 * 1024;
@@ -129,37 +138,16 @@ impl ChunkSize {
     }
 }
 
-/// Starts reading in a thread of its own, which ends when the receiver is dropped and the input yields something more.
-/// It holds one chunk, so that reading and evaluating overlap.
-pub fn spawn_reader(
-    inputs: &[PathBuf],
-    slice: FrameSlice,
-    size: ChunkSize,
-    progress: &ProgressBar,
-) -> (Receiver<Chunk>, JoinHandle<Result<()>>) {
-    let (sender, receiver) = sync_channel(0);
-    let (inputs, progress) = (inputs.to_vec(), progress.clone());
-    (receiver, std::thread::spawn(move || read_chunks(&inputs, slice, size, &progress, &sender)))
-}
-
-/// The result of a thread.
-///
-/// # Errors
-/// Those of the thread; `Error::Structure` if it ended in a panic, which is a defect of this program.
-pub fn joined<T>(outcome: std::thread::Result<Result<T>>) -> Result<T> {
-    outcome.unwrap_or_else(|_| Err(Error::Structure("a thread of this program failed unexpectedly".into())))
-}
-
-/// Reads the inputs one after another and sends their chunks; ends when the other side hangs up.
+/// Reads the inputs one after another and gives away their chunks, until `send` says that nobody takes them.
 ///
 /// # Errors
 /// `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
-fn read_chunks(
+pub fn read_chunks(
     inputs: &[PathBuf],
     slice: FrameSlice,
     size: ChunkSize,
     progress: &ProgressBar,
-    chunks: &SyncSender<Chunk>,
+    send: &mut impl FnMut(Chunk) -> bool,
 ) -> Result<()> {
     for input in inputs {
         let selection = slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 });
@@ -192,7 +180,7 @@ fn read_chunks(
             if size.is_full(chunk.entries.len(), atoms) {
                 atoms = 0;
                 let full = std::mem::replace(&mut chunk, Chunk { entries: Vec::new(), end: None });
-                if chunks.send(full).is_err() {
+                if !send(full) {
                     return Ok(());
                 }
             }
@@ -204,7 +192,7 @@ fn read_chunks(
                 reader.frames()
             )));
         }
-        if (!chunk.entries.is_empty() || chunk.end.is_some()) && chunks.send(chunk).is_err() {
+        if (!chunk.entries.is_empty() || chunk.end.is_some()) && !send(chunk) {
             return Ok(());
         }
     }

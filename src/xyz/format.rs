@@ -3,7 +3,7 @@
 use super::atoms::Fields;
 use super::columns::{Column, ColumnType, role};
 use super::comment::push_quoted;
-use super::frame::{Frame, is_key};
+use super::frame::{Frame, Lines, is_key};
 use super::normalize::{push_entry, push_pbc, utf8};
 use super::number::{has_fortran_exponent, parse_real, push_real, push_reals};
 use crate::error::{Error, Result};
@@ -78,6 +78,28 @@ impl Names<'_> {
     fn owns_all(&self) -> bool {
         !self.prefix.is_empty()
     }
+}
+
+/// Text of a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came with, and
+/// `results` in place of earlier ones of the same names.
+///
+/// # Errors
+/// `Error::Shape` where there is not one force an atom.
+pub fn frame_text(frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<Vec<u8>> {
+    // Room for what is read and three numbers an atom more.
+    let mut out = Vec::with_capacity(256 + frame.comment().len() + 128 * frame.structure.n_atoms());
+    push_frame(&mut out, frame, results, options)?;
+    Ok(out)
+}
+
+/// Text of a refused frame as it is, with normalised line ends.
+pub fn raw_text(raw: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len() + 1);
+    for line in Lines::new(raw) {
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    out
 }
 
 /// Appends a frame as extended XYZ.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::compression::Compression;
 use super::format::{Results, WriteOptions, push_frame};
-use super::frame::{Frame, Lines};
+use super::frame::Frame;
 use super::reader::Reader;
 use crate::error::{Error, Result};
 
@@ -144,15 +144,13 @@ impl Writer {
         self.end_frame()
     }
 
-    /// Writes the text of a refused frame as it is, with normalised line ends.
+    /// Writes the text of one frame, from [`frame_text`](super::frame_text) or [`raw_text`](super::raw_text): what several
+    /// threads can make at the same time.
     ///
     /// # Errors
     /// `Error::Io`.
-    pub fn write_raw(&mut self, raw: &[u8]) -> Result<()> {
-        for line in Lines::new(raw) {
-            self.chunk.extend_from_slice(line);
-            self.chunk.push(b'\n');
-        }
+    pub fn write_text(&mut self, text: &[u8]) -> Result<()> {
+        self.chunk.extend_from_slice(text);
         self.end_frame()
     }
 

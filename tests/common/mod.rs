@@ -57,3 +57,10 @@ pub fn worst<'a>(got: impl IntoIterator<Item = &'a f64>, want: impl IntoIterator
         .map(|d| if d.is_nan() { f64::INFINITY } else { d })
         .fold(0.0, f64::max)
 }
+
+/// Largest difference over one and the largest wanted number; infinite where there is a NaN. Random models have forces of any size.
+pub fn deviation<'a>(got: impl IntoIterator<Item = &'a f64>, want: impl IntoIterator<Item = &'a f64>) -> f64 {
+    let want: Vec<&f64> = want.into_iter().collect();
+    let largest = want.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+    worst(got, want) / (1.0 + largest)
+}

@@ -1,0 +1,150 @@
+//! Reading, evaluating and handing on at the same time, in input order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
+
+use indicatif::ProgressBar;
+use mlff::engine::Want;
+use mlff::{Error, Potential, Result};
+
+use super::trajectory::{Chunk, ChunkSize, Evaluated, FrameSlice, evaluate, read_chunks};
+
+/// What is to be evaluated.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub inputs: &'a [PathBuf],
+    pub slice: FrameSlice,
+    pub size: ChunkSize,
+    pub want: Want,
+    /// Frames at the start that need no results. Chunks are cut as if they did.
+    pub skip: usize,
+}
+
+/// Frames with their outcomes, in input order.
+pub struct Done<X> {
+    pub results: Vec<Evaluated>,
+    /// What was made of them.
+    pub made: X,
+    /// Frames before them that were skipped.
+    pub n_skipped: usize,
+    /// An error after which no further frame of that file can be read.
+    pub end: Option<Error>,
+}
+
+enum Event<X> {
+    Read(Chunk),
+    Evaluated(usize, Result<Done<X>>),
+    /// Nothing more will be read.
+    End(Result<()>),
+}
+
+/// Chunks that are evaluated at the same time: while the last batches of one are computed, the next fills the threads.
+const AT_ONCE: usize = 2;
+
+/// Evaluates all frames and gives them, chunk by chunk, to `take`, until it says `false`. `make` is called before, in
+/// parallel with evaluations, so that little is left to a single thread.
+///
+/// One chunk more is read and one waits for its turn, so that memory does not grow with the input. A chunk of large
+/// structures is evaluated alone. Whoever writes to standard input gets the results of a chunk before the next one has
+/// to be there; when `take` fails, nobody waits for the reader, which may be waiting itself.
+///
+/// # Errors
+/// Those of `take`, `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
+pub fn run<X: Send + Default + 'static>(
+    potential: &Potential,
+    job: Job,
+    progress: &ProgressBar,
+    make: impl Fn(&[Evaluated]) -> X + Sync,
+    mut take: impl FnMut(Done<X>) -> Result<bool>,
+) -> Result<()> {
+    let (events, received) = channel();
+    let (permits, permitted) = channel();
+    spawn_reader(job, progress, events.clone(), move || permitted.recv().is_ok());
+    // Nobody listens any more when the run is over: then there is nothing to tell.
+    let permit = || _ = permits.send(());
+    let evaluate = |chunk, skip| evaluate_chunk(potential, chunk, skip, job.want, &make);
+    let evaluate = &evaluate;
+    std::thread::scope(|scope| {
+        (0..=AT_ONCE).for_each(|_| permit());
+        let (mut waiting, mut done) = (VecDeque::<Chunk>::new(), BTreeMap::new());
+        let (mut n_started, mut n_running, mut next, mut to_skip, mut end) = (0, 0, 0, job.skip, None);
+        let mut large_runs = false;
+        // The last event of a run is never lost: `events` lives as long as this loop.
+        while let Ok(event) = received.recv() {
+            match event {
+                Event::Read(chunk) => waiting.push_back(chunk),
+                Event::End(outcome) => end = Some(outcome),
+                Event::Evaluated(k, outcome) => {
+                    (n_running, large_runs) = (n_running - 1, false);
+                    done.insert(k, outcome);
+                    permit();
+                }
+            }
+            // Before results are handed on, which may take a while.
+            let may_start = |chunk: &Chunk| n_running == 0 || (n_running < AT_ONCE && !large_runs && !chunk.is_large());
+            let first = if waiting.front().is_some_and(may_start) { waiting.pop_front() } else { None };
+            if let Some(chunk) = first {
+                (n_running, large_runs) = (n_running + 1, chunk.is_large());
+                let (k, events) = (n_started, events.clone());
+                n_started += 1;
+                let skip = to_skip.min(chunk.entries.len());
+                to_skip -= skip;
+                scope.spawn(move || {
+                    let outcome = catch_unwind(AssertUnwindSafe(|| evaluate(chunk, skip)));
+                    _ = events.send(Event::Evaluated(k, outcome.map_err(|_| defect())));
+                });
+            }
+            while let Some(outcome) = done.remove(&next) {
+                next += 1;
+                if !take(outcome?)? {
+                    return Ok(());
+                }
+            }
+            if n_running == 0
+                && waiting.is_empty()
+                && let Some(outcome) = end.take()
+            {
+                return outcome;
+            }
+        }
+        Err(defect())
+    })
+}
+
+/// Starts reading in a thread of its own. It reads one chunk ahead, and hands it over when permitted.
+fn spawn_reader<X: Send + 'static>(
+    job: Job,
+    progress: &ProgressBar,
+    events: Sender<Event<X>>,
+    permitted: impl Fn() -> bool + Send + 'static,
+) {
+    let (inputs, slice, size, progress) = (job.inputs.to_vec(), job.slice, job.size, progress.clone());
+    std::thread::spawn(move || {
+        let mut send = |chunk| permitted() && events.send(Event::Read(chunk)).is_ok();
+        let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &mut send)));
+        _ = events.send(Event::End(read.unwrap_or_else(|_| Err(defect()))));
+    });
+}
+
+fn evaluate_chunk<X: Default>(
+    potential: &Potential,
+    chunk: Chunk,
+    skip: usize,
+    want: Want,
+    make: impl Fn(&[Evaluated]) -> X,
+) -> Done<X> {
+    let Chunk { entries, end } = chunk;
+    if skip == entries.len() && end.is_none() {
+        return Done { results: Vec::new(), made: X::default(), n_skipped: skip, end };
+    }
+    let mut results = evaluate(potential, entries, want);
+    results.drain(..skip);
+    Done { made: make(&results), results, n_skipped: skip, end }
+}
+
+/// What stands for a panic.
+pub fn defect() -> Error {
+    Error::Structure("a thread of this program failed unexpectedly: please report it".into())
+}
