@@ -70,7 +70,7 @@ fn assert_flat(short: usize, long: usize, command: &str) {
 
 #[test]
 fn memory_of_predict_does_not_grow() {
-    assert_flat(2_000, 100_000, "predict IN -o out.xyz --overwrite --threads 2");
+    assert_flat(10_000, 100_000, "predict IN -o out.xyz --overwrite --threads 2");
 }
 
 #[test]
