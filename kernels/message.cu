@@ -237,10 +237,8 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
         }
         u32 atom = atom_of_batch;
         for (u32 first = 0; first < n; first += tile) {
-            if (!one_tile) {
-                __syncthreads();
-                stage_weights(weight, n, n_k, first, tile, weights);
-            }
+            // The last readers of these weights are behind a barrier already: the batch's first, or contract's last.
+            if (!one_tile) stage_weights(weight, n, n_k, first, tile, weights);
             __syncthreads();
             const u32 f = first + t;
             const bool owner = t < tile && f < n;

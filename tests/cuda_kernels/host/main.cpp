@@ -73,21 +73,25 @@ void run_block(unsigned n_threads, bool falling) {
         makecontext(&fiber.context, start, 0);
     }
     for (;;) {
-        bool progress = false, all_done = true;
-        for (unsigned k = 0; k < n_threads; k++) {
-            const unsigned t = falling ? n_threads - 1 - k : k;
-            if (fibers[t].state == State::Ready) {
-                current = t;
-                thread_index = {t, 0, 0};
-                swapcontext(&scheduler, &fibers[t].context);
-                progress = true;
-            }
-            all_done = all_done && fibers[t].state == State::Done;
+        bool all_done = true;
+        for (unsigned k = 0; k < n_threads; k += 32) {
+            const unsigned first = falling ? n_threads - 32 - k : k;
+            // A warp runs to the block's next barrier before another one starts: as far ahead as it may get on a device.
+            do {
+                for (unsigned l = 0; l < 32; l++) {
+                    const unsigned t = falling ? first + 31 - l : first + l;
+                    if (fibers[t].state != State::Ready) continue;
+                    current = t;
+                    thread_index = {t, 0, 0};
+                    swapcontext(&scheduler, &fibers[t].context);
+                }
+            } while (release(first, first + 32, State::AtShuffle));
+            for (unsigned t = first; t < first + 32; t++) all_done = all_done && fibers[t].state == State::Done;
         }
         if (all_done) return;
-        progress = release(0, n_threads, State::AtBarrier) || progress;
-        for (unsigned w = 0; w < n_threads; w += 32) progress = release(w, w + 32, State::AtShuffle) || progress;
-        if (!progress) throw std::runtime_error("a barrier or a shuffle was not reached by all threads");
+        if (!release(0, n_threads, State::AtBarrier)) {
+            throw std::runtime_error("a barrier or a shuffle was not reached by all threads");
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 // Enough of CUDA C++ to run a kernel's own source on the host: included before it with `-include`.
 //
-// Threads of a block are fibers on one thread of the host. A fiber runs until it waits at __syncthreads() or a shuffle,
-// then the next one runs, in rising or in falling order of the threads. Between two barriers a correct kernel gives the
-// same bits in both orders, so a missing barrier shows as a difference. Blocks run one after the other.
+// Threads of a block are fibers on one thread of the host. A fiber runs until it waits at __syncthreads() or a shuffle;
+// a warp runs to the next __syncthreads() before the next warp starts, in rising or in falling order of warps and lanes.
+// Between two barriers a correct kernel gives the same bits in both orders, so a missing barrier shows as a difference.
+// Blocks run one after the other, in the same order.
 //
 // What it refuses: a barrier or a shuffle that not all threads reach, and (through the sanitizers) every access outside
 // an array, shared memory included, and every access that is not aligned as its type says.
