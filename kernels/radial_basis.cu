@@ -43,6 +43,17 @@ __device__ __forceinline__ void function_at(u32 kind, T first, T inverse_width, 
     }
 }
 
+// Parameters of the columns at hand: one division a block and function, not one an edge.
+template <typename T>
+__device__ __forceinline__ void stage_parameters(u32 column, u32 n_rbf, const T* first, const T* widths, T* first_of,
+                                                 T* inverse_width_of) {
+    const u32 k = column + threadIdx.x;
+    if (threadIdx.x < COLUMNS && k < n_rbf) {
+        first_of[threadIdx.x] = first[k];
+        inverse_width_of[threadIdx.x] = widths ? T(1) / widths[k] : T(0);
+    }
+}
+
 // Basis times envelope, and the envelope.
 //
 // IN  distances [n_edges], Å, each > 0; kind; first [n_rbf] centers or frequencies; widths [n_rbf] or null; cutoff, Å.
@@ -51,7 +62,7 @@ __device__ __forceinline__ void function_at(u32 kind, T first, T inverse_width, 
 template <typename T>
 __device__ __forceinline__ void radial_basis_forward(u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths,
                                                      T cutoff, const T* distances, u32 stride, T* basis) {
-    __shared__ T tile[EDGES_PER_BLOCK * ROW];
+    __shared__ T tile[EDGES_PER_BLOCK * ROW], first_of[COLUMNS], inverse_width_of[COLUMNS];
     const u32 width = n_rbf + 1;
     const size_t start = size_t(blockIdx.x) * EDGES_PER_BLOCK;
     const u32 n_rows = u32(min(size_t(EDGES_PER_BLOCK), size_t(n_edges) - start));
@@ -62,11 +73,12 @@ __device__ __forceinline__ void radial_basis_forward(u32 n_edges, u32 n_rbf, u32
     envelope_at(d, cutoff, &envelope, &slope);
     for (u32 column = 0; column < width; column += COLUMNS) {
         const u32 n_columns = min(COLUMNS, width - column);
+        stage_parameters(column, n_rbf, first, widths, first_of, inverse_width_of);
+        __syncthreads();
         for (u32 c = 0; c < n_columns; c++) {
-            const u32 k = column + c;
             T value = T(1), derivative;
-            if (k < n_rbf) {
-                function_at(kind, first[k], widths ? T(1) / widths[k] : T(0), d, inverse_d, &value, &derivative);
+            if (column + c < n_rbf) {
+                function_at(kind, first_of[c], inverse_width_of[c], d, inverse_d, &value, &derivative);
             }
             tile[t * ROW + c] = value * envelope;
         }
@@ -86,7 +98,7 @@ template <typename T>
 __device__ __forceinline__ void radial_basis_vjp(u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths,
                                                  T cutoff, const T* distances, u32 stride, const T* grad_basis,
                                                  T* grad_distances) {
-    __shared__ T tile[EDGES_PER_BLOCK * ROW];
+    __shared__ T tile[EDGES_PER_BLOCK * ROW], first_of[COLUMNS], inverse_width_of[COLUMNS];
     const u32 width = n_rbf + 1;
     const size_t start = size_t(blockIdx.x) * EDGES_PER_BLOCK;
     const u32 n_rows = u32(min(size_t(EDGES_PER_BLOCK), size_t(n_edges) - start));
@@ -98,6 +110,7 @@ __device__ __forceinline__ void radial_basis_vjp(u32 n_edges, u32 n_rbf, u32 kin
     T sum = T(0);
     for (u32 column = 0; column < width; column += COLUMNS) {
         const u32 n_columns = min(COLUMNS, width - column);
+        stage_parameters(column, n_rbf, first, widths, first_of, inverse_width_of);
         for (u32 i = t; i < n_rows * n_columns; i += EDGES_PER_BLOCK) {
             const u32 row = i / n_columns, c = i % n_columns;
             tile[row * ROW + c] = grad_basis[(start + row) * width + column + c];
@@ -105,10 +118,9 @@ __device__ __forceinline__ void radial_basis_vjp(u32 n_edges, u32 n_rbf, u32 kin
         __syncthreads();
         if (t < n_rows) {
             for (u32 c = 0; c < n_columns; c++) {
-                const u32 k = column + c;
                 T value = T(1), derivative = T(0);
-                if (k < n_rbf) {
-                    function_at(kind, first[k], widths ? T(1) / widths[k] : T(0), d, inverse_d, &value, &derivative);
+                if (column + c < n_rbf) {
+                    function_at(kind, first_of[c], inverse_width_of[c], d, inverse_d, &value, &derivative);
                 }
                 sum += tile[t * ROW + c] * (derivative * envelope + value * slope);
             }

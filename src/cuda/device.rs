@@ -36,7 +36,7 @@ impl Device {
     /// # Errors
     /// `CudaError` saying what is missing and what to install; never a panic from a missing library.
     pub fn open(ordinal: usize) -> Result<Self> {
-        start_driver()?;
+        start_driver(ordinal)?;
         let found = call("number of devices", result::device::get_count())?;
         let found = usize::try_from(found).unwrap_or(0);
         if ordinal >= found {
@@ -105,10 +105,11 @@ impl Backend for Device {
             return Ok(0);
         }
         call("bind", self.context.bind_to_thread())?;
-        // SAFETY: the array has the length of what is copied into it.
+        // On the stream of the launches, which does not wait for others. SAFETY: the array has the length of what is copied
+        // into it; from memory that is not pinned the driver takes its copy before it returns.
         unsafe {
             let address = call("allocate", result::malloc_sync(bytes.len()))?;
-            call("copy to the device", result::memcpy_htod_sync(address, bytes))?;
+            call("copy to the device", result::memcpy_htod_async(address, bytes, self.stream.cu_stream()))?;
             Ok(address)
         }
     }
@@ -152,7 +153,7 @@ impl Backend for Device {
 }
 
 /// Loads and starts the driver, if there is one that is new enough.
-fn start_driver() -> Result<()> {
+fn start_driver(ordinal: usize) -> Result<()> {
     if !driver_is_there() {
         return Err(CudaError::NoDriver.into());
     }
@@ -165,7 +166,7 @@ fn start_driver() -> Result<()> {
     }
     match result::init() {
         Ok(()) => Ok(()),
-        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Err(CudaError::NoGpu { ordinal: 0, found: 0 }.into()),
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Err(CudaError::NoGpu { ordinal, found: 0 }.into()),
         // What the toolkit has in place of a driver, to link against.
         Err(DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY)) => Err(CudaError::NoDriver.into()),
         Err(error) => Err(CudaError::DriverFailed { reason: name_of(error) }.into()),

@@ -1,6 +1,9 @@
 //! What the cases share: arrays on a backend, comparison, topologies.
 
-use mlff::cuda::{Address, Backend, Device, Launch, Launcher, Limits};
+use std::sync::{Mutex, OnceLock};
+
+use mlff::Error;
+use mlff::cuda::{Address, Backend, CudaError, Device, Launch, Launcher, Limits};
 use mlff::ops::{Real, Topology};
 use mlff::potential::Precision;
 
@@ -92,11 +95,26 @@ pub fn check<T: Element>(
         }
         Err(why) => say(&format!("\nSKIPPED: {name} on the host: {why}\n")),
     }
-    // Machines without a GPU are the rule: `src/cuda/device.rs` tests what they say.
-    if let Ok(mut device) = Device::open(0) {
-        let limits = device.limits();
-        compare("device", [0, 1].map(|_| case(&mut Bench { backend: &mut device, arrays: Vec::new(), limits })));
+    if let Some(device) = device() {
+        let mut device = device.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let limits = Limits { shared_bytes: limits.shared_bytes.min(device.limits().shared_bytes), ..limits };
+        compare("device", [0, 1].map(|_| case(&mut Bench { backend: &mut *device, arrays: Vec::new(), limits })));
     }
+}
+
+/// The first GPU, opened once.
+fn device() -> Option<&'static Mutex<Device>> {
+    static DEVICE: OnceLock<Option<Mutex<Device>>> = OnceLock::new();
+    let open = || match Device::open(0) {
+        Ok(device) => Some(Mutex::new(device)),
+        // Machines without a GPU are the rule.
+        Err(Error::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => None,
+        Err(error) => {
+            say(&format!("\nSKIPPED: everything on the device: {error}\n"));
+            None
+        }
+    };
+    DEVICE.get_or_init(open).as_ref()
 }
 
 /// Panics unless each value is within the tolerance, relative to itself plus the array's typical size: sums of terms

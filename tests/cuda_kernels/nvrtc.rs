@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mlff::cuda::SOURCES;
-use mlff::cuda::cache::{Compiler, Target};
+use mlff::cuda::cache::{Cache, Compiler, Target};
 use mlff::cuda::nvrtc::{Nvrtc, python_folders};
 
 use crate::host::say;
@@ -57,23 +57,27 @@ fn kernels_compile_for_every_architecture() {
         Ok(nvrtc) => nvrtc,
         Err(why) => return say(&format!("\nSKIPPED: kernels_compile_for_every_architecture: {why}\n")),
     };
-    let mut compiled = Vec::new();
-    for capability in [75, 80, 86, 89, 90, 100] {
-        // An NVRTC drops old architectures and does not know those that are newer than itself.
-        if !nvrtc.architectures().contains(&capability) {
-            continue;
-        }
+    // An NVRTC drops old architectures and does not know those that are newer than itself.
+    let known = |capability: &u32| nvrtc.architectures().contains(capability);
+    let compiled: Vec<u32> = [75, 80, 86, 89, 90, 100].into_iter().filter(known).collect();
+    // What was compiled for the same text before need not be again.
+    let cache = Cache::in_folder(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc"));
+    let compile = |capability: u32| {
         assert_eq!(nvrtc.target(capability).unwrap(), Target::Binary(capability));
         for source in SOURCES {
-            let code = nvrtc.compile(&source, Target::Binary(capability)).unwrap();
+            let code = cache.get(&nvrtc, &source, Target::Binary(capability)).unwrap();
             assert!(code.starts_with(b"\x7fELF"), "{} for {capability}", source.name);
             for name in source.kernels {
                 let there = code.windows(name.len()).any(|w| w == name.as_bytes());
                 assert!(there, "{name} is not in {}", source.name);
             }
         }
-        compiled.push(capability);
-    }
+    };
+    std::thread::scope(|scope| {
+        for half in compiled.chunks(3) {
+            scope.spawn(|| half.iter().copied().for_each(compile));
+        }
+    });
     say(&format!("\nNVRTC {}: all kernels compile for {compiled:?}\n", nvrtc.version()));
     assert!(compiled.len() >= 4, "{compiled:?}");
     // As for a GPU that is newer than the compiler.
