@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: format, lints, tests, documentation. Needs a Rust toolchain and a C
-# compiler; the test that reads results back with ASE finds or installs it in .venv, or skips itself and says so.
+# compiler, for the CUDA kernels a C++ compiler. Tests that need ASE or NVRTC find or install them in .venv. A test that
+# lacks what it needs skips itself and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; "$@"; }

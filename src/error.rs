@@ -91,6 +91,9 @@ pub enum Error {
     /// A call asks for something that does not exist or does not fit together.
     #[error("{0}")]
     Usage(String),
+    /// There is no GPU that can be used, or it failed.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// The tensor library failed.
     #[error("tensor library: {0}")]
     Tensor(String),

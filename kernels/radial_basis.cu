@@ -1,0 +1,147 @@
+// radial_basis: radial basis functions and cutoff in one pass, the envelope as the last column.
+#include "common.cuh"
+
+// Basis functions by number, as src/cuda/launch.rs passes them.
+enum Functions : u32 {
+    GAUSSIAN = 0,  // exp(-½ ((d - center) / width)²), parameters: centers, widths
+    BESSEL = 1,    // sin(frequency d) / d, parameters: frequencies
+};
+
+// Edges of a block, one thread each, and columns that are staged at a time. The odd row length keeps the columns of
+// neighbouring edges in different banks of the shared memory.
+constexpr u32 EDGES_PER_BLOCK = 128;
+constexpr u32 COLUMNS = 32;
+constexpr u32 ROW = COLUMNS + 1;
+
+__device__ __forceinline__ void sin_cos(float x, float* s, float* c) { sincosf(x, s, c); }
+__device__ __forceinline__ void sin_cos(double x, double* s, double* c) { sincos(x, s, c); }
+__device__ __forceinline__ void sin_cos_pi(float x, float* s, float* c) { sincospif(x, s, c); }
+__device__ __forceinline__ void sin_cos_pi(double x, double* s, double* c) { sincospi(x, s, c); }
+
+// Cosine cutoff ½ (cos(π d / cutoff) + 1) and its derivative; zero from the cutoff on.
+template <typename T>
+__device__ __forceinline__ void envelope_at(T d, T cutoff, T* value, T* slope) {
+    T s, c;
+    sin_cos_pi(d / cutoff, &s, &c);
+    const bool inside = d < cutoff;
+    *value = inside ? T(0.5) * (c + T(1)) : T(0);
+    *slope = inside ? T(-0.5) * (T(3.14159265358979323846) / cutoff) * s : T(0);
+}
+
+template <typename T>
+__device__ __forceinline__ void function_at(u32 kind, T first, T inverse_width, T d, T inverse_d, T* value,
+                                            T* derivative) {
+    if (kind == GAUSSIAN) {
+        const T x = (d - first) * inverse_width;
+        *value = exp(T(-0.5) * x * x);
+        *derivative = -*value * x * inverse_width;
+    } else {
+        T s, c;
+        sin_cos(first * d, &s, &c);
+        *value = s * inverse_d;
+        *derivative = (first * c - *value) * inverse_d;
+    }
+}
+
+// Parameters of the columns at hand: one division a block and function, not one an edge.
+template <typename T>
+__device__ __forceinline__ void stage_parameters(u32 column, u32 n_rbf, const T* first, const T* widths, T* first_of,
+                                                 T* inverse_width_of) {
+    const u32 k = column + threadIdx.x;
+    if (threadIdx.x < COLUMNS && k < n_rbf) {
+        first_of[threadIdx.x] = first[k];
+        inverse_width_of[threadIdx.x] = widths ? T(1) / widths[k] : T(0);
+    }
+}
+
+// Basis times envelope, and the envelope.
+//
+// IN  distances [n_edges], Å, each > 0; kind; first [n_rbf] centers or frequencies; widths [n_rbf] or null; cutoff, Å.
+// OUT basis [n_edges, n_rbf + 1], overwritten.
+// SAVED for the VJP: distances.   LAUNCH blocks of 128 threads, one thread per edge.
+template <typename T>
+__device__ __forceinline__ void radial_basis_forward(u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths,
+                                                     T cutoff, const T* distances, u32 stride, T* basis) {
+    __shared__ T tile[EDGES_PER_BLOCK * ROW], first_of[COLUMNS], inverse_width_of[COLUMNS];
+    const u32 width = n_rbf + 1;
+    const size_t start = size_t(blockIdx.x) * EDGES_PER_BLOCK;
+    const u32 n_rows = u32(min(size_t(EDGES_PER_BLOCK), size_t(n_edges) - start));
+    const u32 t = threadIdx.x;
+    const T d = t < n_rows ? distances[(start + t) * stride] : cutoff;
+    const T inverse_d = T(1) / d;
+    T envelope, slope;
+    envelope_at(d, cutoff, &envelope, &slope);
+    for (u32 column = 0; column < width; column += COLUMNS) {
+        const u32 n_columns = min(COLUMNS, width - column);
+        stage_parameters(column, n_rbf, first, widths, first_of, inverse_width_of);
+        __syncthreads();
+        for (u32 c = 0; c < n_columns; c++) {
+            T value = T(1), derivative;
+            if (column + c < n_rbf) {
+                function_at(kind, first_of[c], inverse_width_of[c], d, inverse_d, &value, &derivative);
+            }
+            tile[t * ROW + c] = value * envelope;
+        }
+        __syncthreads();
+        // Rows of up to 32 neighbouring elements leave the block coalesced.
+        for (u32 i = t; i < n_rows * n_columns; i += EDGES_PER_BLOCK) {
+            const u32 row = i / n_columns, c = i % n_columns;
+            basis[(start + row) * width + column + c] = tile[row * ROW + c];
+        }
+        __syncthreads();
+    }
+}
+
+// IN  as the forward; grad_basis [n_edges, n_rbf + 1].   OUT grad_distances, accumulated, at the same stride.
+// LAUNCH blocks of 128 threads, one thread per edge.
+template <typename T>
+__device__ __forceinline__ void radial_basis_vjp(u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths,
+                                                 T cutoff, const T* distances, u32 stride, const T* grad_basis,
+                                                 T* grad_distances) {
+    __shared__ T tile[EDGES_PER_BLOCK * ROW], first_of[COLUMNS], inverse_width_of[COLUMNS];
+    const u32 width = n_rbf + 1;
+    const size_t start = size_t(blockIdx.x) * EDGES_PER_BLOCK;
+    const u32 n_rows = u32(min(size_t(EDGES_PER_BLOCK), size_t(n_edges) - start));
+    const u32 t = threadIdx.x;
+    const T d = t < n_rows ? distances[(start + t) * stride] : cutoff;
+    const T inverse_d = T(1) / d;
+    T envelope, slope;
+    envelope_at(d, cutoff, &envelope, &slope);
+    T sum = T(0);
+    for (u32 column = 0; column < width; column += COLUMNS) {
+        const u32 n_columns = min(COLUMNS, width - column);
+        stage_parameters(column, n_rbf, first, widths, first_of, inverse_width_of);
+        for (u32 i = t; i < n_rows * n_columns; i += EDGES_PER_BLOCK) {
+            const u32 row = i / n_columns, c = i % n_columns;
+            tile[row * ROW + c] = grad_basis[(start + row) * width + column + c];
+        }
+        __syncthreads();
+        if (t < n_rows) {
+            for (u32 c = 0; c < n_columns; c++) {
+                T value = T(1), derivative = T(0);
+                if (column + c < n_rbf) {
+                    function_at(kind, first_of[c], inverse_width_of[c], d, inverse_d, &value, &derivative);
+                }
+                sum += tile[t * ROW + c] * (derivative * envelope + value * slope);
+            }
+        }
+        __syncthreads();
+    }
+    // Beyond the cutoff nothing is added, whatever the cotangent holds.
+    if (t < n_rows && d < cutoff) grad_distances[(start + t) * stride] += sum;
+}
+
+#define RADIAL_BASIS(T, suffix)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+        radial_basis_forward_##suffix(u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths, T cutoff,     \
+                                      const T* distances, u32 stride, T* basis) {                                      \
+        radial_basis_forward<T>(n_edges, n_rbf, kind, first, widths, cutoff, distances, stride, basis);                \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128) radial_basis_vjp_##suffix(                                       \
+        u32 n_edges, u32 n_rbf, u32 kind, const T* first, const T* widths, T cutoff, const T* distances, u32 stride,   \
+        const T* grad_basis, T* grad_distances) {                                                                      \
+        radial_basis_vjp<T>(n_edges, n_rbf, kind, first, widths, cutoff, distances, stride, grad_basis,                \
+                            grad_distances);                                                                           \
+    }
+RADIAL_BASIS(float, f32)
+RADIAL_BASIS(double, f64)

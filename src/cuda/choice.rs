@@ -1,0 +1,69 @@
+//! Which kernel multiplies: by size, in one place.
+
+/// How a dense layer is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenseChoice {
+    /// One fused kernel, tiles of 16 × 32: many blocks for few rows.
+    Narrow,
+    /// One fused kernel, tiles of 64 × 64.
+    Wide,
+    /// A library's product, then what it cannot fuse. There is none yet: [`DenseSizes::choose`] takes it only when told
+    /// that a library is loaded.
+    Library,
+}
+
+/// Sizes at which one way gives way to the next. The same numbers for every layer of a model.
+///
+/// The defaults come from the shape of the kernels, not from measurements: not yet run on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DenseSizes {
+    /// Wide tiles from this many tiles for each multiprocessor on: below, narrow tiles keep more of them busy.
+    pub wide_from_tiles: f64,
+    /// The library from this many multiply-adds on. Fusion saves passes over memory, which are a share of the time that
+    /// falls as the product grows: others measured a gain of 3 at 128³ and a loss at 1024³.
+    pub library_from: u64,
+}
+
+impl Default for DenseSizes {
+    fn default() -> Self {
+        DenseSizes { wide_from_tiles: 0.75, library_from: 512 * 512 * 512 }
+    }
+}
+
+impl DenseSizes {
+    /// Chooses for a product `[n_rows, n_in] · [n_in, n_out]`; a VJP swaps `n_in` and `n_out`.
+    pub fn choose(
+        &self,
+        n_rows: usize,
+        n_in: usize,
+        n_out: usize,
+        multiprocessors: usize,
+        has_library: bool,
+    ) -> DenseChoice {
+        let work = (n_rows as u64).saturating_mul(n_in as u64).saturating_mul(n_out as u64);
+        if has_library && work >= self.library_from {
+            return DenseChoice::Library;
+        }
+        let tiles = n_rows.div_ceil(64) * n_out.div_ceil(64);
+        if tiles as f64 >= self.wide_from_tiles * multiprocessors as f64 {
+            DenseChoice::Wide
+        } else {
+            DenseChoice::Narrow
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_choice_grows_with_the_size() {
+        let sizes = DenseSizes::default();
+        assert_eq!(sizes.choose(22, 128, 384, 132, true), DenseChoice::Narrow);
+        assert_eq!(sizes.choose(8192, 128, 384, 132, false), DenseChoice::Wide);
+        assert_eq!(sizes.choose(100_000, 128, 384, 132, true), DenseChoice::Library);
+        assert_eq!(sizes.choose(usize::MAX >> 20, 128, 384, 132, false), DenseChoice::Wide);
+        assert_eq!(sizes.choose(0, 0, 0, 0, true), DenseChoice::Wide);
+    }
+}

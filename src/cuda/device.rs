@@ -1,0 +1,237 @@
+//! A GPU: found, opened, given kernels to run.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute_enum, CUresult};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+
+use super::cache::{Cache, Compiler, Target};
+use super::nvrtc::Nvrtc;
+use super::{Address, Backend, CudaError, Launch, Limits, SOURCES};
+use crate::error::Result;
+
+/// CUDA version, as the driver counts them, that has everything called here.
+pub(super) const OLDEST_DRIVER: i32 = 12_000;
+
+/// A GPU with the kernels that have been used on it.
+pub struct Device {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    limits: Limits,
+    cache: Cache,
+    compiler: Nvrtc,
+    target: Target,
+    functions: HashMap<&'static str, sys::CUfunction>,
+}
+
+// SAFETY: the handles in `functions` belong to the context, which may be used from any thread once it is bound there;
+// every method binds it. Everything else is `Send`: NVRTC's functions may be called from any thread.
+unsafe impl Send for Device {}
+
+impl Device {
+    /// Opens GPU number `ordinal`; its kernels are compiled when they are first used.
+    ///
+    /// # Errors
+    /// `CudaError` saying what is missing and what to install; never a panic from a missing library.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        start_driver(ordinal)?;
+        let found = call("number of devices", result::device::get_count())?;
+        let found = usize::try_from(found).unwrap_or(0);
+        if ordinal >= found {
+            return Err(CudaError::NoGpu { ordinal, found }.into());
+        }
+        let context = call("open the device", CudaContext::new(ordinal))?;
+        let attribute = |what| Ok::<_, crate::Error>(call("device attribute", context.attribute(what))?.unsigned_abs());
+        let capability = 10 * attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
+            + attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let limits = Limits {
+            multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        };
+        let compiler = Nvrtc::find()?;
+        let target = compiler.target(capability)?;
+        let stream = call("make a stream", context.new_stream())?;
+        Ok(Device { context, stream, limits, cache: Cache::of_user(), compiler, target, functions: HashMap::new() })
+    }
+
+    /// What launches must know of this device.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Waits until everything queued is done.
+    ///
+    /// # Errors
+    /// `CudaError::Call`, also for faults of kernels that ran before.
+    pub fn synchronize(&self) -> Result<()> {
+        call("synchronize", self.stream.synchronize())
+    }
+
+    /// The handle of a kernel; compiles and loads its file if it is the first of it.
+    fn function(&mut self, kernel: &str) -> Result<sys::CUfunction> {
+        if let Some(&function) = self.functions.get(kernel) {
+            return Ok(function);
+        }
+        let unknown = || CudaError::Launch { kernel: kernel.into(), reason: "there is no such kernel".into() };
+        let source = SOURCES.iter().find(|source| source.kernels.contains(&kernel)).ok_or_else(unknown)?;
+        let mut code = self.cache.get(&self.compiler, source, self.target)?;
+        // PTX is text that ends with a zero; machine code carries its length.
+        code.push(0);
+        // SAFETY: `code` is a whole image made by NVRTC for this device and outlives the call. The module is never
+        // unloaded, so its functions stay valid as long as the context.
+        let module = call(source.name, unsafe { result::module::load_data(code.as_ptr().cast()) })?;
+        let shared = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        for &name in source.kernels {
+            let c_name = CString::new(name).map_err(|_| unknown())?;
+            // SAFETY: the module is loaded, the function is its own.
+            unsafe {
+                let function = call(name, result::module::get_function(module, c_name))?;
+                let own = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+                let own = call(name, result::function::get_function_attribute(function, own))?;
+                let room = (self.limits.shared_bytes as i32).saturating_sub(own).max(0);
+                call(name, result::function::set_function_attribute(function, shared, room))?;
+                self.functions.insert(name, function);
+            }
+        }
+        self.functions.get(kernel).copied().ok_or_else(|| unknown().into())
+    }
+}
+
+impl Backend for Device {
+    fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        call("bind", self.context.bind_to_thread())?;
+        // On the stream of the launches, which does not wait for others. SAFETY: the array has the length of what is copied
+        // into it; from memory that is not pinned the driver takes its copy before it returns.
+        unsafe {
+            let address = call("allocate", result::malloc_sync(bytes.len()))?;
+            call("copy to the device", result::memcpy_htod_async(address, bytes, self.stream.cu_stream()))?;
+            Ok(address)
+        }
+    }
+
+    unsafe fn download(&mut self, address: Address, bytes: &mut [u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        call("bind", self.context.bind_to_thread())?;
+        self.synchronize()?;
+        // SAFETY: the caller says that the array is that long.
+        call("copy from the device", unsafe { result::memcpy_dtoh_sync(bytes, address) })
+    }
+
+    unsafe fn free(&mut self, address: Address) -> Result<()> {
+        if address == 0 {
+            return Ok(());
+        }
+        call("bind", self.context.bind_to_thread())?;
+        // SAFETY: the caller says that the array is its own.
+        call("free", unsafe { result::free_sync(address) })
+    }
+
+    unsafe fn launch(&mut self, launch: &Launch) -> Result<()> {
+        if launch.is_empty() {
+            return Ok(());
+        }
+        call("bind", self.context.bind_to_thread())?;
+        let function = self.function(&launch.kernel)?;
+        let [x, y, z] = launch.grid;
+        // The driver copies each argument's own bytes from the low end of its word.
+        let mut args: Vec<*mut c_void> =
+            launch.args.iter().map(|arg| std::ptr::from_ref(&arg.0).cast_mut().cast()).collect();
+        // SAFETY: the caller says that the arguments are the kernel's; the words outlive the call, which copies them.
+        let done = unsafe {
+            let (grid, block) = ((x, y, z), (launch.block, 1, 1));
+            result::launch_kernel(function, grid, block, launch.shared_bytes, self.stream.cu_stream(), &mut args)
+        };
+        call(&launch.kernel, done)
+    }
+}
+
+/// Loads and starts the driver, if there is one that is new enough.
+fn start_driver(ordinal: usize) -> Result<()> {
+    if !driver_is_there() {
+        return Err(CudaError::NoDriver.into());
+    }
+    let mut found = 0;
+    // SAFETY: the library is there and every version of it has this function; the pointer is to a live integer.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut found) };
+    // Before anything else is called: an older driver lacks functions.
+    if asked == CUresult::CUDA_SUCCESS && found < OLDEST_DRIVER {
+        return Err(CudaError::DriverTooOld { found, required: OLDEST_DRIVER }.into());
+    }
+    match result::init() {
+        Ok(()) => Ok(()),
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Err(CudaError::NoGpu { ordinal, found: 0 }.into()),
+        // What the toolkit has in place of a driver, to link against.
+        Err(DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY)) => Err(CudaError::NoDriver.into()),
+        Err(error) => Err(CudaError::DriverFailed { reason: name_of(error) }.into()),
+    }
+}
+
+/// cudarc panics where the library is missing, so it is asked for first.
+fn driver_is_there() -> bool {
+    #[cfg(not(feature = "candle-cuda"))]
+    // SAFETY: loading runs the initialiser of NVIDIA's driver, found under its name by the system's loader.
+    return unsafe { sys::is_culib_present() };
+    // Linked: the program would not have started without it.
+    #[cfg(feature = "candle-cuda")]
+    return true;
+}
+
+fn call<T>(what: &str, done: std::result::Result<T, DriverError>) -> Result<T> {
+    done.map_err(|error| CudaError::Call { call: what.into(), reason: name_of(error) }.into())
+}
+
+fn name_of(error: DriverError) -> String {
+    // SAFETY: the driver is loaded, else there would be no error of it. cudarc copies the text.
+    let text = error.error_string().ok().map(|text| text.to_string_lossy().into_owned());
+    text.map_or(format!("{:?}", error.0), |text| format!("{:?}: {text}", error.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_says_what_is_missing() {
+        // With a GPU this opens; the messages below are what a machine without one sees.
+        match Device::open(0) {
+            Ok(device) => assert!(device.limits().multiprocessors > 0),
+            Err(error) => {
+                let text = error.to_string();
+                let known = ["NVIDIA driver", "GPU", "NVRTC"];
+                assert!(known.iter().any(|word| text.contains(word)), "{text}");
+                if !driver_is_there() {
+                    assert!(text.contains("driver 525 or newer") && text.contains("--device cpu"), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cuda_errors_say_what_to_do() {
+        let texts = [
+            (
+                CudaError::DriverTooOld { found: 11_040, required: 12_000 },
+                "supports CUDA 11.4, this program needs CUDA 12.0: install driver 525",
+            ),
+            (
+                CudaError::NoGpu { ordinal: 3, found: 2 },
+                "no GPU number 3: the NVIDIA driver sees 2 (CUDA_VISIBLE_DEVICES",
+            ),
+            (
+                CudaError::NoNvrtc { searched: vec!["a".into(), "b".into()] },
+                "set MLFF_NVRTC to the file or its folder; searched a, b",
+            ),
+        ];
+        for (error, want) in texts {
+            let text = crate::Error::from(error).to_string();
+            assert!(text.contains(want), "{text}");
+        }
+    }
+}

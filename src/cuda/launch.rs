@@ -1,0 +1,93 @@
+//! A kernel launch as plain data, and what can run one.
+
+use crate::error::Result;
+
+/// Address of an array where the kernel runs; 0 where the kernel takes none.
+pub type Address = u64;
+
+/// One launch of one kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Blocks; a zero says that there is nothing to do.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Dynamic shared memory, bytes.
+    pub shared_bytes: u32,
+    /// Arguments in order, each in the low bytes of a word.
+    pub args: Vec<Arg>,
+}
+
+impl Launch {
+    /// Whether there is nothing to do; the driver refuses an empty grid.
+    pub fn is_empty(&self) -> bool {
+        self.grid.contains(&0)
+    }
+}
+
+/// One argument of a kernel: its bytes in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Arg(pub u64);
+
+impl From<Address> for Arg {
+    fn from(address: Address) -> Self {
+        Arg(address)
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(x: u32) -> Self {
+        Arg(u64::from(x))
+    }
+}
+
+impl From<f64> for Arg {
+    fn from(x: f64) -> Self {
+        Arg(x.to_bits())
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(x: f32) -> Self {
+        Arg(u64::from(x.to_bits()))
+    }
+}
+
+/// Something that runs launches on memory of its own: a device, or the host in place of one.
+pub trait Backend {
+    /// Allocates an array and copies `bytes` into it; address 0 for no bytes.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    fn upload(&mut self, bytes: &[u8]) -> Result<Address>;
+
+    /// Copies an array back.
+    ///
+    /// # Safety
+    /// `address` holds at least as many bytes, on this backend.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    unsafe fn download(&mut self, address: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// Frees what `upload` allocated.
+    ///
+    /// # Safety
+    /// `address` comes from this backend and is not used again.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    unsafe fn free(&mut self, address: Address) -> Result<()>;
+
+    /// Queues a launch behind the ones before; an empty one does nothing.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel, and its arrays are on this backend with the shapes that the kernel documents.
+    ///
+    /// # Errors
+    /// What the backend reports; faults of the kernel itself may show at a later call.
+    unsafe fn launch(&mut self, launch: &Launch) -> Result<()>;
+}

@@ -1,0 +1,410 @@
+//! Launches of the kernels: shapes and addresses in, [`Launch`]es out. What each array holds is said in `kernels/`.
+
+use super::arrays::{
+    DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, GateArrays, MessageArrays,
+    MessageGradArrays, MessageShape, RadialBasisArrays,
+};
+use super::launch::Arg;
+use super::{Address, CudaError, DenseChoice, DenseSizes, Launch};
+use crate::error::Result;
+use crate::ops::dense::Activation;
+use crate::potential::Precision;
+
+/// What a launch must know of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Shared memory that a block may ask for, bytes.
+    pub shared_bytes: u32,
+}
+
+/// Makes launches for one precision and one device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Launcher {
+    /// `T` of the kernels.
+    pub precision: Precision,
+    /// The device.
+    pub limits: Limits,
+    /// Which dense kernel at which size.
+    pub dense_sizes: DenseSizes,
+}
+
+const THREADS: u32 = 256;
+/// Edges whose filters a block of `message` has in registers (`BATCH` there).
+const MESSAGE_BATCH: u64 = 8;
+const MESSAGE_THREADS: u32 = 128;
+/// Beside the dynamic shared memory, `message_vjp` has this much of its own, in elements and bytes.
+const MESSAGE_STATIC: (u64, u64) = (960, 256);
+
+macro_rules! args {
+    ($($x:expr),* $(,)?) => { vec![$(Arg::from($x)),*] };
+}
+
+impl Launcher {
+    /// With the default choice of dense kernels.
+    pub fn new(precision: Precision, limits: Limits) -> Self {
+        Launcher { precision, limits, dense_sizes: DenseSizes::default() }
+    }
+
+    fn element_bytes(&self) -> u64 {
+        match self.precision {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        }
+    }
+
+    fn real(&self, x: f64) -> Arg {
+        match self.precision {
+            Precision::F32 => Arg::from(x as f32),
+            Precision::F64 => Arg::from(x),
+        }
+    }
+
+    fn launch(&self, name: &str, grid: [u64; 2], block: u32, shared_bytes: u64, args: Vec<Arg>) -> Launch {
+        let suffix = match self.precision {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        };
+        // Counts are 32 bits and blocks have 32 threads and more; `shared_bytes` is within the limits.
+        let [x, y] = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let shared_bytes = u32::try_from(shared_bytes).unwrap_or(u32::MAX);
+        Launch { kernel: format!("{name}_{suffix}"), grid: [x, y, 1], block, shared_bytes, args }
+    }
+
+    fn per_thread(&self, name: &str, n_threads: u64, block: u32, args: Vec<Arg>) -> Launch {
+        self.launch(name, [n_threads.div_ceil(u64::from(block)), 1], block, 0, args)
+    }
+
+    /// See [`crate::ops::edge_geometry::edge_geometry`]. `epsilon` in Å.
+    pub fn edge_geometry(&self, n_edges: u32, epsilon: f64, a: &EdgeGeometryArrays) -> Launch {
+        let args = args![
+            n_edges,
+            a.receivers,
+            a.senders,
+            a.structure_of,
+            a.positions,
+            a.offsets,
+            a.strain,
+            epsilon,
+            a.geometry
+        ];
+        self.per_thread("edge_geometry_forward", n_edges.into(), THREADS, args)
+    }
+
+    /// See [`crate::ops::edge_geometry::edge_geometry_vjp`]; the strain's part ends in [`Launcher::edge_geometry_strain_vjp`].
+    pub fn edge_geometry_vjp(&self, n_atoms: u32, epsilon: f64, a: &EdgeGeometryVjpArrays) -> Launch {
+        let args = args![
+            n_atoms,
+            a.edge_ptr,
+            a.reverse_edge,
+            a.geometry,
+            epsilon,
+            a.grad_geometry,
+            a.grad_positions,
+            a.virials
+        ];
+        self.per_thread("edge_geometry_vjp", 16 * u64::from(n_atoms), THREADS, args)
+    }
+
+    /// Sums `virials` by structure into `grad_strain` `[n_structures, 3, 3]` f64, accumulated. `atoms_of`
+    /// `[n_structures, 2]`, first atom and one past the last.
+    pub fn edge_geometry_strain_vjp(
+        &self,
+        n_structures: u32,
+        atoms_of: Address,
+        virials: Address,
+        grad_strain: Address,
+    ) -> Launch {
+        let f64s = Launcher { precision: Precision::F64, ..*self };
+        f64s.launch(
+            "edge_geometry_strain_vjp",
+            [n_structures.into(), 1],
+            THREADS,
+            0,
+            args![atoms_of, virials, grad_strain],
+        )
+    }
+
+    fn radial_basis_args(&self, n_edges: u32, n_rbf: u32, cutoff: f64, a: &RadialBasisArrays) -> Vec<Arg> {
+        let kind = u32::from(a.widths == 0);
+        args![n_edges, n_rbf, kind, a.first, a.widths, self.real(cutoff), a.distances, a.stride]
+    }
+
+    /// See [`crate::ops::radial_basis::radial_basis`]. `cutoff` in Å.
+    pub fn radial_basis(&self, n_edges: u32, n_rbf: u32, cutoff: f64, a: &RadialBasisArrays, basis: Address) -> Launch {
+        let mut args = self.radial_basis_args(n_edges, n_rbf, cutoff, a);
+        args.extend(args![basis]);
+        self.per_thread("radial_basis_forward", n_edges.into(), 128, args)
+    }
+
+    /// See [`crate::ops::radial_basis::radial_basis_vjp`]; `grad_distances` has the stride of the distances.
+    pub fn radial_basis_vjp(
+        &self,
+        n_edges: u32,
+        n_rbf: u32,
+        cutoff: f64,
+        a: &RadialBasisArrays,
+        grad_basis: Address,
+        grad_distances: Address,
+    ) -> Launch {
+        let mut args = self.radial_basis_args(n_edges, n_rbf, cutoff, a);
+        args.extend(args![grad_basis, grad_distances]);
+        self.per_thread("radial_basis_vjp", n_edges.into(), 128, args)
+    }
+
+    fn tiles(&self, n_rows: u32, n_in: u32, n_out: u32) -> (&'static str, [u64; 2]) {
+        let count = |x: u32| x as usize;
+        let choice = self.dense_sizes.choose(
+            count(n_rows),
+            count(n_in),
+            count(n_out),
+            count(self.limits.multiprocessors),
+            false,
+        );
+        let (name, rows, columns) = match choice {
+            DenseChoice::Narrow => ("narrow", 16, 32),
+            DenseChoice::Wide | DenseChoice::Library => ("wide", 64, 64),
+        };
+        (name, [n_rows.div_ceil(rows).into(), n_out.div_ceil(columns).into()])
+    }
+
+    /// `activation(before(x) · weightᵀ + bias + residual)`; see [`crate::ops::dense::dense`].
+    pub fn dense(&self, s: &DenseShape, a: &DenseArrays) -> Launch {
+        let (tile, grid) = self.tiles(s.n_rows, s.n_in, s.n_out);
+        let args = args![
+            s.n_rows,
+            s.n_in,
+            s.n_out,
+            number(s.before),
+            number(s.activation),
+            u32::from(s.save_slope),
+            a.x,
+            a.weight,
+            a.bias,
+            a.residual,
+            a.y,
+            a.saved
+        ];
+        self.launch(&format!("dense_forward_{tile}"), grid, 128, 0, args)
+    }
+
+    /// See [`crate::ops::dense::dense_vjp`].
+    pub fn dense_vjp(&self, s: &DenseShape, a: &DenseVjpArrays) -> Launch {
+        let (tile, grid) = self.tiles(s.n_rows, s.n_out, s.n_in);
+        let args = args![
+            s.n_rows,
+            s.n_in,
+            s.n_out,
+            number(s.before),
+            u32::from(s.save_slope),
+            a.grad_y,
+            a.saved,
+            a.weight,
+            a.x,
+            a.grad_x,
+            a.grad_residual
+        ];
+        self.launch(&format!("dense_vjp_{tile}"), grid, 128, 0, args)
+    }
+
+    /// See [`crate::ops::message::message`].
+    ///
+    /// # Errors
+    /// `CudaError::Launch` when one feature's filter weights do not fit a block's shared memory.
+    pub fn message(&self, s: &MessageShape, a: &MessageArrays, sums: Address) -> Result<Launch> {
+        let k = padded(s.n_edge_features);
+        let shape = self.message_blocks("message_forward", s, |tile| (3 * tile + 4 * MESSAGE_BATCH) * k)?;
+        let args = args![
+            s.n_atoms,
+            s.n_features,
+            s.n_edge_features,
+            shape.atoms_per_block,
+            shape.tile,
+            a.edge_ptr,
+            a.senders,
+            a.nodes,
+            a.edges,
+            a.geometry,
+            a.weight,
+            a.bias,
+            sums
+        ];
+        let grid = [shape.groups, s.n_features.div_ceil(shape.tile).into()];
+        Ok(self.launch("message_forward", grid, shape.threads, shape.shared_bytes, args))
+    }
+
+    /// See [`crate::ops::message::message_vjp`].
+    ///
+    /// # Errors
+    /// As [`Launcher::message`].
+    pub fn message_vjp(
+        &self,
+        s: &MessageShape,
+        a: &MessageArrays,
+        grad_sums: Address,
+        grads: &MessageGradArrays,
+    ) -> Result<Launch> {
+        let k = padded(s.n_edge_features);
+        let elements = |tile| (3 * tile + MESSAGE_BATCH) * k + 3 * tile * MESSAGE_BATCH;
+        let shape = self.message_blocks("message_vjp", s, elements)?;
+        let args = args![
+            s.n_atoms,
+            s.n_features,
+            s.n_edge_features,
+            shape.atoms_per_block,
+            shape.tile,
+            a.edge_ptr,
+            a.senders,
+            a.reverse_edge,
+            a.nodes,
+            a.edges,
+            a.geometry,
+            a.weight,
+            a.bias,
+            grad_sums,
+            grads.nodes,
+            grads.edges,
+            grads.geometry
+        ];
+        Ok(self.launch("message_vjp", [shape.groups, 1], shape.threads, shape.shared_bytes, args))
+    }
+
+    /// The largest tile of features whose `elements(tile)` fit a block's shared memory.
+    fn message_blocks(&self, kernel: &str, s: &MessageShape, elements: impl Fn(u64) -> u64) -> Result<MessageBlocks> {
+        let bytes = |tile: u64| elements(tile) * self.element_bytes();
+        let own = MESSAGE_STATIC.0 * self.element_bytes() + MESSAGE_STATIC.1;
+        let room = u64::from(self.limits.shared_bytes).saturating_sub(own);
+        let mut tile = u64::from(s.n_features.clamp(1, MESSAGE_THREADS));
+        while bytes(tile) > room {
+            if tile == 1 {
+                let reason = format!(
+                    "{} edge features need {} bytes of shared memory, a block of this GPU has {room}",
+                    s.n_edge_features,
+                    bytes(1)
+                );
+                return Err(CudaError::Launch { kernel: kernel.into(), reason }.into());
+            }
+            // Whole warps while there are any.
+            tile = if tile > 32 { (tile - 1) / 32 * 32 } else { tile / 2 };
+        }
+        // A block reads the weights once for all its atoms: few blocks where there is work for several rounds of them, one
+        // atom a block where that is what fills the device.
+        let atoms_per_block = (s.n_atoms / (8 * self.limits.multiprocessors.max(1))).clamp(1, 16);
+        Ok(MessageBlocks {
+            tile: tile as u32,
+            threads: (tile as u32).next_multiple_of(32),
+            atoms_per_block,
+            groups: s.n_atoms.div_ceil(atoms_per_block).into(),
+            shared_bytes: bytes(tile),
+        })
+    }
+
+    fn per_feature(&self, name: &str, n_atoms: u32, n_features: u32, args: Vec<Arg>) -> Launch {
+        let per_thread = if n_features.is_multiple_of(4) { 4 } else { 1 };
+        self.per_thread(name, u64::from(n_atoms) * u64::from(n_features / per_thread), THREADS, args)
+    }
+
+    /// See [`crate::ops::update::update_invariants`].
+    pub fn update_invariants(
+        &self,
+        n_atoms: u32,
+        n_features: u32,
+        epsilon: f64,
+        mixed: Address,
+        invariants: Address,
+    ) -> Launch {
+        let args = args![n_atoms, n_features, self.real(epsilon), mixed, invariants];
+        self.per_feature("update_invariants_forward", n_atoms, n_features, args)
+    }
+
+    /// See [`crate::ops::update::update_invariants_vjp`].
+    pub fn update_invariants_vjp(
+        &self,
+        n_atoms: u32,
+        n_features: u32,
+        mixed: Address,
+        invariants: Address,
+        grad_invariants: Address,
+        grad_mixed: Address,
+    ) -> Launch {
+        let args = args![n_atoms, n_features, mixed, invariants, grad_invariants, grad_mixed];
+        self.per_feature("update_invariants_vjp", n_atoms, n_features, args)
+    }
+
+    /// See [`crate::ops::update::update_gate`].
+    pub fn update_gate(&self, n_atoms: u32, n_features: u32, a: &GateArrays, change: Address) -> Launch {
+        let args = args![n_atoms, n_features, a.gates, a.mixed, a.invariants, change];
+        self.per_feature("update_gate_forward", n_atoms, n_features, args)
+    }
+
+    /// See [`crate::ops::update::update_gate_vjp`].
+    pub fn update_gate_vjp(
+        &self,
+        n_atoms: u32,
+        n_features: u32,
+        a: &GateArrays,
+        grad_change: Address,
+        grads: &GateArrays,
+    ) -> Launch {
+        let args = args![
+            n_atoms,
+            n_features,
+            a.gates,
+            a.mixed,
+            a.invariants,
+            grad_change,
+            grads.gates,
+            grads.mixed,
+            grads.invariants
+        ];
+        self.per_feature("update_gate_vjp", n_atoms, n_features, args)
+    }
+
+    /// See [`crate::ops::readout::readout`]. `atoms_of` `[n_structures, 2]`, first atom and one past the last.
+    pub fn readout(
+        &self,
+        n_structures: u32,
+        energy_scale: f64,
+        outputs: Address,
+        references: Address,
+        atoms_of: Address,
+        energies: Address,
+    ) -> Launch {
+        let args = args![energy_scale, outputs, references, atoms_of, energies];
+        self.launch("readout_forward", [n_structures.into(), 1], 128, 0, args)
+    }
+
+    /// See [`crate::ops::readout::readout_vjp`].
+    pub fn readout_vjp(
+        &self,
+        n_structures: u32,
+        energy_scale: f64,
+        atoms_of: Address,
+        grad_energies: Address,
+        grad_outputs: Address,
+    ) -> Launch {
+        let args = args![energy_scale, atoms_of, grad_energies, grad_outputs];
+        self.launch("readout_vjp", [n_structures.into(), 1], 128, 0, args)
+    }
+}
+
+struct MessageBlocks {
+    tile: u32,
+    threads: u32,
+    atoms_per_block: u32,
+    groups: u64,
+    shared_bytes: u64,
+}
+
+/// As `padded` in `kernels/message.cu`.
+fn padded(k: u32) -> u64 {
+    4 * (u64::from(k).div_ceil(4) | 1)
+}
+
+fn number(activation: Activation) -> u32 {
+    match activation {
+        Activation::Identity => 0,
+        Activation::Silu => 1,
+    }
+}

@@ -1,0 +1,172 @@
+//! The kernels compiled for the host, behind the same trait as a device.
+
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use mlff::cuda::{Address, Backend, Launch, SOURCES};
+use mlff::{Error, Result};
+
+/// Kernels with faults, to see that they are found.
+const FAULTY: [&str; 4] = ["faulty_race", "faulty_shared", "faulty_array", "faulty_barrier"];
+
+/// A process that runs kernels.
+pub struct Host {
+    child: Child,
+    to: ChildStdin,
+    from: ChildStdout,
+    /// Whether threads and blocks run from the last one down.
+    pub falling: bool,
+}
+
+impl Host {
+    /// Starts one, or says why there is none.
+    pub fn start() -> std::result::Result<Self, String> {
+        static PROGRAM: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+        let program = PROGRAM.get_or_init(build).clone()?;
+        let mut command = Command::new(program);
+        command.env("ASAN_OPTIONS", "detect_leaks=0").env("UBSAN_OPTIONS", "print_stacktrace=1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| e.to_string())?;
+        let said = BufReader::new(child.stderr.take().unwrap());
+        // The sanitizer warns of fibers whenever it meets them. Fibers that it does not understand would make it find
+        // faults where there are none, not the other way round.
+        std::thread::spawn(move || {
+            let lines = said.lines().map_while(|line| line.ok());
+            lines.filter(|line| !line.contains("makecontext/swapcontext")).for_each(|line| say(&(line + "\n")));
+        });
+        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Ok(Host { child, to, from, falling: false })
+    }
+
+    fn send(&mut self, command: u8, words: &[u64]) -> Result<()> {
+        let mut message = vec![command];
+        message.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
+        self.to.write_all(&message).map_err(died)
+    }
+
+    fn receive(&mut self, n: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; n];
+        self.from.read_exact(&mut bytes).map_err(died)?;
+        Ok(bytes)
+    }
+
+    fn receive_word(&mut self) -> Result<u64> {
+        Ok(u64::from_ne_bytes(self.receive(8)?.try_into().unwrap()))
+    }
+}
+
+fn died(e: std::io::Error) -> Error {
+    Error::Usage(format!("the process that runs kernels on the host ended: {e}; its sanitizer says why"))
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Backend for Host {
+    fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
+        self.send(b'A', &[bytes.len() as u64])?;
+        let address = self.receive_word()?;
+        self.send(b'W', &[address, bytes.len() as u64])?;
+        self.to.write_all(bytes).map_err(died)?;
+        Ok(address)
+    }
+
+    unsafe fn download(&mut self, address: Address, bytes: &mut [u8]) -> Result<()> {
+        self.send(b'R', &[address, bytes.len() as u64])?;
+        bytes.copy_from_slice(&self.receive(bytes.len())?);
+        Ok(())
+    }
+
+    unsafe fn free(&mut self, address: Address) -> Result<()> {
+        self.send(b'F', &[address])
+    }
+
+    unsafe fn launch(&mut self, launch: &Launch) -> Result<()> {
+        if launch.is_empty() {
+            return Ok(());
+        }
+        self.send(b'L', &[launch.kernel.len() as u64])?;
+        self.to.write_all(launch.kernel.as_bytes()).map_err(died)?;
+        let mut words: Vec<u64> = launch.grid.into_iter().chain([launch.block, 1, 1]).map(u64::from).collect();
+        words.extend([launch.shared_bytes.into(), self.falling.into(), launch.args.len() as u64]);
+        words.extend(launch.args.iter().map(|arg| arg.0));
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        self.to.write_all(&bytes).map_err(died)?;
+        self.to.flush().map_err(died)?;
+        let length = self.receive_word()? as usize;
+        let message = String::from_utf8_lossy(&self.receive(length)?).into_owned();
+        if message.is_empty() { Ok(()) } else { Err(Error::Usage(message)) }
+    }
+}
+
+/// Compiles the kernels, unless the same text was compiled before.
+fn build() -> std::result::Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (kernels, host) = (root.join("kernels"), root.join("tests/cuda_kernels/host"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-kernels");
+    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+
+    let names = SOURCES.iter().flat_map(|s| s.kernels).copied().chain(FAULTY);
+    let mut table: String = SOURCES.iter().map(|s| format!("#include \"{}\"\n", s.name)).collect();
+    table += "#include \"faulty.cu\"\n#define KERNELS";
+    table.extend(names.map(|name| format!(" KERNEL({name})")));
+    table += "\n";
+
+    let mut hasher = DefaultHasher::new();
+    table.hash(&mut hasher);
+    for folder in [&kernels, &host] {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().for_each(|file| std::fs::read(file).unwrap().hash(&mut hasher));
+    }
+    let compilers = std::env::var_os("CXX").into_iter().chain(["c++", "g++", "clang++"].map(OsString::from));
+    let is_there = |compiler: &OsString| {
+        let mut ask = Command::new(compiler);
+        ask.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    let compiler = compilers.into_iter().find(is_there).ok_or("no C++ compiler found: set CXX, or install g++")?;
+    compiler.hash(&mut hasher);
+    let id = format!("{:016x}", hasher.finish());
+    let program = folder.join(&id);
+    if program.exists() {
+        return Ok(program);
+    }
+    let include = folder.join(format!("{id}.{}", std::process::id()));
+    std::fs::create_dir_all(&include).map_err(|e| e.to_string())?;
+    std::fs::write(include.join("kernels.inc"), table).map_err(|e| e.to_string())?;
+    let new = include.join("program");
+    let compile = |sanitize: &[&str]| {
+        let mut command = Command::new(&compiler);
+        command.args(["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-clobbered"]);
+        command.args(sanitize).arg("-include").arg(host.join("shim.hpp"));
+        for folder in [&include, &kernels, &host] {
+            command.arg("-I").arg(folder);
+        }
+        let output = command.arg(host.join("main.cpp")).arg("-o").arg(&new).output().map_err(|e| e.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    };
+    let done = compile(&["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]).or_else(|said| {
+        say(&format!("\nWITHOUT SANITIZERS: {compiler:?} cannot build the kernels with them:\n{said}\n"));
+        compile(&[])
+    });
+    let done = done.and_then(|said| {
+        eprint!("{said}");
+        std::fs::rename(&new, &program).map_err(|e| e.to_string())
+    });
+    let _ = std::fs::remove_dir_all(&include);
+    done.map(|()| program).map_err(|said| format!("{compiler:?} cannot compile the kernels:\n{said}"))
+}
+
+/// Writes beside the harness, which keeps the output of tests that pass to itself.
+pub fn say(message: &str) {
+    let _ = std::io::stderr().write_all(message.as_bytes());
+}

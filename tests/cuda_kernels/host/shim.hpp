@@ -1,0 +1,73 @@
+// Enough of CUDA C++ to run a kernel's own source on the host: included before it with `-include`.
+//
+// Threads of a block are fibers on one thread of the host. A fiber runs until it waits at __syncthreads() or a shuffle;
+// a warp runs to the next __syncthreads() before the next warp starts, in rising or in falling order of warps and lanes.
+// Between two barriers a correct kernel gives the same bits in both orders, so a missing barrier shows as a difference.
+// Blocks run one after the other, in the same order.
+//
+// What it refuses: a barrier or a shuffle that not all threads reach, and (through the sanitizers) every access outside
+// an array, shared memory included, and every access that is not aligned as its type says.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+// One block runs at a time: static storage is its shared memory.
+#define __shared__ static
+#define DYNAMIC_SHARED(T) reinterpret_cast<T*>(shim::dynamic_shared())
+
+namespace shim {
+
+struct Dim3 {
+    unsigned x, y, z;
+};
+extern Dim3 thread_index, block_index, block_size, grid_size;
+
+void* dynamic_shared();
+void wait_for_block();
+// Gives `value` to the other lanes of the warp and returns that of `lane`.
+std::uint64_t exchange(std::uint64_t value, unsigned lane);
+
+}  // namespace shim
+
+#define threadIdx (shim::thread_index)
+#define blockIdx (shim::block_index)
+#define blockDim (shim::block_size)
+#define gridDim (shim::grid_size)
+
+inline void __syncthreads() { shim::wait_for_block(); }
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned distance) {
+    static_assert(sizeof(T) <= 8, "a shuffle moves at most eight bytes");
+    std::uint64_t word = 0;
+    std::memcpy(&word, &value, sizeof(T));
+    if (mask != 0xffffffffu) __builtin_trap();
+    word = shim::exchange(word, (threadIdx.x % 32) ^ distance);
+    std::memcpy(&value, &word, sizeof(T));
+    return value;
+}
+
+using std::exp;
+using std::min;
+using std::sqrt;
+
+inline void sincospi(double x, double* s, double* c) {
+    *s = std::sin(M_PI * x);
+    *c = std::cos(M_PI * x);
+}
+inline void sincospif(float x, float* s, float* c) {
+    double sine, cosine;
+    sincospi(x, &sine, &cosine);
+    *s = float(sine);
+    *c = float(cosine);
+}
