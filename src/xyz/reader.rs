@@ -28,7 +28,7 @@ pub struct BadFrame {
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`Writer::write_raw`](super::Writer::write_raw).
+    /// Its text, for [`raw_text`](super::raw_text).
     pub raw: Vec<u8>,
 }
 
