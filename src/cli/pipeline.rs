@@ -79,7 +79,6 @@ pub fn run<X: Send + Default + 'static>(
                 Event::Evaluated(k, outcome) => {
                     (n_running, large_runs) = (n_running - 1, false);
                     done.insert(k, outcome);
-                    permit();
                 }
             }
             // Before results are handed on, which may take a while.
@@ -101,6 +100,8 @@ pub fn run<X: Send + Default + 'static>(
                 if !take(outcome?)? {
                     return Ok(());
                 }
+                // Not before: results that wait for an earlier, slower chunk take memory too.
+                permit();
             }
             if n_running == 0
                 && waiting.is_empty()
