@@ -57,11 +57,14 @@ def main():
     p.add_argument("--name", help="default: the directory's name")
     p.add_argument("--data", type=Path, help="directory of test.npz, label.json and molecules.json")
     p.add_argument("--example", type=Path, help="labelled extended XYZ file")
+    p.add_argument("--epsilon", type=float, help="inside the norm of the vectors, in place of the one trained with")
     args = p.parse_args()
     saved = torch.load(args.checkpoint, weights_only=False)
     args.out.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().float().contiguous() for k, v in saved["params"].items()}, args.out / "model.safetensors")
 
+    if args.epsilon is not None:
+        saved["config"]["epsilon"] = args.epsilon
     state, arguments = saved["state"], saved["arguments"]
     config = {
         "format_version": 1, "name": args.name or args.out.resolve().name,

@@ -16,7 +16,7 @@ from torch.nn.functional import linear, silu
 def default_config():
     return {
         "n_features": 64, "n_interactions": 3, "radial_basis": {"type": "gaussian", "n": 20}, "envelope": "cosine",
-        "shared_filters": False, "shared_interactions": False, "activation": "silu", "epsilon": 1e-8,
+        "shared_filters": False, "shared_interactions": False, "activation": "silu", "epsilon": 1e-4,
         "readout_hidden": [32],
     }
 
@@ -101,7 +101,8 @@ def atom_energies(params, config, cutoff, species, positions, receivers, senders
         q, mu = q + dq, dmu if mu is None else mu + dmu                          # vectors start at zero
 
         mu_v, mu_w = linear(mu, params[p + "update.mix.weight"]).split(f, -1)
-        # eps inside the root: |v| is not differentiable at v = 0, where isolated atoms sit.
+        # eps inside the root: |v| is not differentiable at v = 0, where isolated atoms sit, and its curvature there is
+        # 1/sqrt(eps), which molecular dynamics feels: with 1e-8 the energy jumps where a vector passes by zero.
         norm = torch.sqrt((mu_v * mu_v).sum(1) + config["epsilon"])
         h = silu(linear(torch.cat([q, norm], -1), params[p + "update.0.weight"], params[p + "update.0.bias"]))
         aq, amu, aqmu = linear(h, params[p + "update.1.weight"], params[p + "update.1.bias"]).split(f, -1)

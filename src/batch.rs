@@ -13,7 +13,7 @@ use crate::structure::{Structure, Vec3, dot, norm};
 pub const MIN_DISTANCE: f64 = 0.1;
 
 /// One structure, checked against a model, with its edges.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Prepared {
     /// Row of the embedding of each atom.
     pub species: Vec<u16>,
@@ -60,28 +60,37 @@ impl Preparer {
     /// # Errors
     /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`.
     pub fn prepare(&mut self, structure: &Structure) -> Result<Prepared> {
+        let mut prepared = Prepared::default();
+        self.prepare_into(structure, &mut prepared)?;
+        Ok(prepared)
+    }
+
+    /// As [`Preparer::prepare`], into memory that is there already. After an error the contents mean nothing.
+    ///
+    /// # Errors
+    /// Those of [`Preparer::prepare`].
+    pub fn prepare_into(&mut self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
+        let Prepared { species, references, positions, edges, offsets, volume } = prepared;
         // The search validates the structure, so that nothing below needs to.
-        let mut edges = NeighborList::default();
-        self.search.search(structure, self.cutoff, &mut edges)?;
-        let species = self.species(&structure.atomic_numbers)?;
-        let cell = structure.cell.unwrap_or_default();
-        let offsets: Vec<Vec3> = edges.shifts.iter().map(|&s| translation(s, &cell)).collect();
+        self.search.search(structure, self.cutoff, edges)?;
+        self.species(&structure.atomic_numbers, species)?;
+        self.references(&structure.atomic_numbers, references);
+        positions.clone_from(&structure.positions);
+        offsets.clear();
+        match structure.cell.filter(|_| structure.pbc.contains(&true)) {
+            Some(cell) => offsets.extend(edges.shifts.iter().map(|&s| translation(s, &cell))),
+            None => offsets.resize(edges.n_edges(), [0.0; 3]),
+        }
         for (e, offset) in offsets.iter().enumerate() {
             let (i, j) = (edges.receivers[e] as usize, edges.senders[e] as usize);
-            let r: Vec3 = std::array::from_fn(|k| structure.positions[j][k] - structure.positions[i][k] + offset[k]);
+            let r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k] + offset[k]);
             // One root per edge only where it decides.
             if dot(r, r) < MIN_DISTANCE * MIN_DISTANCE {
                 return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
             }
         }
-        Ok(Prepared {
-            references: self.references(&structure.atomic_numbers),
-            species,
-            positions: structure.positions.clone(),
-            edges,
-            offsets,
-            volume: structure.volume(),
-        })
+        *volume = structure.volume();
+        Ok(())
     }
 
     /// Fills `batch` with the atoms of a valid structure, without edges.
@@ -91,8 +100,8 @@ impl Preparer {
     pub(crate) fn describe(&self, structure: &Structure, batch: &mut PackedBatch) -> Result<()> {
         batch.clear();
         let n_atoms = structure.n_atoms();
-        batch.species = self.species(&structure.atomic_numbers)?;
-        batch.references = self.references(&structure.atomic_numbers);
+        self.species(&structure.atomic_numbers, &mut batch.species)?;
+        self.references(&structure.atomic_numbers, &mut batch.references);
         batch.positions.extend_from_slice(&structure.positions);
         batch.atom_ptr.extend([0, n_atoms]);
         batch.edge_ptr.resize(n_atoms + 1, 0);
@@ -100,14 +109,18 @@ impl Preparer {
         Ok(())
     }
 
-    fn species(&self, atomic_numbers: &[u8]) -> Result<Vec<u16>> {
-        let unknown = |atom, z| Error::UnknownElement { z, atom, supported: self.supported.clone() };
-        let row = |(atom, &z): (usize, &u8)| self.species[z as usize].ok_or_else(|| unknown(atom, z));
-        atomic_numbers.iter().enumerate().map(row).collect()
+    fn species(&self, atomic_numbers: &[u8], species: &mut Vec<u16>) -> Result<()> {
+        species.clear();
+        for (atom, &z) in atomic_numbers.iter().enumerate() {
+            let unknown = || Error::UnknownElement { z, atom, supported: self.supported.clone() };
+            species.push(self.species[z as usize].ok_or_else(unknown)?);
+        }
+        Ok(())
     }
 
-    fn references(&self, atomic_numbers: &[u8]) -> Vec<f64> {
-        atomic_numbers.iter().map(|&z| self.references[z as usize]).collect()
+    fn references(&self, atomic_numbers: &[u8], references: &mut Vec<f64>) {
+        references.clear();
+        references.extend(atomic_numbers.iter().map(|&z| self.references[z as usize]));
     }
 }
 

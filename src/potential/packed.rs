@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::{BatchSize, checked};
-use crate::batch::{PackedBatch, Preparer};
+use crate::batch::{PackedBatch, Prepared, Preparer};
 use crate::cpu::lanes::Lanes;
 use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::engine::{Evaluation, Want};
@@ -30,6 +30,7 @@ pub(super) struct Packed<T> {
 /// What a thread needs to evaluate a batch.
 struct Worker<T> {
     preparer: Preparer,
+    prepared: Prepared,
     batch: PackedBatch,
     workspace: Workspace<T>,
 }
@@ -72,12 +73,17 @@ impl<T: Lanes> Packed<T> {
         threads: Threads,
     ) -> Vec<Result<Evaluation>> {
         let mut worker = self.take(model);
-        let Worker { preparer, batch, workspace } = &mut worker;
+        let Worker { preparer, prepared, batch, workspace } = &mut worker;
         batch.clear();
         let mut taken: Vec<Result<usize>> = Vec::with_capacity(structures.len());
         for structure in structures {
             let number = batch.n_structures();
-            taken.push(preparer.prepare(structure.borrow()).and_then(|p| batch.push(&p)).map(|()| number));
+            let ready = preparer.prepare_into(structure.borrow(), prepared);
+            taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| number));
+        }
+        if batch.n_atoms() >= LARGE_ATOMS {
+            // A second copy of so many edges is not worth keeping.
+            *prepared = Prepared::default();
         }
         self.engine.evaluate(batch, want, threads, workspace);
         let out = taken.into_iter().map(|s| s.and_then(|s| checked(workspace.evaluation(batch, s, want)))).collect();
@@ -89,6 +95,7 @@ impl<T: Lanes> Packed<T> {
         let kept = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         kept.unwrap_or_else(|| Worker {
             preparer: Preparer::new(model),
+            prepared: Prepared::default(),
             batch: PackedBatch::default(),
             workspace: Workspace::default(),
         })
