@@ -3,7 +3,7 @@
 use std::sync::{Mutex, OnceLock};
 
 use mlff::Error;
-use mlff::cuda::{Address, Backend, CudaError, Device, Launch, Launcher, Limits};
+use mlff::cuda::{Address, Backend, CudaError, Device, Launch, Launcher, Limits, Step};
 use mlff::ops::{Real, Topology};
 use mlff::potential::Precision;
 
@@ -50,6 +50,13 @@ impl Bench<'_> {
     pub fn run(&mut self, launch: &Launch) {
         // SAFETY: launches come from a `Launcher`, arrays are made by the case with the shapes of the CPU op.
         unsafe { self.backend.launch(launch).unwrap() };
+    }
+
+    pub fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            // SAFETY: as in `run`.
+            unsafe { self.backend.step(step).unwrap() };
+        }
     }
 
     pub fn launcher<T: Element>(&self) -> Launcher {
@@ -103,7 +110,7 @@ pub fn check<T: Element>(
 }
 
 /// The first GPU, opened once.
-fn device() -> Option<&'static Mutex<Device>> {
+pub fn device() -> Option<&'static Mutex<Device>> {
     static DEVICE: OnceLock<Option<Mutex<Device>>> = OnceLock::new();
     let open = || match Device::open(0) {
         Ok(device) => Some(Mutex::new(device)),
