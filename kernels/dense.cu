@@ -221,6 +221,45 @@ __device__ __forceinline__ void dense_vjp(u32 n_rows, u32 n_in, u32 n_out, u32 b
     });
 }
 
+// What a library's product leaves to do: y = activation(z), in place. Only SiLU has anything to do.
+//
+// IN  y [n], z as the product left it.
+// OUT y [n]; saved [n] or null: activation'(z) if `save_slope`, else z; overwritten.
+// LAUNCH one thread per element.
+template <typename T>
+__device__ __forceinline__ void dense_activation_forward(u32 n, u32 save_slope, T* y, T* saved) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const T z = y[i];
+    y[i] = silu(z);
+    if (saved) saved[i] = save_slope ? silu_slope(z) : z;
+}
+
+// The cotangent of z, before a library multiplies it by the weights.
+//
+// IN  grad_y [n]; saved [n] as the forward left it.
+// OUT grad_z [n], overwritten; grad_residual [n] += grad_z, or null.
+// LAUNCH one thread per element.
+template <typename T>
+__device__ __forceinline__ void dense_activation_vjp(u32 n, u32 save_slope, const T* grad_y, const T* saved, T* grad_z,
+                                                     T* grad_residual) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const T grad = grad_y[i] * (save_slope ? saved[i] : silu_slope(saved[i]));
+    grad_z[i] = grad;
+    if (grad_residual) grad_residual[i] += grad;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    dense_activation_forward_f32(u32 n, u32 save_slope, float* y, float* saved) {
+    dense_activation_forward<float>(n, save_slope, y, saved);
+}
+extern "C" __global__ void __launch_bounds__(256) dense_activation_vjp_f32(u32 n, u32 save_slope, const float* grad_y,
+                                                                           const float* saved, float* grad_z,
+                                                                           float* grad_residual) {
+    dense_activation_vjp<float>(n, save_slope, grad_y, saved, grad_z, grad_residual);
+}
+
 #define DENSE(T, tile, name)                                                                                           \
     extern "C" __global__ void __launch_bounds__(tile::THREADS) dense_forward_##name(                                  \
         u32 n_rows, u32 n_in, u32 n_out, u32 before, u32 activation, u32 save_slope, const T* __restrict__ x,          \

@@ -4,96 +4,52 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::Arc;
 
+use common::expected::{self, load};
 use common::{Case, cases, reference, worst};
 use mlff::engine::{Evaluation, Want};
 use mlff::model::import::{ImportOptions, Source, import};
 use mlff::potential::{BatchSize, Precision};
 use mlff::{Model, Potential, Structure};
 
-fn load(folder: &Path) -> Arc<Model> {
-    let (source, file) = if folder.join("schnetpack_state_dict.safetensors").exists() {
-        (Source::SchNetPack, "schnetpack_state_dict.safetensors")
-    } else {
-        (Source::Distiller, "model.safetensors")
-    };
-    Arc::new(import(source, &folder.join(file), &ImportOptions::default()).unwrap())
-}
-
 fn evaluate(model: &Arc<Model>, precision: Precision, batch: usize, structures: &[Structure]) -> Vec<Evaluation> {
     let potential = Potential::new(model.clone(), precision).unwrap().with_batch_size(BatchSize::Structures(batch));
     potential.evaluate(structures, Want::ALL).into_iter().map(Result::unwrap).collect()
 }
 
-fn check(name: &str, precision: Precision, [energy, force, stress]: [f64; 3]) {
-    let Some(folder) = reference(name) else {
-        eprintln!("SKIPPED: the weights of {name} are another project's and are not in this repository");
-        return;
-    };
-    let model = load(&folder);
-    let cases: Vec<Case> = cases(&folder);
-    assert!(cases.len() >= 15, "{name} has {} cases", cases.len());
-    let structures: Vec<Structure> = cases.iter().map(Case::structure).collect();
-    let mut summary = [0.0_f64; 3];
-    for batch in [1, structures.len()] {
-        for (k, (case, got)) in cases.iter().zip(evaluate(&model, precision, batch, &structures)).enumerate() {
-            let what = format!("{name}, case {k} ({}), batch {batch}", case.symbols.concat());
-            let error = (got.energy - case.energy).abs();
-            // In f64 the limit scales with the energy, in f32 it is absolute.
-            let scale = if precision == Precision::F64 { case.energy.abs().max(1.0) } else { 1.0 };
-            assert!(error <= energy * scale, "{what}: energy off by {error:e}");
-            let forces = worst(got.forces.as_ref().unwrap().as_flattened(), case.forces.as_flattened());
-            assert!(forces <= force, "{what}: forces off by {forces:e}");
-            assert_eq!(got.stress.is_some(), case.pbc == [true; 3], "{what}");
-            let mut stress_error = 0.0;
-            if let (Some(got), Some(want)) = (&got.stress, &case.stress) {
-                stress_error = worst(got.as_flattened(), want.as_flattened());
-                assert!(stress_error <= stress, "{what}: stress off by {stress_error:e}");
-            }
-            for (s, x) in summary.iter_mut().zip([error / scale, forces, stress_error]) {
-                *s = s.max(x);
-            }
-        }
-    }
-    println!(
-        "{name} {precision:?}: largest errors: energy {:.1e} eV, forces {:.1e} eV/Å, stress {:.1e} eV/Å³",
-        summary[0], summary[1], summary[2]
-    );
+fn check(name: &str, precision: Precision) {
+    expected::check(name, precision, |model| Potential::new(model.clone(), precision).unwrap());
 }
-
-const F64: [f64; 3] = [1e-9, 1e-8, 1e-9];
-const F32: [f64; 3] = [2e-5, 1e-4, 1e-5];
 
 #[test]
 fn painn_gaussian_f64_matches_schnetpack() {
-    check("painn-f128-gaussian", Precision::F64, F64);
+    check("painn-f128-gaussian", Precision::F64);
 }
 
 #[test]
 fn painn_gaussian_f32_matches_schnetpack() {
-    check("painn-f128-gaussian", Precision::F32, F32);
+    check("painn-f128-gaussian", Precision::F32);
 }
 
 #[test]
 fn painn_bessel_f64_matches_schnetpack() {
-    check("painn-f64-bessel", Precision::F64, F64);
+    check("painn-f64-bessel", Precision::F64);
 }
 
 #[test]
 fn painn_bessel_f32_matches_schnetpack() {
-    check("painn-f64-bessel", Precision::F32, F32);
+    check("painn-f64-bessel", Precision::F32);
 }
 
 #[test]
 fn distiller_f64_matches_mlff_distiller() {
-    check("mlff-distiller-student", Precision::F64, F64);
+    check("mlff-distiller-student", Precision::F64);
 }
 
 #[test]
 fn distiller_f32_matches_mlff_distiller() {
-    check("mlff-distiller-student", Precision::F32, F32);
+    check("mlff-distiller-student", Precision::F32);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use mlff::potential::{BatchSize, EngineKind, Precision};
+use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Result};
 
 /// Model and engine.
@@ -13,10 +13,11 @@ pub struct ModelArgs {
     /// Model directory, or name of a built-in model
     #[arg(short, long, value_name = "MODEL", default_value = mlff::model::default_name())]
     pub model: PathBuf,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Where to compute: auto (the processor, as yet), cpu, cuda or cuda:N. GPUs need a program built with
+    /// scripts/build_candle_cuda.sh and run batched autograd only
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     pub device: DeviceName,
-    /// How to compute [default: adjoint for PaiNN, autograd for other architectures]
+    /// How to compute [default: adjoint for PaiNN on the processor, else autograd]
     #[arg(long, value_enum)]
     pub engine: Option<EngineName>,
     /// Precision of the network; positions and energy sums are always f64
@@ -96,12 +97,10 @@ impl ModelArgs {
     /// # Errors
     /// `Error::Usage` for a device that this program cannot use, and everything that loading a model refuses.
     pub fn potential(&self) -> Result<Potential> {
-        if let DeviceName::Cuda(_) = self.device {
-            return Err(Error::Usage(format!(
-                "--device {}: this version computes on the CPU only; use --device cpu or auto",
-                self.device
-            )));
-        }
+        let device = match self.device {
+            DeviceName::Auto | DeviceName::Cpu => DeviceKind::Cpu,
+            DeviceName::Cuda(ordinal) => DeviceKind::Cuda(ordinal),
+        };
         if let Some(n) = self.threads {
             // Fails only where a pool exists already, which nothing before this call starts.
             rayon::ThreadPoolBuilder::new()
@@ -119,7 +118,12 @@ impl ModelArgs {
             Some(EngineName::Adjoint) => EngineKind::Adjoint,
             Some(EngineName::Autograd) => EngineKind::Autograd,
         };
-        Ok(Potential::with_engine(model, precision, engine)?.with_batch_size(self.batch))
+        let potential = Potential::on_device(model, precision, engine, device);
+        let refused = |e: Error| match device {
+            DeviceKind::Cpu => e,
+            DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {e}", self.device)),
+        };
+        Ok(potential.map_err(refused)?.with_batch_size(self.batch))
     }
 }
 

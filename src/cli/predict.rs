@@ -135,7 +135,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut summary = Summary {
         tool: format!("mlff {}", env!("CARGO_PKG_VERSION")),
         model: args.model.model.display().to_string(),
-        device: "cpu".into(),
+        device: potential.device().to_string(),
         engine: match potential.engine() {
             EngineKind::Autograd => "autograd".into(),
             _ => "adjoint".into(),

@@ -7,8 +7,8 @@ pub enum DenseChoice {
     Narrow,
     /// One fused kernel, tiles of 64 × 64.
     Wide,
-    /// A library's product, then what it cannot fuse. There is none yet: [`DenseSizes::choose`] takes it only when told
-    /// that a library is loaded.
+    /// cuBLASLt's product with bias and residual, then a kernel for the activation; f32, where the library is loaded
+    /// ([`super::Device::load_library`]).
     Library,
 }
 

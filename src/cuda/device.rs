@@ -7,9 +7,10 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute_enum, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
+use super::blas::CublasLt;
 use super::cache::{Cache, Compiler, Target};
 use super::nvrtc::Nvrtc;
-use super::{Address, Backend, CudaError, Launch, Limits, SOURCES};
+use super::{Address, Backend, CudaError, Launch, Limits, Product, SOURCES};
 use crate::error::Result;
 
 /// CUDA version, as the driver counts them, that has everything called here.
@@ -24,6 +25,7 @@ pub struct Device {
     compiler: Nvrtc,
     target: Target,
     functions: HashMap<&'static str, sys::CUfunction>,
+    blas: Option<CublasLt>,
 }
 
 // SAFETY: the handles in `functions` belong to the context, which may be used from any thread once it is bound there;
@@ -36,13 +38,17 @@ impl Device {
     /// # Errors
     /// `CudaError` saying what is missing and what to install; never a panic from a missing library.
     pub fn open(ordinal: usize) -> Result<Self> {
-        start_driver(ordinal)?;
-        let found = call("number of devices", result::device::get_count())?;
-        let found = usize::try_from(found).unwrap_or(0);
-        if ordinal >= found {
-            return Err(CudaError::NoGpu { ordinal, found }.into());
-        }
+        check(ordinal)?;
         let context = call("open the device", CudaContext::new(ordinal))?;
+        Self::on_stream(call("make a stream", context.new_stream())?)
+    }
+
+    /// Runs the kernels on a stream that is there already, with arrays of its context.
+    ///
+    /// # Errors
+    /// `CudaError`, as [`Device::open`].
+    pub(crate) fn on_stream(stream: Arc<CudaStream>) -> Result<Self> {
+        let context = stream.context().clone();
         let attribute = |what| Ok::<_, crate::Error>(call("device attribute", context.attribute(what))?.unsigned_abs());
         let capability = 10 * attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
             + attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
@@ -52,8 +58,77 @@ impl Device {
         };
         let compiler = Nvrtc::find()?;
         let target = compiler.target(capability)?;
-        let stream = call("make a stream", context.new_stream())?;
-        Ok(Device { context, stream, limits, cache: Cache::of_user(), compiler, target, functions: HashMap::new() })
+        Ok(Device {
+            context,
+            stream,
+            limits,
+            cache: Cache::of_user(),
+            compiler,
+            target,
+            functions: HashMap::new(),
+            blas: None,
+        })
+    }
+
+    /// Loads cuBLASLt for [`super::DenseChoice::Library`] unless it is loaded; returns its version as it counts.
+    ///
+    /// # Errors
+    /// `CudaError::NoLibrary`: everything works without it.
+    pub fn load_library(&mut self) -> Result<usize> {
+        call("bind", self.context.bind_to_thread())?;
+        if let Some(blas) = &self.blas {
+            return Ok(blas.version());
+        }
+        let blas = CublasLt::open()?;
+        let version = blas.version();
+        self.blas = Some(blas);
+        Ok(version)
+    }
+
+    /// Runs `work` and returns the seconds that what it queued took, by the device's clock.
+    ///
+    /// # Errors
+    /// Those of `work`; `CudaError::Call`, also for faults of kernels.
+    pub fn time(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<f64> {
+        let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let start = call("record an event", self.stream.record_event(flags))?;
+        work(self)?;
+        let end = call("record an event", self.stream.record_event(flags))?;
+        self.synchronize()?;
+        Ok(f64::from(call("read the clock", start.elapsed_ms(&end))?) * 1e-3)
+    }
+
+    /// Queues a copy of `n_bytes` between arrays.
+    ///
+    /// # Safety
+    /// Both are on this device, as long, and do not overlap.
+    ///
+    /// # Errors
+    /// `CudaError::Call`.
+    pub unsafe fn copy(&mut self, from: Address, to: Address, n_bytes: usize) -> Result<()> {
+        call("bind", self.context.bind_to_thread())?;
+        // SAFETY: the caller's.
+        call("copy", unsafe { result::memcpy_dtod_async(to, from, n_bytes, self.stream.cu_stream()) })
+    }
+
+    /// The GPU's name, and what the kernels are compiled with and for.
+    ///
+    /// # Errors
+    /// `CudaError::Call`.
+    pub fn describe(&self) -> Result<String> {
+        let name = call("name of the device", self.context.name())?;
+        let mut driver = 0;
+        // SAFETY: the driver is loaded; the pointer is to a live integer.
+        let asked = unsafe { sys::cuDriverGetVersion(&mut driver) };
+        call("version of the driver", asked.result())?;
+        let (limits, compiler) = (self.limits, self.compiler.version());
+        Ok(format!(
+            "{name}, {} multiprocessors, driver for CUDA {}.{}, NVRTC {compiler} for {}",
+            limits.multiprocessors,
+            driver / 1000,
+            driver % 1000 / 10,
+            self.target
+        ))
     }
 
     /// What launches must know of this device.
@@ -150,6 +225,27 @@ impl Backend for Device {
         };
         call(&launch.kernel, done)
     }
+
+    unsafe fn product(&mut self, product: &Product) -> Result<()> {
+        self.load_library()?;
+        let stream = self.stream.cu_stream().cast();
+        // SAFETY: the caller's; the context is bound.
+        self.blas.as_mut().map_or(Ok(()), |blas| unsafe { blas.product(product, stream) })
+    }
+}
+
+/// Whether there is a GPU of this number and a driver that starts.
+///
+/// # Errors
+/// `CudaError` saying what is missing.
+pub(crate) fn check(ordinal: usize) -> Result<()> {
+    start_driver(ordinal)?;
+    let found = call("number of devices", result::device::get_count())?;
+    let found = usize::try_from(found).unwrap_or(0);
+    if ordinal >= found {
+        return Err(CudaError::NoGpu { ordinal, found }.into());
+    }
+    Ok(())
 }
 
 /// Loads and starts the driver, if there is one that is new enough.
@@ -173,14 +269,15 @@ fn start_driver(ordinal: usize) -> Result<()> {
     }
 }
 
-/// cudarc panics where the library is missing, so it is asked for first.
+/// Asked before anything is called: cudarc panics where the library is missing, and a program with candle's CUDA, which loads
+/// functions at their first call, ends.
 fn driver_is_there() -> bool {
     #[cfg(not(feature = "candle-cuda"))]
     // SAFETY: loading runs the initialiser of NVIDIA's driver, found under its name by the system's loader.
     return unsafe { sys::is_culib_present() };
-    // Linked: the program would not have started without it.
     #[cfg(feature = "candle-cuda")]
-    return true;
+    // SAFETY: the same.
+    return unsafe { libloading::Library::new("libcuda.so.1") }.is_ok();
 }
 
 fn call<T>(what: &str, done: std::result::Result<T, DriverError>) -> Result<T> {

@@ -56,6 +56,38 @@ impl From<f32> for Arg {
     }
 }
 
+/// A matrix product that a library makes: `out = x · W + bias + addend`, f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Product {
+    /// Rows of `x` and `out`.
+    pub n_rows: u32,
+    /// Columns of `x`.
+    pub n_in: u32,
+    /// Columns of `out`.
+    pub n_out: u32,
+    /// Whether `weight` is `[n_out, n_in]`, the transpose of W.
+    pub transposed: bool,
+    /// `[n_rows, n_in]`.
+    pub x: Address,
+    /// W `[n_in, n_out]`, or its transpose.
+    pub weight: Address,
+    /// `[n_out]`, or 0.
+    pub bias: Address,
+    /// `[n_rows, n_out]`, or 0; may be `out`.
+    pub addend: Address,
+    /// `[n_rows, n_out]`, overwritten.
+    pub out: Address,
+}
+
+/// What an operation consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A kernel of ours.
+    Kernel(Launch),
+    /// A library's.
+    Product(Product),
+}
+
 /// Something that runs launches on memory of its own: a device, or the host in place of one.
 pub trait Backend {
     /// Allocates an array and copies `bytes` into it; address 0 for no bytes.
@@ -90,4 +122,28 @@ pub trait Backend {
     /// # Errors
     /// What the backend reports; faults of the kernel itself may show at a later call.
     unsafe fn launch(&mut self, launch: &Launch) -> Result<()>;
+
+    /// Queues a library's product.
+    ///
+    /// # Safety
+    /// Its arrays are on this backend and as long as it says.
+    ///
+    /// # Errors
+    /// `CudaError::NoLibrary` where there is no library; what it reports.
+    unsafe fn product(&mut self, product: &Product) -> Result<()>;
+
+    /// Queues a step.
+    ///
+    /// # Safety
+    /// As [`Backend::launch`] and [`Backend::product`].
+    ///
+    /// # Errors
+    /// Theirs.
+    unsafe fn step(&mut self, step: &Step) -> Result<()> {
+        // SAFETY: the caller's.
+        match step {
+            Step::Kernel(launch) => unsafe { self.launch(launch) },
+            Step::Product(product) => unsafe { self.product(product) },
+        }
+    }
 }

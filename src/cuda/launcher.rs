@@ -5,7 +5,7 @@ use super::arrays::{
     MessageGradArrays, MessageShape, RadialBasisArrays,
 };
 use super::launch::Arg;
-use super::{Address, CudaError, DenseChoice, DenseSizes, Launch};
+use super::{Address, CudaError, DenseChoice, DenseSizes, Launch, Product, Step};
 use crate::error::Result;
 use crate::ops::dense::Activation;
 use crate::potential::Precision;
@@ -28,6 +28,8 @@ pub struct Launcher {
     pub limits: Limits,
     /// Which dense kernel at which size.
     pub dense_sizes: DenseSizes,
+    /// Whether the device has a library for large products.
+    pub has_library: bool,
 }
 
 const THREADS: u32 = 256;
@@ -42,9 +44,9 @@ macro_rules! args {
 }
 
 impl Launcher {
-    /// With the default choice of dense kernels.
+    /// With the default choice of dense kernels and no library.
     pub fn new(precision: Precision, limits: Limits) -> Self {
-        Launcher { precision, limits, dense_sizes: DenseSizes::default() }
+        Launcher { precision, limits, dense_sizes: DenseSizes::default(), has_library: false }
     }
 
     fn element_bytes(&self) -> u64 {
@@ -153,20 +155,84 @@ impl Launcher {
         self.per_thread("radial_basis_vjp", n_edges.into(), 128, args)
     }
 
+    /// How a product `[n_rows, n_in] · [n_in, n_out]` is made. The libraries' are f32.
+    fn choose(&self, n_rows: u32, n_in: u32, n_out: u32) -> DenseChoice {
+        let [n_rows, n_in, n_out, multiprocessors] =
+            [n_rows, n_in, n_out, self.limits.multiprocessors].map(|x| x as usize);
+        let has_library = self.has_library && self.precision == Precision::F32;
+        self.dense_sizes.choose(n_rows, n_in, n_out, multiprocessors, has_library)
+    }
+
     fn tiles(&self, n_rows: u32, n_in: u32, n_out: u32) -> (&'static str, [u64; 2]) {
-        let count = |x: u32| x as usize;
-        let choice = self.dense_sizes.choose(
-            count(n_rows),
-            count(n_in),
-            count(n_out),
-            count(self.limits.multiprocessors),
-            false,
-        );
-        let (name, rows, columns) = match choice {
+        let (name, rows, columns) = match self.choose(n_rows, n_in, n_out) {
             DenseChoice::Narrow => ("narrow", 16, 32),
             DenseChoice::Wide | DenseChoice::Library => ("wide", 64, 64),
         };
         (name, [n_rows.div_ceil(rows).into(), n_out.div_ceil(columns).into()])
+    }
+
+    /// Whether a layer's forward goes to the library. An activation of the argument and a saved argument of the identity
+    /// are left to the kernels, as is what has more elements than 32 bits count.
+    pub fn dense_uses_library(&self, s: &DenseShape) -> bool {
+        self.choose(s.n_rows, s.n_in, s.n_out) == DenseChoice::Library && fits(s)
+    }
+
+    /// Whether a layer's VJP goes to the library, which takes a scratch array behind an activation.
+    pub fn dense_vjp_uses_library(&self, s: &DenseShape) -> bool {
+        self.choose(s.n_rows, s.n_out, s.n_in) == DenseChoice::Library && fits(s)
+    }
+
+    /// [`Launcher::dense`] by the kernels or the library, whichever suits the size.
+    pub fn dense_steps(&self, s: &DenseShape, a: &DenseArrays) -> Vec<Step> {
+        let identity = s.activation == Activation::Identity;
+        if !self.dense_uses_library(s) || (identity && a.saved != 0) {
+            return vec![Step::Kernel(self.dense(s, a))];
+        }
+        let product = Product {
+            n_rows: s.n_rows,
+            n_in: s.n_in,
+            n_out: s.n_out,
+            transposed: true,
+            x: a.x,
+            weight: a.weight,
+            bias: a.bias,
+            addend: a.residual,
+            out: a.y,
+        };
+        let mut steps = vec![Step::Product(product)];
+        if !identity {
+            let n = s.n_rows * s.n_out;
+            let args = args![n, u32::from(s.save_slope), a.y, a.saved];
+            steps.push(Step::Kernel(self.per_thread("dense_activation_forward", n.into(), THREADS, args)));
+        }
+        steps
+    }
+
+    /// [`Launcher::dense_vjp`] by the kernels or the library. `scratch` `[n_rows, n_out]`; may be 0 where
+    /// [`Launcher::dense_vjp_uses_library`] says no, and for the identity.
+    pub fn dense_vjp_steps(&self, s: &DenseShape, a: &DenseVjpArrays, scratch: Address) -> Vec<Step> {
+        let identity = s.activation == Activation::Identity;
+        if !self.dense_vjp_uses_library(s) || (identity && a.grad_residual != 0) || (!identity && scratch == 0) {
+            return vec![Step::Kernel(self.dense_vjp(s, a))];
+        }
+        let mut steps = Vec::new();
+        if !identity {
+            let n = s.n_rows * s.n_out;
+            let args = args![n, u32::from(s.save_slope), a.grad_y, a.saved, scratch, a.grad_residual];
+            steps.push(Step::Kernel(self.per_thread("dense_activation_vjp", n.into(), THREADS, args)));
+        }
+        steps.push(Step::Product(Product {
+            n_rows: s.n_rows,
+            n_in: s.n_out,
+            n_out: s.n_in,
+            transposed: false,
+            x: if identity { a.grad_y } else { scratch },
+            weight: a.weight,
+            bias: 0,
+            addend: a.grad_x,
+            out: a.grad_x,
+        }));
+        steps
     }
 
     /// `activation(before(x) · weightᵀ + bias + residual)`; see [`crate::ops::dense::dense`].
@@ -387,6 +453,13 @@ impl Launcher {
         let args = args![energy_scale, atoms_of, grad_energies, grad_outputs];
         self.launch("readout_vjp", [n_structures.into(), 1], 128, 0, args)
     }
+}
+
+fn fits(s: &DenseShape) -> bool {
+    let elements = |n: u32| u64::from(s.n_rows) * u64::from(n);
+    s.before == Activation::Identity
+        && (1..u64::from(u32::MAX)).contains(&elements(s.n_out))
+        && (1..u64::from(u32::MAX)).contains(&elements(s.n_in))
 }
 
 struct MessageBlocks {

@@ -10,11 +10,13 @@
 //! The kernels have run on the host and are compiled for every architecture in the tests; not yet run on a GPU.
 
 mod arrays;
+mod blas;
 pub mod cache;
 mod choice;
 mod device;
 mod launch;
 mod launcher;
+mod library;
 pub mod nvrtc;
 
 use std::path::PathBuf;
@@ -25,8 +27,12 @@ pub use arrays::{
 };
 pub use choice::{DenseChoice, DenseSizes};
 pub use device::Device;
-pub use launch::{Address, Arg, Backend, Launch};
+#[cfg(feature = "candle-cuda")]
+pub(crate) use device::check;
+pub use launch::{Address, Arg, Backend, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
+#[cfg(feature = "candle-cuda")]
+pub(crate) use library::require_libraries;
 
 /// One file of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,8 @@ pub const SOURCES: [Source; 6] = [
             "dense_vjp_wide_f64",
             "dense_vjp_narrow_f32",
             "dense_vjp_narrow_f64",
+            "dense_activation_forward_f32",
+            "dense_activation_vjp_f32",
         ],
     },
     Source {
@@ -159,6 +167,20 @@ pub enum CudaError {
     )]
     NoNvrtc {
         /// Names and paths that were tried.
+        searched: Vec<String>,
+    },
+    /// A library beside the driver is not there.
+    #[error(
+        "{name} was not found: install it with the CUDA toolkit or with `pip install {package}`, and put its folder into \
+         LD_LIBRARY_PATH or activate that Python environment; searched {}",
+        searched.join(", ")
+    )]
+    NoLibrary {
+        /// The library.
+        name: &'static str,
+        /// Package of PyPI that has it.
+        package: &'static str,
+        /// Names and folders that were tried.
         searched: Vec<String>,
     },
     /// A library was found but cannot be used.

@@ -7,7 +7,8 @@ use std::ptr::null_mut;
 use libloading::Library;
 
 use super::cache::{Compiler, Target};
-use super::{CudaError, HEADER, Source};
+pub use super::library::python_folders;
+use super::{CudaError, HEADER, Source, library};
 use crate::error::Result;
 
 /// Options that every kernel is compiled with. No fast mathematics: division, roots and exponentials stay accurate.
@@ -70,11 +71,11 @@ impl Nvrtc {
                     }
                     searched.push(name.to_owned());
                 }
-                usual_folders()
+                library::usual_folders()
             }
         };
         for folder in folders {
-            if let Some(file) = library_in(&folder, "libnvrtc.so") {
+            if let Some(file) = library::file_in(&folder, "libnvrtc.so") {
                 return Self::open(&file);
             }
             searched.push(folder.display().to_string());
@@ -90,7 +91,7 @@ impl Nvrtc {
         let bad = |reason: String| CudaError::BadNvrtc { path: path.to_path_buf(), reason };
         // NVRTC opens its builtins by name. Python's packages keep both in one folder that the loader does not search, but
         // it takes a library that is already there.
-        let builtins = path.parent().and_then(|folder| library_in(folder, "libnvrtc-builtins.so"));
+        let builtins = path.parent().and_then(|folder| library::file_in(folder, "libnvrtc-builtins.so"));
         // SAFETY: loading runs the libraries' initialisers. They are NVIDIA's, found under NVIDIA's names in places that the
         // user or the system's loader chose.
         let builtins = builtins.and_then(|path| unsafe { Library::new(path) }.ok());
@@ -228,38 +229,4 @@ unsafe fn symbol<F: Copy>(library: &Library, path: &Path, name: &str) -> Result<
         let reason = format!("it has no {name}; NVRTC 11.2 or newer does");
         CudaError::BadNvrtc { path: path.to_path_buf(), reason }.into()
     })
-}
-
-/// The file of a library in a folder, the last by name if there are several versions.
-fn library_in(folder: &Path, prefix: &str) -> Option<PathBuf> {
-    let is_it = |path: &PathBuf| {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // `.alt` is a second build of NVRTC with the same functions.
-        name.starts_with(prefix) && !name.contains(".alt.")
-    };
-    std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(is_it).max()
-}
-
-fn usual_folders() -> Vec<PathBuf> {
-    let roots = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os).map(PathBuf::from);
-    let mut folders: Vec<PathBuf> = roots.chain(["/usr/local/cuda".into()]).map(|root| root.join("lib64")).collect();
-    if let Some(environment) = std::env::var_os("VIRTUAL_ENV") {
-        folders.extend(python_folders(Path::new(&environment)));
-    }
-    folders
-}
-
-/// Where Python's packages of CUDA libraries keep them in an environment.
-pub fn python_folders(environment: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| -> Vec<PathBuf> {
-        let list = std::fs::read_dir(folder).into_iter().flatten();
-        list.filter_map(|entry| Some(entry.ok()?.path())).collect()
-    };
-    let mut folders: Vec<PathBuf> = entries(&environment.join("lib"))
-        .iter()
-        .flat_map(|python| entries(&python.join("site-packages/nvidia")))
-        .map(|package| package.join("lib"))
-        .collect();
-    folders.sort();
-    folders
 }

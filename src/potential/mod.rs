@@ -49,6 +49,26 @@ pub enum EngineKind {
     Autograd,
 }
 
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceKind {
+    /// Processor.
+    #[default]
+    Cpu,
+    /// NVIDIA GPU of that number. Batched autograd only, in programs built with the cargo feature `candle-cuda`; not yet run
+    /// on a GPU.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DeviceKind::Cpu => f.write_str("cpu"),
+            DeviceKind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
 /// Evaluates structures with one model.
 ///
 /// Cheap to clone; may be used from several threads at once.
@@ -84,6 +104,7 @@ impl std::fmt::Debug for Potential {
             .field("config", self.model.config())
             .field("engine", &self.engine())
             .field("precision", &self.precision())
+            .field("device", &self.device())
             .field("batch_size", &self.batch_size)
             .finish()
     }
@@ -111,7 +132,23 @@ impl Potential {
     /// # Errors
     /// `Error::Usage` if the engine does not evaluate models of this architecture.
     pub fn with_engine(model: Arc<Model>, precision: Precision, engine: EngineKind) -> Result<Self> {
+        Self::on_device(model, precision, engine, DeviceKind::Cpu)
+    }
+
+    /// Makes a model ready to be evaluated by the engine and on the device given. On a GPU, [`EngineKind::Auto`] is
+    /// autograd.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the engine does not evaluate models of this architecture or does not run on the device, and
+    /// `Error::Cuda` if there is no such device.
+    pub fn on_device(model: Arc<Model>, precision: Precision, engine: EngineKind, device: DeviceKind) -> Result<Self> {
+        let on_gpu = device != DeviceKind::Cpu;
+        if on_gpu && engine == EngineKind::Adjoint {
+            let reason = "the adjoint engine does not run on a GPU yet; batched autograd does";
+            return Err(Error::Usage(reason.into()));
+        }
         let adjoint = match engine {
+            EngineKind::Auto if on_gpu => false,
             EngineKind::Auto => matches!(model.config().architecture, Architecture::Painn(_)),
             EngineKind::Adjoint => true,
             EngineKind::Autograd => false,
@@ -119,8 +156,8 @@ impl Potential {
         let engine = match (adjoint, precision) {
             (true, Precision::F32) => Engine::AdjointF32(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
             (true, Precision::F64) => Engine::AdjointF64(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
-            (false, Precision::F32) => Engine::AutogradF32(Arc::new(Autograd::new(&model)?)),
-            (false, Precision::F64) => Engine::AutogradF64(Arc::new(Autograd::new(&model)?)),
+            (false, Precision::F32) => Engine::AutogradF32(Arc::new(Autograd::new(&model, device)?)),
+            (false, Precision::F64) => Engine::AutogradF64(Arc::new(Autograd::new(&model, device)?)),
         };
         Ok(Potential { model, engine, batch_size: BatchSize::Auto })
     }
@@ -130,6 +167,15 @@ impl Potential {
         match self.engine {
             Engine::AdjointF32(_) | Engine::AdjointF64(_) => EngineKind::Adjoint,
             Engine::AutogradF32(_) | Engine::AutogradF64(_) => EngineKind::Autograd,
+        }
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> DeviceKind {
+        match &self.engine {
+            Engine::AdjointF32(_) | Engine::AdjointF64(_) => DeviceKind::Cpu,
+            Engine::AutogradF32(engine) => engine.device(),
+            Engine::AutogradF64(engine) => engine.device(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 
 use rayon::prelude::*;
 
-use super::{BatchSize, checked};
+use super::{BatchSize, DeviceKind, checked};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
 use crate::engine::autograd::Autograd;
 use crate::engine::autograd::ops::Element;
@@ -17,6 +17,9 @@ use crate::structure::Structure;
 /// Rows of a batch that `BatchSize::Auto` aims at. Measured: the time per atom is flat from 1 to 64 molecules of 20 atoms
 /// and rises beyond, as the tensors leave the caches; a few hundred rows keep per-batch costs small for smaller ones.
 const AUTO_ROWS: usize = 256;
+
+/// The same on a GPU, where many rows fill the device; an estimate, not measured.
+const AUTO_ROWS_GPU: usize = 8192;
 
 /// Bytes that the tensors of one batch may take under autograd; larger single structures still run alone.
 const AUTO_BYTES: usize = 512 << 20;
@@ -36,8 +39,9 @@ pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
     let good: Vec<usize> = (0..prepared.len()).filter(|&s| prepared[s].is_ok()).collect();
     let sizes: Vec<(usize, usize)> =
         good.iter().map(|&s| prepared[s].as_ref().map_or((0, 0), |p| (p.species.len(), p.edges.n_edges()))).collect();
+    let auto_rows = if engine.device() == DeviceKind::Cpu { AUTO_ROWS } else { AUTO_ROWS_GPU };
     let (max_structures, max_rows) = match size {
-        BatchSize::Auto => (usize::MAX, AUTO_ROWS),
+        BatchSize::Auto => (usize::MAX, auto_rows),
         BatchSize::Structures(n) => (n.max(1), usize::MAX),
     };
     let buckets = size_buckets(&sizes, max_structures, max_rows, AUTO_BYTES / bytes_per_edge::<T>(model));

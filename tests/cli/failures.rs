@@ -152,7 +152,8 @@ fn wrong_use_ends_with_2() {
         "predict in.xyz --threads 0",
         "predict in.xyz --dtype f16",
         "predict in.xyz --device gpu",
-        "predict in.xyz --device cuda",
+        "predict in.xyz --device cuda:99",
+        "predict in.xyz --device cuda --engine adjoint",
         "predict in.xyz --properties charges",
         "predict in.xyz --on-error ignore",
         "predict in.xyz -q -v",
@@ -173,6 +174,28 @@ fn wrong_use_ends_with_2() {
     for args in ["--help", "--version", "predict --help", "check --help"] {
         assert!(!sandbox.run(args).expect(0).out.is_empty(), "{args}");
     }
+}
+
+/// On any machine: where there is a GPU, it is hidden.
+#[test]
+fn gpu_that_is_not_there_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("in.xyz", water(0));
+    for args in [
+        "predict in.xyz --device cuda",
+        "predict in.xyz --device cuda:0 --engine autograd",
+        "eval in.xyz --device cuda",
+    ] {
+        let output = sandbox.command(args).env("CUDA_VISIBLE_DEVICES", "").output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args}: {err}");
+        let known = ["no NVIDIA driver found", "there is no GPU number 0", "does not start"];
+        assert!(err.contains("--device cuda:0: ") && known.iter().any(|text| err.contains(text)), "{args}: {err}");
+        assert_eq!(err.trim_end().lines().count(), 1, "{err}");
+    }
+    let adjoint = "--device cuda:0: the adjoint engine does not run on a GPU yet; batched autograd does";
+    sandbox.run("predict in.xyz --device cuda --engine adjoint").expect(2).says(&[adjoint]);
+    assert_eq!(sandbox.files(), ["in.xyz"]);
 }
 
 /// As with `| head -1`: nothing is said, but the status tells that not all was written.

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod expected;
 pub mod random;
 
 use std::path::{Path, PathBuf};
@@ -8,13 +9,18 @@ use std::path::{Path, PathBuf};
 use mlff::Structure;
 use mlff::structure::{Mat3, SYMBOLS, Vec3};
 
+/// This repository: where cargo runs the tests, else where they were built.
+pub fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    root().join("tests/data").join(name)
 }
 
 /// A folder of the reference results: the copy of this repository, else the one kept beside it, where there is one.
 pub fn reference(name: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     [root.join("tests/data/reference").join(name), root.join("../shared/reference").join(name)]
         .into_iter()
         .find(|path| path.exists())

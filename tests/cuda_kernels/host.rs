@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
-use mlff::cuda::{Address, Backend, Launch, SOURCES};
+use mlff::cuda::{Address, Backend, Launch, Product, SOURCES};
 use mlff::{Error, Result};
 
 /// Kernels with faults, to see that they are found.
@@ -25,6 +25,9 @@ pub struct Host {
 impl Host {
     /// Starts one, or says why there is none.
     pub fn start() -> std::result::Result<Self, String> {
+        if std::env::var_os("MLFF_TEST_HOST").is_some_and(|value| value == "0") {
+            return Err("switched off by MLFF_TEST_HOST=0".into());
+        }
         static PROGRAM: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
         let program = PROGRAM.get_or_init(build).clone()?;
         let mut command = Command::new(program);
@@ -104,6 +107,30 @@ impl Backend for Host {
         let length = self.receive_word()? as usize;
         let message = String::from_utf8_lossy(&self.receive(length)?).into_owned();
         if message.is_empty() { Ok(()) } else { Err(Error::Usage(message)) }
+    }
+
+    /// What a library would compute, by definition, summed in f64.
+    unsafe fn product(&mut self, p: &Product) -> Result<()> {
+        let [rows, n_in, n_out] = [p.n_rows, p.n_in, p.n_out].map(|n| n as usize);
+        let mut read = |address: Address, n: usize| -> Result<Vec<f32>> {
+            let mut values = vec![0.0; if address == 0 { 0 } else { n }];
+            // SAFETY: the caller says that the arrays are that long.
+            unsafe { self.download(address, bytemuck::cast_slice_mut(&mut values))? };
+            Ok(values)
+        };
+        let (x, weight) = (read(p.x, rows * n_in)?, read(p.weight, n_in * n_out)?);
+        let (bias, addend) = (read(p.bias, n_out)?, read(p.addend, rows * n_out)?);
+        let element = |at: usize| {
+            let (row, column) = (at / n_out, at % n_out);
+            let w = |k: usize| weight[if p.transposed { column * n_in + k } else { k * n_out + column }];
+            let product: f64 = (0..n_in).map(|k| f64::from(x[row * n_in + k]) * f64::from(w(k))).sum();
+            let rest = bias.get(column).copied().unwrap_or(0.0) + addend.get(at).copied().unwrap_or(0.0);
+            product as f32 + rest
+        };
+        let out: Vec<f32> = (0..rows * n_out).map(element).collect();
+        let bytes: &[u8] = bytemuck::cast_slice(&out);
+        self.send(b'W', &[p.out, bytes.len() as u64])?;
+        self.to.write_all(bytes).map_err(died)
     }
 }
 

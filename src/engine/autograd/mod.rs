@@ -2,13 +2,17 @@
 //!
 //! The reference for the other engine, and what the profiler's autograd share is measured on.
 
+#[cfg(feature = "candle-cuda")]
+mod gpu;
+#[cfg(feature = "candle-cuda")]
+mod gpu_batch;
 mod networks;
 pub mod ops;
+mod place;
 
-use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use super::{Evaluation, Want};
 use crate::batch::PaddedBatch;
@@ -18,23 +22,26 @@ use crate::model::config::Architecture;
 use crate::model::distiller::Distiller;
 use crate::model::painn::Painn;
 use crate::ops::dense::{Activation, Linear};
+use crate::potential::DeviceKind;
 use crate::structure::{Mat3, Vec3};
 use networks::{Forward, Network};
 use ops::{Dense, EdgeGeometry, Element, RadialBasisOp, Readout};
+pub use place::{Place, Run};
 
 /// A model ready to be evaluated by batched autograd, with the network in f32 or f64.
-pub struct Autograd<T> {
+pub struct Autograd<T: Element> {
     network: Network<T>,
     energy_scale: f64,
-    device: Device,
+    place: Place<T>,
 }
 
 impl<T: Element> Autograd<T> {
     /// Converts a model's weights.
     ///
     /// # Errors
-    /// `Error::Usage` if a tensor is missing, which a [`Model`] excludes.
-    pub fn new(model: &Model) -> Result<Self> {
+    /// `Error::Usage` if a tensor is missing, which a [`Model`] excludes; what [`Place::open`] refuses.
+    pub fn new(model: &Model, device: DeviceKind) -> Result<Self> {
+        let place = Place::open(device)?;
         let config = model.config();
         let network = match &config.architecture {
             Architecture::Painn(painn) => Network::Painn(Painn::new(config, painn, model.weights())?),
@@ -42,7 +49,12 @@ impl<T: Element> Autograd<T> {
                 Network::Distiller(Distiller::new(config, distiller, model.weights())?)
             }
         };
-        Ok(Autograd { network, energy_scale: config.energy_scale, device: Device::Cpu })
+        Ok(Autograd { network, energy_scale: config.energy_scale, place })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> DeviceKind {
+        self.place.kind()
     }
 
     /// Evaluates a batch.
@@ -50,19 +62,21 @@ impl<T: Element> Autograd<T> {
     /// # Errors
     /// `Error::Tensor` if the tensor library fails.
     pub fn evaluate(&self, batch: PaddedBatch, want: Want) -> Result<Vec<Evaluation>> {
-        self.run(Arc::new(batch), want).map_err(|e| Error::Tensor(e.to_string()))
+        self.run(batch, want).map_err(|e| Error::Tensor(e.to_string()))
     }
 
-    fn run(&self, batch: Arc<PaddedBatch>, want: Want) -> candle_core::Result<Vec<Evaluation>> {
+    fn run(&self, batch: PaddedBatch, want: Want) -> candle_core::Result<Vec<Evaluation>> {
+        let run = &self.place.run(batch, want.gradient())?;
+        let batch = &run.batch;
         let positions = batch.positions.concat();
-        let positions = Tensor::from_vec(positions, (batch.n_rows(), 3), &self.device)?;
-        let strain = Tensor::zeros((batch.n_structures(), 3, 3), DType::F64, &self.device)?;
+        let positions = Tensor::from_vec(positions, (batch.n_rows(), 3), &run.device)?;
+        let strain = Tensor::zeros((batch.n_structures(), 3, 3), DType::F64, &run.device)?;
         let (positions, strain) = if want.gradient() {
             (Var::from_tensor(&positions)?, Var::from_tensor(&strain)?)
         } else {
-            return self.collect(&batch, &self.forward(&batch, &positions, &strain, false)?, None);
+            return self.collect(batch, &self.forward(run, &positions, &strain)?, None);
         };
-        let outputs = self.forward(&batch, &positions, &strain, true)?;
+        let outputs = self.forward(run, &positions, &strain)?;
         let gradients = outputs.energies.backward()?;
         let gradient = |var: &Var| -> candle_core::Result<Vec<f64>> {
             match gradients.get(var.as_tensor()) {
@@ -77,31 +91,20 @@ impl<T: Element> Autograd<T> {
             strain: gradient(&strain)?.as_chunks::<3>().0.as_chunks::<3>().0.to_vec(),
             want,
         };
-        self.collect(&batch, &outputs, Some(gradients))
+        self.collect(batch, &outputs, Some(gradients))
     }
 
-    fn forward(
-        &self,
-        batch: &Arc<PaddedBatch>,
-        positions: &Tensor,
-        strain: &Tensor,
-        keep: bool,
-    ) -> candle_core::Result<Outputs> {
+    fn forward(&self, run: &Arc<Run<T>>, positions: &Tensor, strain: &Tensor) -> candle_core::Result<Outputs> {
         let geometry = positions
-            .apply_op2(strain, EdgeGeometry { batch: batch.clone(), epsilon: self.network.direction_epsilon() })?
+            .apply_op2(strain, EdgeGeometry { run: run.clone(), epsilon: self.network.direction_epsilon() })?
             .to_dtype(T::DTYPE)?;
         let distances = geometry.narrow(1, 0, 1)?.flatten_all()?.contiguous()?;
         let (functions, cutoff) = self.network.radial_basis();
-        let basis =
-            distances.apply_op1(RadialBasisOp::<T> { functions: functions.clone(), cutoff, element: PhantomData })?;
-        let forward = Forward { batch, geometry: &geometry, basis: &basis, device: &self.device, keep };
+        let basis = distances.apply_op1(RadialBasisOp { functions: functions.clone(), cutoff, run: run.clone() })?;
+        let forward = Forward { run, geometry: &geometry, basis: &basis };
         let scalars = self.network.scalars(&forward)?;
-        let atomic = mlp(scalars, self.network.readout(), keep)?;
-        let energies = atomic.apply_op1(Readout::<T> {
-            batch: batch.clone(),
-            energy_scale: self.energy_scale,
-            element: PhantomData,
-        })?;
+        let atomic = mlp(run, scalars, self.network.readout())?;
+        let energies = atomic.apply_op1(Readout { run: run.clone(), energy_scale: self.energy_scale })?;
         Ok(Outputs { energies, atomic })
     }
 
@@ -158,19 +161,20 @@ impl Gradients {
 
 /// Applies one layer as a custom operation.
 fn dense<T: Element>(
+    run: &Arc<Run<T>>,
     x: &Tensor,
     layer: &Arc<Linear<T>>,
     activation: Activation,
-    keep: bool,
 ) -> candle_core::Result<Tensor> {
-    x.contiguous()?.apply_op1(Dense { layer: layer.clone(), activation, saved: OnceLock::new(), keep })
+    let (run, layer, saved) = (run.clone(), layer.clone(), OnceLock::new());
+    x.contiguous()?.apply_op1(Dense { run, layer, activation, saved })
 }
 
 /// Layers with SiLU between them.
-fn mlp<T: Element>(mut x: Tensor, layers: &[Arc<Linear<T>>], keep: bool) -> candle_core::Result<Tensor> {
+fn mlp<T: Element>(run: &Arc<Run<T>>, mut x: Tensor, layers: &[Arc<Linear<T>>]) -> candle_core::Result<Tensor> {
     for (k, layer) in layers.iter().enumerate() {
         let activation = if k + 1 < layers.len() { Activation::Silu } else { Activation::Identity };
-        x = dense(&x, layer, activation, keep)?;
+        x = dense(run, &x, layer, activation)?;
     }
     Ok(x)
 }

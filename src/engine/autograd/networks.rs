@@ -1,28 +1,24 @@
 //! The architectures as chains of tensor operations: basis and geometry of the edges in, scalars of the atoms out.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::ops::{Element, Message, UpdateGate, UpdateInvariants};
+use super::place::Run;
 use super::{dense, mlp};
-use crate::batch::PaddedBatch;
 use crate::model::distiller::{Distiller, DistillerLayer};
 use crate::model::painn::{Painn, PainnLayer};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
 
 /// What every layer of one forward pass reads.
-pub(super) struct Forward<'a> {
-    pub batch: &'a Arc<PaddedBatch>,
+pub(super) struct Forward<'a, T: Element> {
+    pub run: &'a Arc<Run<T>>,
     /// `[n_edges, 4]`.
     pub geometry: &'a Tensor,
     /// `[n_edges, n_rbf + 1]`.
     pub basis: &'a Tensor,
-    pub device: &'a Device,
-    /// Whether a backward will follow.
-    pub keep: bool,
 }
 
 /// A network of either architecture.
@@ -57,13 +53,13 @@ impl<T: Element> Network<T> {
     }
 
     /// Scalars of all rows after the last layer, `[n_rows, F]`.
-    pub fn scalars(&self, forward: &Forward) -> Result<Tensor> {
+    pub fn scalars(&self, forward: &Forward<T>) -> Result<Tensor> {
         let (embedding, n) = match self {
             Network::Painn(network) => (&network.embedding, network.n_features),
             Network::Distiller(network) => (&network.embedding, network.n_features),
         };
-        let rows = forward.batch.species.iter().flat_map(|&s| &embedding[s as usize * n..][..n]).copied();
-        let scalars = Tensor::from_vec(rows.collect::<Vec<T>>(), (forward.batch.n_rows(), n), forward.device)?;
+        let rows = forward.run.batch.species.iter().flat_map(|&s| &embedding[s as usize * n..][..n]).copied();
+        let scalars = Tensor::from_vec(rows.collect::<Vec<T>>(), (forward.run.batch.n_rows(), n), &forward.run.device)?;
         match self {
             Network::Painn(network) => painn_scalars(network, forward, scalars),
             Network::Distiller(network) => distiller_scalars(network, forward, scalars),
@@ -87,13 +83,13 @@ impl State {
     /// Adds what neighbours send, gated by `context` `[n_rows, 3F]` and the filters of `edges` `[n_edges, K]`.
     fn receive<T: Element>(
         &mut self,
-        forward: &Forward,
+        forward: &Forward<T>,
         context: &Tensor,
         edges: &Tensor,
         filter: &Arc<Linear<T>>,
     ) -> Result<()> {
         let nodes = Tensor::cat(&[context, &self.vectors], 1)?;
-        let op = Message { batch: forward.batch.clone(), n_features: self.n_features, filter: filter.clone() };
+        let op = Message { run: forward.run.clone(), n_features: self.n_features, filter: filter.clone() };
         self.add(&nodes.apply_op3(edges, forward.geometry, op)?)
     }
 
@@ -105,11 +101,11 @@ impl State {
     }
 }
 
-fn painn_scalars<T: Element>(painn: &Painn<T>, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
+fn painn_scalars<T: Element>(painn: &Painn<T>, forward: &Forward<T>, scalars: Tensor) -> Result<Tensor> {
     let mut state = State::new::<T>(painn.n_features, scalars)?;
     for l in 0..painn.n_interactions {
         let layer = painn.layer(l);
-        let context = mlp(state.scalars.clone(), &layer.message, forward.keep)?;
+        let context = mlp(forward.run, state.scalars.clone(), &layer.message)?;
         state.receive(forward, &context, forward.basis, painn.filter(l))?;
         painn_update(painn, layer, forward, &mut state)?;
     }
@@ -119,26 +115,26 @@ fn painn_scalars<T: Element>(painn: &Painn<T>, forward: &Forward, scalars: Tenso
 fn painn_update<T: Element>(
     painn: &Painn<T>,
     layer: &PainnLayer<T>,
-    forward: &Forward,
+    forward: &Forward<T>,
     state: &mut State,
 ) -> Result<()> {
     let n = painn.n_features;
-    let vectors = state.vectors.reshape((forward.batch.n_rows(), 3, n))?;
-    let mixed = dense(&vectors, &layer.mix, Activation::Identity, forward.keep)?;
+    let vectors = state.vectors.reshape((forward.run.batch.n_rows(), 3, n))?;
+    let mixed = dense(forward.run, &vectors, &layer.mix, Activation::Identity)?;
     let invariants =
-        mixed.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, element: PhantomData })?;
+        mixed.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, run: forward.run.clone() })?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-    let gates = mlp(context, &layer.update, forward.keep)?;
-    state.add(&gates.apply_op3(&mixed, &invariants, UpdateGate::<T> { n_features: n, element: PhantomData })?)
+    let gates = mlp(forward.run, context, &layer.update)?;
+    state.add(&gates.apply_op3(&mixed, &invariants, UpdateGate::<T> { n_features: n, run: forward.run.clone() })?)
 }
 
-fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward, scalars: Tensor) -> Result<Tensor> {
+fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward<T>, scalars: Tensor) -> Result<Tensor> {
     let n = distiller.n_features;
     let mut state = State::new::<T>(n, scalars)?;
     // No context network: scalars gate scalars, and nothing but the filter gates directions and vectors.
-    let ones = Tensor::ones((forward.batch.n_rows(), 2 * n), T::DTYPE, forward.device)?;
+    let ones = Tensor::ones((forward.run.batch.n_rows(), 2 * n), T::DTYPE, &forward.run.device)?;
     for layer in &distiller.layers {
-        let hidden = dense(forward.basis, &layer.filters[0], Activation::Silu, forward.keep)?;
+        let hidden = dense(forward.run, forward.basis, &layer.filters[0], Activation::Silu)?;
         let context = Tensor::cat(&[&state.scalars, &ones], 1)?;
         state.receive(forward, &context, &hidden, &layer.filters[1])?;
         distiller_update(layer, forward, &mut state)?;
@@ -146,15 +142,16 @@ fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward, sc
     Ok(state.scalars)
 }
 
-fn distiller_update<T: Element>(layer: &DistillerLayer<T>, forward: &Forward, state: &mut State) -> Result<()> {
+fn distiller_update<T: Element>(layer: &DistillerLayer<T>, forward: &Forward<T>, state: &mut State) -> Result<()> {
     let n = state.n_features;
-    let n_rows = forward.batch.n_rows();
+    let n_rows = forward.run.batch.n_rows();
     let vectors = state.vectors.reshape((n_rows, 3, n))?;
     // The norm of V is what `update_invariants` computes; W takes no part.
     let doubled = Tensor::cat(&[&vectors, &vectors.zeros_like()?], D::Minus1)?;
-    let invariants = doubled.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: 0.0, element: PhantomData })?;
+    let invariants =
+        doubled.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: 0.0, run: forward.run.clone() })?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-    let gates = mlp(context, &layer.update, forward.keep)?;
+    let gates = mlp(forward.run, context, &layer.update)?;
     state.scalars = (&state.scalars + gates.narrow(1, 0, n)?)?;
     let Some(mixing) = &layer.mixing else { return Ok(()) };
     let gate = |k: usize| gates.narrow(1, k * n, n)?.reshape((n_rows, 1, n));

@@ -1,12 +1,17 @@
 //! The ops as candle custom operations, each with its analytic backward.
 //!
-//! A backward returns a cotangent for every argument: candle drops a gradient that is `None` without a word.
+//! A backward returns a cotangent for every argument: candle drops a gradient that is `None` without a word. It runs where
+//! the forward ran.
 
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "candle-cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType};
 
-use crate::batch::PaddedBatch;
+#[cfg(feature = "candle-cuda")]
+use super::gpu::OnGpu;
+use super::place::Run;
 use crate::ops::Real;
 use crate::ops::dense::{self, Activation, Linear};
 use crate::ops::edge_geometry::{edge_geometry, edge_geometry_vjp};
@@ -18,8 +23,14 @@ use crate::ops::update::{
 };
 use crate::structure::{Mat3, Vec3};
 
+/// What a GPU asks of its elements: nothing where there is none.
+#[cfg(not(feature = "candle-cuda"))]
+pub trait OnGpu {}
+#[cfg(not(feature = "candle-cuda"))]
+impl<T> OnGpu for T {}
+
 /// Type of the network's tensors: f32 or f64.
-pub trait Element: Real + WithDType {}
+pub trait Element: Real + WithDType + OnGpu {}
 impl Element for f32 {}
 impl Element for f64 {}
 
@@ -54,14 +65,14 @@ fn to_matrices(flat: &[f64]) -> Vec<Mat3> {
 }
 
 /// (positions `[n_rows, 3]`, strain `[n_structures, 3, 3]`), f64 → geometry `[n_edges, 4]`, f64.
-pub struct EdgeGeometry {
+pub struct EdgeGeometry<T: Element> {
     /// The batch.
-    pub batch: Arc<PaddedBatch>,
+    pub run: Arc<Run<T>>,
     /// Added to the distance when directions are normalised.
     pub epsilon: f64,
 }
 
-impl CustomOp2 for EdgeGeometry {
+impl<T: Element> CustomOp2 for EdgeGeometry<T> {
     fn name(&self) -> &'static str {
         "edge_geometry"
     }
@@ -69,17 +80,26 @@ impl CustomOp2 for EdgeGeometry {
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let positions: &[Vec3] = slice::<f64>(s1, l1)?.as_chunks().0;
         let strain = to_matrices(slice::<f64>(s2, l2)?);
-        let b = &self.batch;
+        let b = &self.run.batch;
         let mut geometry = vec![[0.0; 4]; b.topology.n_edges()];
         edge_geometry(&b.topology, positions, &b.offsets, &strain, &b.structure_of, self.epsilon, &mut geometry);
         let shape = Shape::from((geometry.len(), 4));
         Ok((CpuStorage::F64(geometry.into_flattened()), shape))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.edge_geometry(self.epsilon, (s1, l1), (s2, l2))
+    }
+
     fn bwd(&self, a: &Tensor, b: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.edge_geometry_vjp(self.epsilon, [a, b, res, grad]);
+        }
         let mut grad_positions = vec![[0.0; 3]; a.elem_count() / 3];
         let mut grad_strain = vec![[[0.0; 3]; 3]; b.elem_count() / 9];
-        let batch = &self.batch;
+        let batch = &self.run.batch;
         with_slice::<f64, _>(res, |geometry| {
             with_slice::<f64, _>(grad, |grad| {
                 edge_geometry_vjp(
@@ -99,13 +119,13 @@ impl CustomOp2 for EdgeGeometry {
 }
 
 /// Distances `[n_edges]` → basis `[n_edges, n_rbf + 1]`.
-pub struct RadialBasisOp<T> {
+pub struct RadialBasisOp<T: Element> {
     /// Basis functions.
     pub functions: RadialBasis,
     /// Cutoff, Å.
     pub cutoff: f64,
-    /// Type of the elements.
-    pub element: std::marker::PhantomData<T>,
+    /// The batch.
+    pub run: Arc<Run<T>>,
 }
 
 impl<T: Element> CustomOp1 for RadialBasisOp<T> {
@@ -121,7 +141,16 @@ impl<T: Element> CustomOp1 for RadialBasisOp<T> {
         Ok((T::to_cpu_storage_owned(basis), Shape::from((distances.len(), width))))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.radial_basis(&self.functions, self.cutoff, (s, l))
+    }
+
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.radial_basis_vjp(&self.functions, self.cutoff, arg, grad);
+        }
         let mut out: Vec<T> = zeros(arg);
         with_slice::<T, _>(arg, |distances| {
             with_slice::<T, _>(grad, |grad| radial_basis_vjp(&self.functions, self.cutoff, distances, grad, &mut out))
@@ -131,15 +160,30 @@ impl<T: Element> CustomOp1 for RadialBasisOp<T> {
 }
 
 /// Rows `[.., n_in]` → `[.., n_out]`.
-pub struct Dense<T> {
+pub struct Dense<T: Element> {
+    /// The batch.
+    pub run: Arc<Run<T>>,
     /// Weights.
     pub layer: Arc<Linear<T>>,
     /// Activation.
     pub activation: Activation,
-    /// Pre-activation, kept by the forward for the backward. An operation is applied once.
-    pub saved: OnceLock<Vec<T>>,
-    /// Whether a backward will follow.
-    pub keep: bool,
+    /// Kept by the forward for the backward. An operation is applied once.
+    pub saved: OnceLock<Saved<T>>,
+}
+
+/// What the backward of an activation needs.
+pub enum Saved<T> {
+    /// Its argument.
+    Argument(Vec<T>),
+    /// Its slope, on the GPU.
+    #[cfg(feature = "candle-cuda")]
+    Slope(cudarc::driver::CudaSlice<T>),
+}
+
+impl<T: Element> Dense<T> {
+    fn keep(&self, saved: Saved<T>) -> Result<()> {
+        self.saved.set(saved).map_err(|_| candle_core::Error::msg("a dense operation was applied twice"))
+    }
 }
 
 impl<T: Element> CustomOp1 for Dense<T> {
@@ -151,12 +195,10 @@ impl<T: Element> CustomOp1 for Dense<T> {
         let x = slice::<T>(s, l)?;
         let n_rows = x.len() / self.layer.n_in;
         let mut y = vec![T::zero(); n_rows * self.layer.n_out];
-        if self.keep && self.activation != Activation::Identity {
+        if self.run.keep && self.activation != Activation::Identity {
             let mut saved = y.clone();
             dense::dense(&self.layer, self.activation, x, &mut y, Some(&mut saved));
-            if self.saved.set(saved).is_err() {
-                candle_core::bail!("a dense operation was applied twice");
-            }
+            self.keep(Saved::Argument(saved))?;
         } else {
             dense::dense(&self.layer, self.activation, x, &mut y, None);
         }
@@ -167,11 +209,27 @@ impl<T: Element> CustomOp1 for Dense<T> {
         Ok((T::to_cpu_storage_owned(y), Shape::from(dims)))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (y, shape, saved) = self.run.gpu()?.dense(&self.layer, self.activation, self.run.keep, (s, l))?;
+        saved.map_or(Ok(()), |saved| self.keep(Saved::Slope(saved)))?;
+        Ok((y, shape))
+    }
+
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            let saved = match self.saved.get() {
+                Some(Saved::Slope(slope)) => Some(slope),
+                _ if self.activation == Activation::Identity => None,
+                _ => candle_core::bail!("dense was run without keeping what its backward needs"),
+            };
+            return gpu.dense_vjp(&self.layer, self.activation, saved, arg, grad);
+        }
         let saved = match self.saved.get() {
-            Some(saved) => saved.as_slice(),
-            None if self.activation == Activation::Identity => &[],
-            None => candle_core::bail!("dense was run without keeping what its backward needs"),
+            Some(Saved::Argument(saved)) => saved.as_slice(),
+            _ if self.activation == Activation::Identity => &[],
+            _ => candle_core::bail!("dense was run without keeping what its backward needs"),
         };
         let mut out: Vec<T> = zeros(arg);
         with_slice::<T, _>(grad, |grad| dense::dense_vjp(&self.layer, self.activation, saved, grad, &mut out))?;
@@ -180,9 +238,9 @@ impl<T: Element> CustomOp1 for Dense<T> {
 }
 
 /// (nodes `[n_rows, 6F]`, edge features `[n_edges, K]`, geometry `[n_edges, 4]`) → sums `[n_rows, 4F]`.
-pub struct Message<T> {
+pub struct Message<T: Element> {
     /// The batch.
-    pub batch: Arc<PaddedBatch>,
+    pub run: Arc<Run<T>>,
     /// F.
     pub n_features: usize,
     /// From edge features to filters: K → 3F.
@@ -211,10 +269,23 @@ impl<T: Element> CustomOp3 for Message<T> {
             filter: &self.filter,
         };
         let width = 4 * self.n_features;
-        let n_rows = self.batch.n_rows();
+        let n_rows = self.run.batch.n_rows();
         let mut sums = vec![T::zero(); n_rows * width];
-        message(&self.batch.topology, &inputs, &mut sums);
+        message(&self.run.batch.topology, &inputs, &mut sums);
         Ok((T::to_cpu_storage_owned(sums), Shape::from((n_rows, width))))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.message(self.n_features, &self.filter, [(s1, l1), (s2, l2), (s3, l3)])
     }
 
     fn bwd(
@@ -225,6 +296,10 @@ impl<T: Element> CustomOp3 for Message<T> {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.message_vjp(self.n_features, &self.filter, [nodes, edges, geometry], grad);
+        }
         let mut grads: [Vec<T>; 3] = [zeros(nodes), zeros(edges), zeros(geometry)];
         {
             let [nodes_out, edges_out, geometry_out] = &mut grads;
@@ -240,7 +315,7 @@ impl<T: Element> CustomOp3 for Message<T> {
                                 geometry,
                                 filter: &self.filter,
                             };
-                            message_vjp(&self.batch.topology, &inputs, grad, &mut out);
+                            message_vjp(&self.run.batch.topology, &inputs, grad, &mut out);
                         })
                     })
                 })
@@ -252,13 +327,13 @@ impl<T: Element> CustomOp3 for Message<T> {
 }
 
 /// Mixed vectors `[n_rows, 3, 2F]` → invariants `[n_rows, 2F]`.
-pub struct UpdateInvariants<T> {
+pub struct UpdateInvariants<T: Element> {
     /// F.
     pub n_features: usize,
     /// Added under the root of the norm.
     pub epsilon: f64,
-    /// Type of the elements.
-    pub element: std::marker::PhantomData<T>,
+    /// The batch.
+    pub run: Arc<Run<T>>,
 }
 
 impl<T: Element> CustomOp1 for UpdateInvariants<T> {
@@ -273,7 +348,16 @@ impl<T: Element> CustomOp1 for UpdateInvariants<T> {
         Ok((T::to_cpu_storage_owned(out), Shape::from((mixed.len() / (6 * self.n_features), 2 * self.n_features))))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.update_invariants(self.n_features, self.epsilon, (s, l))
+    }
+
     fn bwd(&self, arg: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.update_invariants_vjp(self.n_features, [arg, res, grad]);
+        }
         let mut out: Vec<T> = zeros(arg);
         with_slice::<T, _>(arg, |mixed| {
             with_slice::<T, _>(res, |invariants| {
@@ -287,11 +371,11 @@ impl<T: Element> CustomOp1 for UpdateInvariants<T> {
 }
 
 /// (gates `[n_rows, 3F]`, mixed `[n_rows, 3, 2F]`, invariants `[n_rows, 2F]`) → change `[n_rows, 4F]`.
-pub struct UpdateGate<T> {
+pub struct UpdateGate<T: Element> {
     /// F.
     pub n_features: usize,
-    /// Type of the elements.
-    pub element: std::marker::PhantomData<T>,
+    /// The batch.
+    pub run: Arc<Run<T>>,
 }
 
 impl<T: Element> CustomOp3 for UpdateGate<T> {
@@ -320,6 +404,19 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
         Ok((T::to_cpu_storage_owned(change), Shape::from((n_rows, 4 * self.n_features))))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.update_gate(self.n_features, [(s1, l1), (s2, l2), (s3, l3)])
+    }
+
     fn bwd(
         &self,
         gates: &Tensor,
@@ -328,6 +425,10 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.update_gate_vjp(self.n_features, [gates, mixed, invariants], grad);
+        }
         let mut grads: [Vec<T>; 3] = [zeros(gates), zeros(mixed), zeros(invariants)];
         {
             let [a, b, c] = &mut grads;
@@ -349,13 +450,11 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
 }
 
 /// Atomic outputs `[n_rows, 1]` → energies `[n_structures]`, f64.
-pub struct Readout<T> {
+pub struct Readout<T: Element> {
     /// The batch.
-    pub batch: Arc<PaddedBatch>,
+    pub run: Arc<Run<T>>,
     /// Factor on the outputs, eV.
     pub energy_scale: f64,
-    /// Type of the elements.
-    pub element: std::marker::PhantomData<T>,
 }
 
 impl<T: Element> CustomOp1 for Readout<T> {
@@ -364,16 +463,25 @@ impl<T: Element> CustomOp1 for Readout<T> {
     }
 
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let b = &self.batch;
+        let b = &self.run.batch;
         let mut energies = vec![0.0; b.n_structures()];
         readout(self.energy_scale, slice::<T>(s, l)?, &b.references, &b.atoms_of, &mut energies);
         let shape = Shape::from(energies.len());
         Ok((CpuStorage::F64(energies), shape))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.run.gpu()?.readout(self.energy_scale, (s, l))
+    }
+
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = &self.run.gpu {
+            return gpu.readout_vjp(self.energy_scale, arg, grad);
+        }
         let mut out: Vec<T> = zeros(arg);
-        with_slice::<f64, _>(grad, |grad| readout_vjp(self.energy_scale, &self.batch.atoms_of, grad, &mut out))?;
+        with_slice::<f64, _>(grad, |grad| readout_vjp(self.energy_scale, &self.run.batch.atoms_of, grad, &mut out))?;
         Ok(Some(like(out, arg)?))
     }
 }

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in two parts, since what builds need not be what has the GPU.
+#
+#   scripts/gpu_check.sh build     here, without a GPU: target/gpu/check.tar.xz (test programs and benchmark)
+#   scripts/gpu_check.sh run       there, in a copy of this repository with target/gpu: under 10 minutes
+#
+# `run` needs NVIDIA's driver for CUDA 13.0, and NVRTC, cuBLAS and cuRAND: of the toolkit, or of the Python packages that PyTorch
+# brings along. It uses compute-sanitizer and PyTorch where they are. Results: $OUT, else benchmarks/results/gpu. Not yet run on a GPU.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+place=target/gpu
+
+programs() { # from cargo's messages: NAME=PATH
+    python3 -c 'import json, sys
+for line in sys.stdin:
+    message = json.loads(line) if line.startswith("{") else {}
+    if message.get("executable"): print(message["target"]["name"] + "=" + message["executable"])'
+}
+
+build() {
+    set -e
+    rm -rf "$place" && mkdir -p "$place/bin"
+    {
+        cargo test --locked --release --no-run --test cuda_kernels --message-format json
+        cargo bench --locked --no-run --bench cuda --message-format json
+        scripts/build_candle_cuda.sh test --release --no-run --test cuda_autograd --message-format json
+    } | programs | grep -E '^(cuda_kernels|cuda|cuda_autograd)=' > "$place/programs"
+    while IFS== read -r name path; do cp "$path" "$place/bin/$name" && strip "$place/bin/$name"; done < "$place/programs"
+    rm "$place/programs"
+    git log -1 --format='%h %cs' > "$place/bin/commit"
+    git diff --quiet HEAD || echo "with changes" >> "$place/bin/commit"
+    tar -C "$place" -cf - bin | xz -9 -T1 > "$place/check.tar.xz"
+    rm -r "$place/bin"
+    ls -l "$place"
+}
+
+# One step: its output into a file, its outcome into the summary.
+step() { # NAME SECONDS COMMAND…
+    local name=$1 limit=$2 outcome
+    shift 2
+    timeout "$limit" "$@" > "$out/$name.log" 2>&1
+    outcome=$?
+    case $outcome in 0) outcome=passed ;; 124) outcome="not finished in $limit s" ;; *) outcome="FAILED ($outcome)" failed=1 ;; esac
+    grep SKIPPED "$out/$name.log" | grep -qv 'on the host' && outcome="$outcome, with tests SKIPPED"
+    echo "| $name | $outcome | $(grep -hE '^test result' "$out/$name.log" | tail -1) |" >> "$out/gpu.md"
+    echo "== $name: $outcome"
+    tail -n 15 "$out/$name.log"
+}
+
+run() {
+    out=${OUT:-benchmarks/results/gpu} failed=0
+    mkdir -p "$out"
+    python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$place/check.tar.xz" "$place" || exit 2
+    # The libraries of Python's packages, for the loader and for NVRTC's search.
+    local folders
+    folders=$(python3 -c 'import glob, site, sys
+roots = site.getsitepackages() + [site.getusersitepackages()]
+print(":".join(sorted({p for r in roots for p in glob.glob(r + "/nvidia/*/lib")})))')
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folders"
+    # The programs were built elsewhere; the host's half of the shared tests has run there.
+    export CARGO_MANIFEST_DIR=$PWD MLFF_TEST_HOST=0 RUST_BACKTRACE=0 MLFF_CACHE=${MLFF_CACHE:-$PWD/target/gpu/cache}
+    {
+        echo "# On a GPU"
+        echo
+        nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+        echo "commit $(tr '\n' ' ' < "$place/bin/commit")"
+        printf '\n| step | outcome | |\n|---|---|---|\n'
+    } > "$out/gpu.md"
+    step kernels 120 "$place/bin/cuda_kernels" --test-threads 1 cuda_
+    step autograd 120 "$place/bin/cuda_autograd" --test-threads 1 --nocapture
+    step benchmark 120 "$place/bin/cuda" --json "$out/kernels.json"
+    if [ -s "$out/kernels.json" ] && python3 -c 'import torch' 2> /dev/null; then
+        step unfused 60 python3 benchmarks/cuda_unfused.py "$out/kernels.json"
+    fi
+    if command -v compute-sanitizer > /dev/null; then
+        step memcheck 70 compute-sanitizer --error-exitcode 9 --tool memcheck "$place/bin/cuda_kernels" --test-threads 1 cuda_matches_cpu
+        step racecheck 70 compute-sanitizer --error-exitcode 9 --tool racecheck "$place/bin/cuda_kernels" --test-threads 1 message_cuda_matches_cpu
+    else
+        echo "| compute-sanitizer | not on this machine | |" >> "$out/gpu.md"
+    fi
+    for table in benchmark unfused; do
+        [ -f "$out/$table.log" ] && { echo && grep -vE ': [0-9.]+ µs$' "$out/$table.log"; } >> "$out/gpu.md"
+    done
+    return "$failed"
+}
+
+case ${1:-} in
+build) build ;;
+run) run ;;
+*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac

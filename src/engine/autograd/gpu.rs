@@ -1,0 +1,136 @@
+//! A GPU shared with candle: its memory and stream, our kernels, a model's weights.
+//!
+//! Everything is queued on one stream, which candle allocates and frees on as well, so nothing waits but the reading of results.
+//! Not yet run on a GPU.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::CudaDType;
+use candle_core::{CudaDevice, Device, Result};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits};
+
+use super::ops::Element;
+use crate::cuda::{Address, Backend, Launch, Launcher, Step, require_libraries};
+use crate::ops::Real;
+use crate::ops::dense::Linear;
+use crate::ops::radial_basis::RadialBasis;
+use crate::potential::Precision;
+
+/// Elements of arrays on a GPU.
+pub trait OnGpu: CudaDType + DeviceRepr + ValidAsZeroBits {}
+impl<T: CudaDType + DeviceRepr + ValidAsZeroBits> OnGpu for T {}
+
+/// A GPU with the kernels that candle's tensors go through, and a model's weights there.
+pub struct Gpu<T> {
+    device: Device,
+    pub(super) candle: CudaDevice,
+    stream: Arc<CudaStream>,
+    kernels: Mutex<crate::cuda::Device>,
+    pub(super) launcher: Launcher,
+    layers: Mutex<HashMap<usize, Arc<GpuLayer<T>>>>,
+    basis: Mutex<Option<Arc<GpuBasis<T>>>>,
+}
+
+/// One layer's weights.
+pub(super) struct GpuLayer<T> {
+    pub weight: CudaSlice<T>,
+    pub bias: Option<CudaSlice<T>>,
+    // Its address is the key, which must not be another layer's later.
+    _layer: Arc<Linear<T>>,
+}
+
+/// Parameters of the radial basis.
+pub(super) struct GpuBasis<T> {
+    functions: RadialBasis,
+    /// Centres or frequencies.
+    pub first: CudaSlice<T>,
+    /// Widths of Gaussians.
+    pub widths: Option<CudaSlice<T>>,
+}
+
+impl<T: Element> Gpu<T> {
+    /// Opens GPU number `ordinal`.
+    ///
+    /// # Errors
+    /// `CudaError` saying what is missing and what to install.
+    pub fn open(ordinal: usize) -> crate::Result<Self> {
+        crate::cuda::check(ordinal)?;
+        require_libraries()?;
+        let failed = |e: candle_core::Error| crate::Error::Tensor(e.to_string());
+        let device = Device::new_cuda_with_stream(ordinal).map_err(failed)?;
+        let candle = device.as_cuda_device().map_err(failed)?.clone();
+        // SAFETY: all arrays of this device are allocated, used and freed on its one stream.
+        unsafe { candle.disable_event_tracking() };
+        let stream = candle.cuda_stream();
+        let mut kernels = crate::cuda::Device::on_stream(stream.clone())?;
+        let precision = if size_of::<T>() == 8 { Precision::F64 } else { Precision::F32 };
+        // Comes with cuBLAS; without it our kernels make all products.
+        let has_library = kernels.load_library().is_ok();
+        let launcher = Launcher { has_library, ..Launcher::new(precision, kernels.limits()) };
+        let kernels = Mutex::new(kernels);
+        Ok(Gpu { device, candle, stream, kernels, launcher, layers: Mutex::default(), basis: Mutex::default() })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// # Safety
+    /// The steps' arrays are on this GPU, with the shapes that the kernels document.
+    pub(super) unsafe fn steps(&self, steps: &[Step]) -> Result<()> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's.
+        steps.iter().try_for_each(|step| unsafe { kernels.step(step) }).map_err(candle_core::Error::msg)
+    }
+
+    /// # Safety
+    /// The launch's arrays are on this GPU, with the shapes that the kernel documents.
+    pub(super) unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's.
+        unsafe { kernels.launch(launch) }.map_err(candle_core::Error::msg)
+    }
+
+    pub(super) fn address<U>(&self, slice: &CudaSlice<U>) -> Address {
+        // The guard records events, which are switched off.
+        slice.device_ptr(&self.stream).0
+    }
+
+    pub(super) fn uninitialised<U: OnGpu>(&self, n: usize) -> Result<CudaSlice<U>> {
+        // SAFETY: only for arrays that a kernel overwrites as a whole before they are read.
+        unsafe { self.candle.alloc(n) }
+    }
+
+    pub(super) fn upload<U: OnGpu + 'static>(&self, values: &[U]) -> Result<CudaSlice<U>> {
+        self.candle.clone_htod(values)
+    }
+
+    pub(super) fn layer(&self, layer: &Arc<Linear<T>>) -> Result<Arc<GpuLayer<T>>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Arc::as_ptr(layer) as usize;
+        if let Some(found) = layers.get(&key) {
+            return Ok(found.clone());
+        }
+        let weight = self.upload(&layer.weight)?;
+        let bias = layer.bias.as_ref().map(|bias| self.upload(bias)).transpose()?;
+        let uploaded = Arc::new(GpuLayer { weight, bias, _layer: layer.clone() });
+        layers.insert(key, uploaded.clone());
+        Ok(uploaded)
+    }
+
+    pub(super) fn basis(&self, functions: &RadialBasis) -> Result<Arc<GpuBasis<T>>> {
+        let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = basis.as_ref().filter(|found| found.functions == *functions) {
+            return Ok(found.clone());
+        }
+        let rounded = |values: &[f64]| self.upload(&values.iter().map(|&x| <T as Real>::of(x)).collect::<Vec<T>>());
+        let (first, widths) = match functions {
+            RadialBasis::Gaussian { centers, widths } => (rounded(centers)?, Some(rounded(widths)?)),
+            RadialBasis::Bessel { frequencies } => (rounded(frequencies)?, None),
+        };
+        let uploaded = Arc::new(GpuBasis { functions: functions.clone(), first, widths });
+        *basis = Some(uploaded.clone());
+        Ok(uploaded)
+    }
+}

@@ -1,0 +1,99 @@
+//! Where an engine's tensors are, and what the operations of one batch share there.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use super::ops::Element;
+use crate::batch::PaddedBatch;
+use crate::error::Result;
+use crate::potential::DeviceKind;
+
+/// A processor, or a GPU with the kernels and the weights on it.
+pub struct Place<T: Element> {
+    kind: DeviceKind,
+    #[cfg(feature = "candle-cuda")]
+    gpu: Option<Arc<super::gpu::Gpu<T>>>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Place<T> {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// `CudaError` where there is no GPU that can be used; `Error::Usage` where this program was built without candle's CUDA.
+    pub fn open(kind: DeviceKind) -> Result<Self> {
+        #[cfg(feature = "candle-cuda")]
+        let gpu = match kind {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda(ordinal) => Some(Arc::new(super::gpu::Gpu::open(ordinal)?)),
+        };
+        #[cfg(not(feature = "candle-cuda"))]
+        if let DeviceKind::Cuda(ordinal) = kind {
+            let found = crate::cuda::Device::open(ordinal)?.describe()?;
+            return Err(crate::Error::Usage(format!(
+                "there is a GPU ({found}), but this program was built without the engine for it: \
+                 scripts/build_candle_cuda.sh builds it (cargo feature candle-cuda)"
+            )));
+        }
+        Ok(Place {
+            kind,
+            #[cfg(feature = "candle-cuda")]
+            gpu,
+            element: PhantomData,
+        })
+    }
+
+    /// Which device it is.
+    pub fn kind(&self) -> DeviceKind {
+        self.kind
+    }
+
+    /// Puts a batch here; `keep` says that a backward will follow. A batch without an edge stays on the processor: it is
+    /// a matter of microseconds, and GPUs have no empty arrays.
+    ///
+    /// # Errors
+    /// What the tensor library reports.
+    pub fn run(&self, batch: PaddedBatch, keep: bool) -> candle_core::Result<Arc<Run<T>>> {
+        #[cfg(feature = "candle-cuda")]
+        if let Some(gpu) = self.gpu.as_ref().filter(|_| batch.topology.n_edges() > 0) {
+            let device = gpu.device().clone();
+            let gpu = Some(super::gpu_batch::GpuBatch::new(gpu.clone(), &batch)?);
+            return Ok(Arc::new(Run { batch, keep, device, gpu, element: PhantomData }));
+        }
+        Ok(Arc::new(Run {
+            batch,
+            keep,
+            device: Device::Cpu,
+            #[cfg(feature = "candle-cuda")]
+            gpu: None,
+            element: PhantomData,
+        }))
+    }
+}
+
+/// What the operations of one batch share.
+pub struct Run<T: Element> {
+    /// The batch.
+    pub batch: PaddedBatch,
+    /// Whether a backward will follow.
+    pub keep: bool,
+    /// Where its tensors are.
+    pub device: Device,
+    /// Its arrays on the GPU.
+    #[cfg(feature = "candle-cuda")]
+    pub(super) gpu: Option<super::gpu_batch::GpuBatch<T>>,
+    element: PhantomData<T>,
+}
+
+#[cfg(feature = "candle-cuda")]
+impl<T: Element> Run<T> {
+    /// The batch's arrays on the GPU.
+    ///
+    /// # Errors
+    /// If its tensors are on the processor.
+    pub(super) fn gpu(&self) -> candle_core::Result<&super::gpu_batch::GpuBatch<T>> {
+        self.gpu.as_ref().ok_or_else(|| candle_core::Error::msg("this batch is not on the GPU"))
+    }
+}
