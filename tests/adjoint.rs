@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::random::{Shape, crystals, molecules, random_model, shapes};
+use common::random::{Shape, crystals, molecules, perturbed_model, random_model, shapes};
 use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
 use mlff::cpu::lanes::Lanes;
@@ -26,24 +26,37 @@ fn mixtures() -> impl Strategy<Value = Vec<Structure>> {
     prop::collection::vec(prop_oneof![4 => molecules(12), 2 => crystals(), 1 => molecules(1), 1 => empty], 1..6)
 }
 
+/// The same bits; where a random model overflows, in the same places.
 fn assert_equal(a: &Evaluation, b: &Evaluation) {
-    assert_eq!(a, b);
+    assert_eq!(format!("{a:?}"), format!("{b:?}"));
+}
+
+/// Largest differences of the energies, of the forces and of the stresses, relative to the largest value there.
+fn difference(got: &Evaluation, want: &Evaluation) -> [f64; 3] {
+    assert_eq!(got.stress.is_some(), want.stress.is_some());
+    let relative = |got: &[f64], want: &[f64], least: f64| {
+        worst(got, want) / want.iter().fold(least.abs().max(1.0), |a: f64, x| a.max(x.abs()))
+    };
+    let energies = |e: &Evaluation| [&e.atomic_energies[..], &[e.energy]].concat();
+    let forces = |e: &Evaluation| e.forces.clone().unwrap().concat();
+    let stress = |e: &Evaluation| e.stress.map(|s| s.as_flattened().to_vec()).unwrap_or_default();
+    [
+        relative(&energies(got), &energies(want), want.energy),
+        relative(&forces(got), &forces(want), 1.0),
+        relative(&stress(got), &stress(want), 1.0),
+    ]
 }
 
 fn assert_near(got: &Evaluation, want: &Evaluation, limit: f64) {
-    let scale = want.energy.abs().max(1.0);
-    assert!((got.energy - want.energy).abs() <= limit * scale, "energy {} {}", got.energy, want.energy);
-    assert!(worst(&got.atomic_energies, &want.atomic_energies) <= limit * scale);
-    let forces = |e: &Evaluation| e.forces.clone().unwrap().concat();
-    let scale = forces(want).iter().fold(1.0, |a: f64, f| a.max(f.abs()));
-    let error = worst(&forces(got), &forces(want));
-    assert!(error <= limit * scale, "forces: {error:e}, largest {scale:e}");
-    assert_eq!(got.stress.is_some(), want.stress.is_some());
-    if let (Some(got), Some(want)) = (&got.stress, &want.stress) {
-        let scale = want.as_flattened().iter().fold(1.0, |a: f64, f| a.max(f.abs()));
-        let error = worst(got.as_flattened(), want.as_flattened());
-        assert!(error <= limit * scale, "stress: {error:e}, largest {scale:e}");
-    }
+    assert_within(got, want, [limit; 3]);
+}
+
+fn assert_within(got: &Evaluation, want: &Evaluation, limits: [f64; 3]) {
+    let errors = difference(got, want);
+    assert!(
+        errors.iter().zip(limits).all(|(e, limit)| *e <= limit),
+        "energy, forces, stress: {errors:?} of {limits:?}"
+    );
 }
 
 fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluation> {
@@ -51,6 +64,10 @@ fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluatio
     engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
     (0..batch.n_structures()).map(|s| workspace.evaluation(batch, s, Want::ALL)).collect()
 }
+
+/// Change of the weights that shows how much of a rounding, or of a table's error, a model passes on: well above the
+/// rounding of single precision, 6e-8. Errors of 1 to 3 times the change are seen, over thousands of models.
+const RELATIVE: f64 = 1e-6;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
@@ -86,13 +103,19 @@ proptest! {
                 evaluate::<f64>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch),
             )
         };
-        let want = run(FilterKind::Basis, Instructions::Portable);
+        let want = run(FilterKind::Basis, Instructions::Portable).1;
+        let rounded = perturbed_model(Shape { epsilon: 1e-2, ..shape }, seed, RELATIVE);
+        let exact = Adjoint::<f64>::with_instructions(&rounded, FilterKind::Basis, Instructions::Portable).unwrap();
+        let changes: Vec<[f64; 3]> = evaluate(&exact, &batch).iter().zip(&want).map(|(a, b)| difference(a, b)).collect();
         for instructions in [Instructions::Widest, Instructions::Avx2, Instructions::Portable] {
             for filters in [FilterKind::Basis, FilterKind::Table] {
-                let got = run(filters, instructions);
-                let limit = if filters == FilterKind::Basis { 1e-11 } else { 2e-5 };
-                got.0.iter().zip(&want.1).for_each(|(got, want)| assert_near(got, want, 2e-4));
-                got.1.iter().zip(&want.1).for_each(|(got, want)| assert_near(got, want, limit));
+                let (single, double) = run(filters, instructions);
+                for (s, change) in changes.iter().enumerate() {
+                    let rounding = change.map(|c| 16.0 * (c + 2.0 * RELATIVE));
+                    let exact = change.map(|c| 1e-12 + 1e-6 * c);
+                    assert_within(&single[s], &want[s], rounding);
+                    assert_within(&double[s], &want[s], if filters == FilterKind::Basis { exact } else { rounding });
+                }
             }
         }
     }
@@ -100,12 +123,17 @@ proptest! {
     #[test]
     fn adjoint_f32_is_near_f64(shape in wide_shapes(), seed in any::<u64>(), structures in mixtures()) {
         // With a norm that is smooth on the scale of f32's rounding.
-        let model = random_model(Shape { epsilon: 1e-2, ..shape }, seed);
-        let [single, double] = [Precision::F32, Precision::F64]
-            .map(|precision| Potential::with_engine(model.clone(), precision, EngineKind::Adjoint).unwrap());
-        for (got, want) in single.evaluate(&structures, Want::ALL).iter().zip(double.evaluate(&structures, Want::ALL)) {
-            if let (Ok(got), Ok(want)) = (got, want) {
-                assert_near(got, &want, 2e-4);
+        let shape = Shape { epsilon: 1e-2, ..shape };
+        let evaluate = |model, precision| {
+            let potential = Potential::with_engine(model, precision, EngineKind::Adjoint).unwrap();
+            potential.evaluate(&structures, Want::ALL)
+        };
+        let single = evaluate(random_model(shape, seed), Precision::F32);
+        let double = evaluate(random_model(shape, seed), Precision::F64);
+        let changed = evaluate(perturbed_model(shape, seed, RELATIVE), Precision::F64);
+        for ((got, want), changed) in single.iter().zip(&double).zip(&changed) {
+            if let (Ok(got), Ok(want), Ok(changed)) = (got, want, changed) {
+                assert_within(got, want, difference(changed, want).map(|c| 16.0 * (c + 2.0 * RELATIVE)));
             }
         }
     }

@@ -34,6 +34,12 @@ pub const CUTOFF: f64 = 3.5;
 pub const SPECIES: [u8; 3] = [1, 6, 8];
 
 pub fn random_model(shape: Shape, seed: u64) -> Arc<Model> {
+    perturbed_model(shape, seed, 0.0)
+}
+
+/// The random model of `seed` with each weight changed by up to `relative` of itself: what a model makes of the
+/// rounding of its inputs, and so the scale of the error that single precision may have in it.
+pub fn perturbed_model(shape: Shape, seed: u64, relative: f64) -> Arc<Model> {
     let kind = if shape.bessel { "bessel" } else { "gaussian" };
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
         "format_version": 1,
@@ -54,18 +60,19 @@ pub fn random_model(shape: Shape, seed: u64) -> Arc<Model> {
     }))
     .unwrap();
     let mlff::model::config::Architecture::Painn(painn) = &config.architecture else { unreachable!() };
-    let mut random = Random(seed);
+    let (mut random, mut noise) = (Random(seed), Random(!seed));
     let mut weights = Weights::default();
     for (name, dims) in mlff::model::painn::tensors(&config, painn) {
         let n: usize = dims.iter().product();
         let fan_in = if dims.len() == 2 { dims[1] as f64 } else { 4.0 };
-        let data = match name.as_str() {
+        let mut data: Vec<f64> = match name.as_str() {
             "radial_basis.centers" => (0..n).map(|k| CUTOFF * k as f64 / n as f64).collect(),
             "radial_basis.widths" => (0..n).map(|k| 0.5 + 0.1 * k as f64).collect(),
             "radial_basis.frequencies" => (0..n).map(|k| (k + 1) as f64 * std::f64::consts::PI / CUTOFF).collect(),
             "embedding" => (0..n).map(|_| random.next()).collect(),
-            _ => (0..n).map(|_| 1.5 * random.next() / fan_in.sqrt()).collect(),
+            _ => (0..n).map(|_| 1.2 * random.next() / fan_in.sqrt()).collect(),
         };
+        data.iter_mut().for_each(|x| *x *= 1.0 + relative * noise.next());
         weights.put(name, Array { shape: dims, data });
     }
     Arc::new(Model::new(config, weights, String::new()).unwrap())
