@@ -131,7 +131,7 @@ fn corpus_written_with_results_reads_back() {
     for (name, want) in expected().iter().filter(|(_, want)| want["accept"] == true) {
         for prefix in ["MLFF_", ""] {
             let path = directory.path().join(format!("{prefix}{name}"));
-            let options = WriteOptions { key_prefix: prefix.into() };
+            let options = WriteOptions { key_prefix: prefix.into(), ..WriteOptions::default() };
             let mut writer = Writer::create(&path, true).unwrap();
             for frame in frames(name) {
                 let n = frame.structure.n_atoms();

@@ -4,7 +4,7 @@
 
 use std::io::{Cursor, Read, Write};
 
-use mlff::xyz::{Frame, Item, Reader, Writer};
+use mlff::xyz::{Frame, Item, Reader, Texts, Writer};
 use proptest::prelude::*;
 
 const WATER: &str = "3\n\nO 0 0 0\nH 0 1 0\nH 1 0 0\n";
@@ -19,6 +19,13 @@ fn read(bytes: impl AsRef<[u8]>) -> mlff::Result<Vec<Frame>> {
 
 fn refusal(bytes: impl AsRef<[u8]>) -> String {
     read(bytes).expect_err("accepted").to_string()
+}
+
+/// The text of a refused frame.
+fn raw_texts(raw: &[u8]) -> Texts {
+    let mut texts = Texts::default();
+    texts.push_raw(raw);
+    texts
 }
 
 /// A frame of two atoms with this comment.
@@ -259,7 +266,7 @@ fn charge_and_spin_read_their_keys() {
 fn packed(name: &str, text: &str) -> Vec<u8> {
     let path = std::env::temp_dir().join(format!("mlff-packed-{}-{name}", std::process::id()));
     let mut writer = Writer::create(&path, true).unwrap();
-    writer.write_text(&mlff::xyz::raw_text(text.as_bytes())).unwrap();
+    writer.write_texts(&raw_texts(text.as_bytes())).unwrap();
     writer.finish().unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::remove_file(path).unwrap();
@@ -336,7 +343,7 @@ proptest! {
                     let _ = (frame.labels(""), frame.charge(), frame.spin_multiplicity(), frame.warnings());
                     writer.write_frame(&frame, None, &Default::default()).unwrap();
                 }
-                Item::Bad(bad) => writer.write_text(&mlff::xyz::raw_text(&bad.raw)).unwrap(),
+                Item::Bad(bad) => writer.write_texts(&raw_texts(&bad.raw)).unwrap(),
             }
         }
         prop_assert!(!reader.recoverable());

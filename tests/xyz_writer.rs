@@ -5,7 +5,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use mlff::xyz::{Frame, Reader, Results, WriteOptions, Writer};
+use mlff::potential::Precision;
+use mlff::xyz::{Frame, Reader, Results, Texts, WriteOptions, Writer};
 use proptest::prelude::*;
 
 fn read(bytes: impl AsRef<[u8]>) -> Vec<Frame> {
@@ -18,9 +19,16 @@ fn written(frame: &Frame, results: Option<&Results<'_>>, prefix: &str) -> String
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("out.xyz");
     let mut writer = Writer::create(&path, false).unwrap();
-    writer.write_frame(frame, results, &WriteOptions { key_prefix: prefix.into() }).unwrap();
+    writer.write_frame(frame, results, &WriteOptions { key_prefix: prefix.into(), ..WriteOptions::default() }).unwrap();
     writer.finish().unwrap();
     std::fs::read_to_string(path).unwrap()
+}
+
+/// The text of a refused frame.
+fn raw_texts(raw: &[u8]) -> Texts {
+    let mut texts = Texts::default();
+    texts.push_raw(raw);
+    texts
 }
 
 const RESULTS: Results<'static> =
@@ -145,10 +153,10 @@ fn results_of_wrong_length_are_refused() {
 #[test]
 fn prefixes_that_need_quotes_are_refused() {
     for prefix in ["a b", "a=", "\"", "1x", "é", "a:"] {
-        assert!(WriteOptions { key_prefix: prefix.into() }.validate().is_err(), "{prefix}");
+        assert!(WriteOptions { key_prefix: prefix.into(), ..WriteOptions::default() }.validate().is_err(), "{prefix}");
     }
     for prefix in ["", "MLFF_", "my-model.v2_"] {
-        WriteOptions { key_prefix: prefix.into() }.validate().unwrap();
+        WriteOptions { key_prefix: prefix.into(), ..WriteOptions::default() }.validate().unwrap();
     }
 }
 
@@ -158,13 +166,13 @@ fn file_is_complete_or_absent() {
     let path = directory.path().join("out.xyz");
     let listing = || std::fs::read_dir(directory.path()).unwrap().count();
     let mut writer = Writer::create(&path, false).unwrap();
-    writer.write_text(&mlff::xyz::raw_text(b"1\n\nH 0 0 0\n")).unwrap();
+    writer.write_texts(&raw_texts(b"1\n\nH 0 0 0\n")).unwrap();
     assert!(!path.exists());
     assert!(Writer::partial_path(&path).unwrap().unwrap().exists());
     drop(writer);
     assert_eq!(listing(), 0);
     let mut writer = Writer::create(&path, false).unwrap();
-    writer.write_text(&mlff::xyz::raw_text(b"1\r\n\r\nH 0 0 0")).unwrap();
+    writer.write_texts(&raw_texts(b"1\r\n\r\nH 0 0 0")).unwrap();
     writer.finish().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"1\n\nH 0 0 0\n");
     assert_eq!(listing(), 1);
@@ -200,9 +208,56 @@ fn long_run() -> Vec<Vec<u8>> {
         .collect()
 }
 
+#[test]
+fn texts_of_many_frames_are_written_as_single_frames_are() {
+    let frames = read(long_run().concat());
+    let results = Results { energy: -2.0, forces: None, stress: None };
+    let options = WriteOptions::default();
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a.xyz", "a.xyz.gz"] {
+        let path = directory.path().join(name);
+        let mut writer = Writer::create(&path, false).unwrap();
+        frames.iter().for_each(|frame| writer.write_frame(frame, Some(&results), &options).unwrap());
+        writer.finish().unwrap();
+        let want = std::fs::read(&path).unwrap();
+        let mut writer = Writer::create(&path, true).unwrap();
+        for some in frames.chunks(7) {
+            let mut texts = Texts::default();
+            some.iter().for_each(|frame| texts.push_frame(frame, Some(&results), &options).unwrap());
+            writer.write_texts(&texts).unwrap();
+        }
+        assert_eq!(writer.frames(), frames.len());
+        writer.finish().unwrap();
+        assert!(std::fs::read(&path).unwrap() == want, "{name}");
+    }
+}
+
+#[test]
+fn single_precision_gets_its_own_digits() {
+    let forces = [[0.1_f32, -1.0 / 3.0, 16_777_216.0], [1e-30, 0.0, f32::MAX]].map(|f| f.map(f64::from));
+    let stress = Some([[f64::from(0.3_f32); 3]; 3]);
+    let frame = &read("2\nLattice=\"9 0 0 0 9 0 0 0 9\"\nH 0 0 0\nH 0 0 1\n")[0];
+    let results = Results { energy: -1.0 / 3.0, forces: Some(&forces), stress };
+    let mut texts = Texts::default();
+    let options = WriteOptions { precision: Precision::F32, ..WriteOptions::default() };
+    texts.push_frame(frame, Some(&results), &options).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.xyz");
+    let mut writer = Writer::create(&path, false).unwrap();
+    writer.write_texts(&texts).unwrap();
+    writer.finish().unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(" 0.1 -0.33333334 16777216"), "{text}");
+    assert!(text.contains("MLFF_stress=\"0.3 0.3 0.3 "), "{text}");
+    let labels = read(&text)[0].labels("MLFF_").unwrap();
+    assert_eq!(labels.energy, Some(-1.0 / 3.0));
+    let single = |forces: &[[f64; 3]]| forces.iter().map(|f| f.map(|x| x as f32)).collect::<Vec<_>>();
+    assert_eq!(single(&labels.forces.unwrap()), single(&forces));
+}
+
 fn write_all(path: &Path, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut writer = Writer::create(path, true).unwrap();
-    frames.iter().for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
+    frames.iter().for_each(|frame| writer.write_texts(&raw_texts(frame)).unwrap());
     writer.finish().unwrap();
     std::fs::read(path).unwrap()
 }
@@ -224,10 +279,10 @@ fn resumed_file_has_the_bytes_of_an_uninterrupted_one() {
             assert!(kept <= frames.len() && writer.frames() == kept);
             most_kept = most_kept.max(if k < cuts { kept } else { 0 });
             // Interrupted once more, after a few frames.
-            frames[kept..].iter().take(3).for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
+            frames[kept..].iter().take(3).for_each(|frame| writer.write_texts(&raw_texts(frame)).unwrap());
             drop(writer);
             let (mut writer, kept) = Writer::resume(&path, false).unwrap();
-            frames[kept..].iter().for_each(|frame| writer.write_text(&mlff::xyz::raw_text(frame)).unwrap());
+            frames[kept..].iter().for_each(|frame| writer.write_texts(&raw_texts(frame)).unwrap());
             writer.finish().unwrap();
             assert!(std::fs::read(&path).unwrap() == whole, "{name} cut at {cut}");
             std::fs::remove_file(&path).unwrap();

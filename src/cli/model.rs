@@ -60,6 +60,15 @@ pub enum Dtype {
     F64,
 }
 
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Precision::F32,
+            Dtype::F64 => Precision::F64,
+        }
+    }
+}
+
 impl std::fmt::Display for DeviceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -108,17 +117,13 @@ impl ModelArgs {
                 .build_global()
                 .map_err(|e| Error::Usage(format!("--threads {n}: {e}")))?;
         }
-        let precision = match self.dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::F64 => Precision::F64,
-        };
         let model = Arc::new(Model::load(&self.model)?);
         let engine = match self.engine {
             None => EngineKind::Auto,
             Some(EngineName::Adjoint) => EngineKind::Adjoint,
             Some(EngineName::Autograd) => EngineKind::Autograd,
         };
-        let potential = Potential::on_device(model, precision, engine, device);
+        let potential = Potential::on_device(model, self.dtype.into(), engine, device);
         let refused = |e: Error| match device {
             DeviceKind::Cpu => e,
             DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {e}", self.device)),

@@ -40,8 +40,11 @@ enum Event<X> {
     End(Result<()>),
 }
 
-/// Chunks that are evaluated at the same time: while the last batches of one are computed, the next fills the threads.
-const AT_ONCE: usize = 2;
+/// Chunks that are evaluated at the same time: one for each thread, which shares it with threads that have none, and one
+/// that waits for the first to be free.
+fn at_once() -> usize {
+    rayon::current_num_threads() + 1
+}
 
 /// Evaluates all frames and gives them, chunk by chunk, to `take`, until it says `false`. `make` is called before, in
 /// parallel with evaluations, so that little is left to a single thread.
@@ -66,8 +69,9 @@ pub fn run<X: Send + Default + 'static>(
     let permit = || _ = permits.send(());
     let evaluate = |chunk, skip| evaluate_chunk(potential, chunk, skip, job.want, &make);
     let evaluate = &evaluate;
-    std::thread::scope(|scope| {
-        (0..=AT_ONCE).for_each(|_| permit());
+    let at_once = at_once();
+    rayon::in_place_scope(|scope| {
+        (0..=at_once).for_each(|_| permit());
         let (mut waiting, mut done) = (VecDeque::<Chunk>::new(), BTreeMap::new());
         let (mut n_started, mut n_running, mut next, mut to_skip, mut end) = (0, 0, 0, job.skip, None);
         let mut large_runs = false;
@@ -82,15 +86,17 @@ pub fn run<X: Send + Default + 'static>(
                 }
             }
             // Before results are handed on, which may take a while.
-            let may_start = |chunk: &Chunk| n_running == 0 || (n_running < AT_ONCE && !large_runs && !chunk.is_large());
-            let first = if waiting.front().is_some_and(may_start) { waiting.pop_front() } else { None };
-            if let Some(chunk) = first {
+            let may_start = |n_running: usize, large_runs: bool, chunk: &Chunk| {
+                n_running == 0 || (n_running < at_once && !large_runs && !chunk.is_large())
+            };
+            while waiting.front().is_some_and(|chunk| may_start(n_running, large_runs, chunk)) {
+                let Some(chunk) = waiting.pop_front() else { break };
                 (n_running, large_runs) = (n_running + 1, chunk.is_large());
                 let (k, events) = (n_started, events.clone());
                 n_started += 1;
                 let skip = to_skip.min(chunk.entries.len());
                 to_skip -= skip;
-                scope.spawn(move || {
+                scope.spawn(move |_| {
                     let outcome = catch_unwind(AssertUnwindSafe(|| evaluate(chunk, skip)));
                     _ = events.send(Event::Evaluated(k, outcome.map_err(|_| defect())));
                 });

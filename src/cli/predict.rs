@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use indicatif::{HumanCount, ProgressBar};
 use mlff::engine::Want;
 use mlff::potential::EngineKind;
-use mlff::xyz::{self, Item, Reader, Results, WriteOptions, Writer};
+use mlff::xyz::{Item, Reader, Results, Texts, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -124,11 +124,14 @@ impl Summary {
     }
 }
 
+/// Frames whose text is made by one thread: small chunks of large frames are shared too.
+const FRAMES_PER_TEXT: usize = 32;
+
 /// Failures kept for the summary; all are counted.
 const FAILURES_KEPT: usize = 100;
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let options = WriteOptions { key_prefix: args.key_prefix.clone() };
+    let options = WriteOptions { key_prefix: args.key_prefix.clone(), precision: args.model.dtype.into() };
     options.validate()?;
     let jobs = jobs(args)?;
     let potential = args.model.potential()?;
@@ -240,11 +243,11 @@ fn run_job(
     let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done };
     let complete = std::thread::scope(|scope| -> Result<bool> {
         // One chunk is written while others are read and evaluated; more in between would only take memory.
-        let (to_writer, texts) = sync_channel::<Vec<Result<Vec<u8>>>>(0);
+        let (to_writer, chunks) = sync_channel::<Vec<Result<Texts>>>(0);
         let writing = scope.spawn(move || -> Result<Writer> {
-            for chunk in texts {
-                for text in chunk {
-                    writer.write_text(&text?)?;
+            for chunk in chunks {
+                for texts in chunk {
+                    writer.write_texts(&texts?)?;
                 }
                 // Someone may be waiting at the other end of the pipe.
                 if to_stream {
@@ -254,7 +257,9 @@ fn run_job(
             Ok(writer)
         });
         let mut n_frames = 0;
-        let make = |results: &[Evaluated]| results.par_iter().map(|e| text(e, options)).collect::<Vec<_>>();
+        let make = |results: &[Evaluated]| {
+            results.par_chunks(FRAMES_PER_TEXT).map(|some| texts(some, options)).collect::<Vec<_>>()
+        };
         let computing = pipeline::run(potential, source, progress, make, |chunk| {
             let n = chunk.n_skipped + chunk.results.len();
             n_frames += n;
@@ -287,16 +292,20 @@ fn run_job(
     Ok(())
 }
 
-/// What the output has of a frame.
-fn text(Evaluated { entry, outcome }: &Evaluated, options: &WriteOptions) -> Result<Vec<u8>> {
-    match (entry, outcome) {
-        (Entry::Bad(bad), _) => Ok(xyz::raw_text(&bad.raw)),
-        (Entry::Frame(frame, _), Err(_)) => xyz::frame_text(frame, None, options),
-        (Entry::Frame(frame, _), Ok(e)) => {
-            let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
-            xyz::frame_text(frame, Some(&results), options)
+/// What the output has of some frames.
+fn texts(results: &[Evaluated], options: &WriteOptions) -> Result<Texts> {
+    let mut texts = Texts::default();
+    for Evaluated { entry, outcome } in results {
+        match (entry, outcome) {
+            (Entry::Bad(bad), _) => texts.push_raw(&bad.raw),
+            (Entry::Frame(frame, _), Err(_)) => texts.push_frame(frame, None, options)?,
+            (Entry::Frame(frame, _), Ok(e)) => {
+                let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
+                texts.push_frame(frame, Some(&results), options)?;
+            }
         }
     }
+    Ok(texts)
 }
 
 /// Starts the output or takes up an interrupted one, with the number of frames already in it; `None` where it is

@@ -5,8 +5,9 @@ use super::columns::{Column, ColumnType, role};
 use super::comment::push_quoted;
 use super::frame::{Frame, Lines, is_key};
 use super::normalize::{push_entry, push_pbc, utf8};
-use super::number::{has_fortran_exponent, parse_real, push_real, push_reals};
+use super::number::{has_fortran_exponent, parse_real, push_real};
 use crate::error::{Error, Result};
+use crate::potential::Precision;
 use crate::structure::{Mat3, Vec3};
 
 /// What a model says about one structure.
@@ -26,11 +27,14 @@ pub struct WriteOptions {
     /// Put before `energy`, `forces` and `stress`. Without a prefix, `free_energy` is written too, which ASE's
     /// calculator reads.
     pub key_prefix: String,
+    /// What forces and stress were computed in: they get the digits that tell numbers of this precision apart. Energies,
+    /// sums over many atoms, always get those of f64.
+    pub precision: Precision,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        WriteOptions { key_prefix: "MLFF_".into() }
+        WriteOptions { key_prefix: "MLFF_".into(), precision: Precision::F64 }
     }
 }
 
@@ -54,10 +58,20 @@ impl WriteOptions {
 /// The names of what is written, and which of the input's entries and columns make way for them.
 struct Names<'a> {
     prefix: &'a str,
+    precision: Precision,
     results: Option<Results<'a>>,
 }
 
 impl Names<'_> {
+    /// Appends a component of forces or stress.
+    fn push_component(&self, out: &mut Vec<u8>, value: f64) {
+        let single = value as f32;
+        match self.precision {
+            Precision::F32 if single.is_finite() => push_real(out, single),
+            _ => push_real(out, value),
+        }
+    }
+
     fn replaces_key(&self, key: &[u8]) -> bool {
         let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
         match name {
@@ -80,32 +94,52 @@ impl Names<'_> {
     }
 }
 
-/// Text of a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came with, and
-/// `results` in place of earlier ones of the same names.
-///
-/// # Errors
-/// `Error::Shape` where there is not one force an atom.
-pub fn frame_text(frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<Vec<u8>> {
-    // Room for what is read and three numbers an atom more.
-    let mut out = Vec::with_capacity(256 + frame.comment().len() + 128 * frame.structure.n_atoms());
-    push_frame(&mut out, frame, results, options)?;
-    Ok(out)
+/// Text of frames, one after another: what several threads can make at the same time, for
+/// [`Writer::write_texts`](super::Writer::write_texts).
+#[derive(Debug, Default)]
+pub struct Texts {
+    text: Vec<u8>,
+    /// Where each frame ends.
+    ends: Vec<usize>,
 }
 
-/// Text of a refused frame as it is, with normalised line ends.
-pub fn raw_text(raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len() + 1);
-    for line in Lines::new(raw) {
-        out.extend_from_slice(line);
-        out.push(b'\n');
+impl Texts {
+    /// Appends a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came
+    /// with, and `results` in place of earlier ones of the same names.
+    ///
+    /// # Errors
+    /// `Error::Shape` where there is not one force an atom; nothing is appended.
+    pub fn push_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
+        push_frame(&mut self.text, frame, results, options)?;
+        self.ends.push(self.text.len());
+        Ok(())
     }
-    out
+
+    /// Appends the text of a refused frame as it is, with normalised line ends.
+    pub fn push_raw(&mut self, raw: &[u8]) {
+        for line in Lines::new(raw) {
+            self.text.extend_from_slice(line);
+            self.text.push(b'\n');
+        }
+        self.ends.push(self.text.len());
+    }
+
+    /// All of it.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Frame by frame.
+    pub(super) fn frames(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let start = |k: usize| if k == 0 { 0 } else { self.ends[k - 1] };
+        (0..self.ends.len()).map(move |k| &self.text[start(k)..self.ends[k]])
+    }
 }
 
 /// Appends a frame as extended XYZ.
 ///
 /// # Errors
-/// `Error::Shape` where there is not one force an atom.
+/// `Error::Shape` where there is not one force an atom; nothing is appended.
 pub(crate) fn push_frame(
     out: &mut Vec<u8>,
     frame: &Frame,
@@ -118,7 +152,7 @@ pub(crate) fn push_frame(
     {
         return Err(Error::Shape { what: "forces".into(), expected: vec![n_atoms, 3], got: vec![forces.len(), 3] });
     }
-    let names = Names { prefix: &options.key_prefix, results: results.copied() };
+    let names = Names { prefix: &options.key_prefix, precision: options.precision, results: results.copied() };
     out.extend_from_slice(n_atoms.to_string().as_bytes());
     out.push(b'\n');
     push_comment(out, frame, &names);
@@ -171,7 +205,12 @@ fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
         if let Some(stress) = results.stress {
             out.extend_from_slice(names.prefix.as_bytes());
             out.extend_from_slice(b"stress=\"");
-            push_reals(out, stress.into_iter().flatten());
+            for (k, &x) in stress.as_flattened().iter().enumerate() {
+                if k > 0 {
+                    out.push(b' ');
+                }
+                names.push_component(out, x);
+            }
             out.extend_from_slice(b"\" ");
         }
     }
@@ -238,7 +277,7 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
         if let Some(force) = forces.and_then(|f| f.get(atom)) {
             for &x in force {
                 out.push(b' ');
-                push_real(out, x);
+                names.push_component(out, x);
             }
         }
         out.push(b'\n');

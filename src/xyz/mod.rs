@@ -46,7 +46,7 @@ mod reader;
 mod writer;
 
 pub use columns::{Column, ColumnType};
-pub use format::{Results, WriteOptions, frame_text, raw_text};
+pub use format::{Results, Texts, WriteOptions};
 pub use frame::{Frame, formula};
 pub use labels::Labels;
 pub use reader::{BadFrame, Item, Reader};

@@ -53,7 +53,7 @@ pub(crate) fn lossy(found: &[u8]) -> String {
 }
 
 /// Appends the shortest text that reads back as the same number.
-pub(crate) fn push_real(out: &mut Vec<u8>, value: f64) {
+pub(crate) fn push_real(out: &mut Vec<u8>, value: impl zmij::Float) {
     out.extend_from_slice(zmij::Buffer::new().format(value).as_bytes());
 }
 

@@ -28,7 +28,7 @@ pub struct BadFrame {
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`raw_text`](super::raw_text).
+    /// Its text, for [`Texts::push_raw`](super::Texts::push_raw).
     pub raw: Vec<u8>,
 }
 

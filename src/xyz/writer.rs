@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::compression::Compression;
-use super::format::{Results, WriteOptions, push_frame};
+use super::format::{Results, Texts, WriteOptions, push_frame};
 use super::frame::Frame;
 use super::reader::Reader;
 use crate::error::{Error, Result};
@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 const CHUNK: usize = 1 << 20;
 /// Plain text after which it is written, at the next frame's end.
 const PLAIN_CHUNK: usize = 1 << 17;
+
+/// Text after which a file is brought to disk: while others compute, and not all of it at the end.
+const SYNC: usize = 1 << 26;
 
 fn chunk_size(compression: Compression) -> usize {
     if compression == Compression::None { PLAIN_CHUNK } else { CHUNK }
@@ -36,6 +39,8 @@ pub struct Writer {
     overwrite: bool,
     keep_partial: bool,
     frames: usize,
+    /// Bytes that the system may still keep in memory.
+    unsynced: usize,
 }
 
 enum Target {
@@ -109,7 +114,7 @@ impl Writer {
             _ => Compression::of_name(path),
         };
         let chunk = Vec::with_capacity(chunk_size(compression) / 4 * 5);
-        Writer { path: path.into(), target, compression, chunk, overwrite, keep_partial, frames }
+        Writer { path: path.into(), target, compression, chunk, overwrite, keep_partial, frames, unsynced: 0 }
     }
 
     /// Where the text of a file stands until it is complete: `.NAME.mlff-part` in the same directory. `None` for
@@ -136,22 +141,24 @@ impl Writer {
     /// # Errors
     /// `Error::Shape` where there is not one force an atom; `Error::Io`.
     pub fn write_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
-        let before = self.chunk.len();
-        if let Err(e) = push_frame(&mut self.chunk, frame, results, options) {
-            self.chunk.truncate(before);
-            return Err(e);
-        }
+        push_frame(&mut self.chunk, frame, results, options)?;
         self.end_frame()
     }
 
-    /// Writes the text of one frame, from [`frame_text`](super::frame_text) or [`raw_text`](super::raw_text): what several
-    /// threads can make at the same time.
+    /// Writes frames that are text already.
     ///
     /// # Errors
     /// `Error::Io`.
-    pub fn write_text(&mut self, text: &[u8]) -> Result<()> {
-        self.chunk.extend_from_slice(text);
-        self.end_frame()
+    pub fn write_texts(&mut self, texts: &Texts) -> Result<()> {
+        if self.compression == Compression::None && texts.text().len() >= PLAIN_CHUNK / 4 {
+            self.write_chunk()?;
+            self.frames += texts.frames().len();
+            return self.write(texts.text());
+        }
+        texts.frames().try_for_each(|text| {
+            self.chunk.extend_from_slice(text);
+            self.end_frame()
+        })
     }
 
     fn end_frame(&mut self) -> Result<()> {
@@ -175,12 +182,27 @@ impl Writer {
     }
 
     fn write_chunk(&mut self) -> Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
+        let written = self.write(&chunk);
+        self.chunk = chunk;
+        self.chunk.clear();
+        written
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<()> {
         let written = match &mut self.target {
-            Target::Partial { file, .. } => self.compression.encode_member(&self.chunk, file),
-            Target::Stream(stream) => self.compression.encode_member(&self.chunk, stream),
+            Target::Partial { file, .. } => self.compression.encode_member(text, file).and_then(|()| {
+                self.unsynced += text.len();
+                if self.unsynced < SYNC {
+                    Ok(())
+                } else {
+                    self.unsynced = 0;
+                    file.sync_data()
+                }
+            }),
+            Target::Stream(stream) => self.compression.encode_member(text, stream),
             Target::Finished => Ok(()),
         };
-        self.chunk.clear();
         written.map_err(|e| Error::io(&self.path, e))
     }
 
