@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -241,13 +242,19 @@ fn run_job(
     let failed_before = summary.n_failed;
     let size = ChunkSize::new(args.model.batch, &job.inputs);
     let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done };
+    // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
+    let written = Mutex::new(Vec::<Texts>::new());
+    let written = || written.lock().unwrap_or_else(PoisonError::into_inner);
+    let written = &written;
     let complete = std::thread::scope(|scope| -> Result<bool> {
         // One chunk is written while others are read and evaluated; more in between would only take memory.
         let (to_writer, chunks) = sync_channel::<Vec<Result<Texts>>>(0);
         let writing = scope.spawn(move || -> Result<Writer> {
             for chunk in chunks {
                 for texts in chunk {
-                    writer.write_texts(&texts?)?;
+                    let texts = texts?;
+                    writer.write_texts(&texts)?;
+                    written().push(texts);
                 }
                 // Someone may be waiting at the other end of the pipe.
                 if to_stream {
@@ -258,7 +265,8 @@ fn run_job(
         });
         let mut n_frames = 0;
         let make = |results: &[Evaluated]| {
-            results.par_chunks(FRAMES_PER_TEXT).map(|some| texts(some, options)).collect::<Vec<_>>()
+            let used = || written().pop().unwrap_or_default();
+            results.par_chunks(FRAMES_PER_TEXT).map(|some| texts(some, options, used())).collect::<Vec<_>>()
         };
         let computing = pipeline::run(potential, source, progress, make, |chunk| {
             let n = chunk.n_skipped + chunk.results.len();
@@ -293,8 +301,16 @@ fn run_job(
 }
 
 /// What the output has of some frames.
-fn texts(results: &[Evaluated], options: &WriteOptions) -> Result<Texts> {
-    let mut texts = Texts::default();
+///
+/// `texts` is emptied before; its memory is used.
+fn texts(results: &[Evaluated], options: &WriteOptions, mut texts: Texts) -> Result<Texts> {
+    // What is read, and three numbers an atom and a comment's entries more.
+    let room = |e: &Evaluated| match &e.entry {
+        Entry::Frame(frame, _) => frame.raw().len() + 256 + 72 * frame.structure.n_atoms(),
+        Entry::Bad(bad) => bad.raw.len() + 1,
+    };
+    texts.clear();
+    texts.reserve(results.iter().map(room).sum());
     for Evaluated { entry, outcome } in results {
         match (entry, outcome) {
             (Entry::Bad(bad), _) => texts.push_raw(&bad.raw),

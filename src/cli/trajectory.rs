@@ -109,8 +109,8 @@ impl Chunk {
 }
 
 /// Frames and atoms of a chunk, large enough that the engine can sort by size, small enough to keep memory low.
-const CHUNK_FRAMES: usize = 256;
-const CHUNK_ATOMS: usize = 8 * 1024;
+const CHUNK_FRAMES: usize = 512;
+const CHUNK_ATOMS: usize = 16 * 1024;
 
 /// Where a chunk ends: a function of the frames and these numbers alone, so that a resumed run has the same batches.
 #[derive(Debug, Clone, Copy)]

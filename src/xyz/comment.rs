@@ -40,7 +40,8 @@ pub(crate) struct Comment {
 /// Takes a comment apart. Text without a single `key=value`, and text with a quote that never closes, is free text
 /// without entries, unless it names `Lattice` or `Properties`: then the open quote would swallow them.
 pub(crate) fn parse(line: &[u8]) -> Result<Comment, String> {
-    let mut entries = Vec::new();
+    // More than most comments have.
+    let mut entries = Vec::with_capacity(16);
     let mut at = 0;
     loop {
         at += line[at..].iter().take_while(|c| c.is_ascii_whitespace()).count();

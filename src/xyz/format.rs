@@ -104,6 +104,17 @@ pub struct Texts {
 }
 
 impl Texts {
+    /// Makes room for so many bytes.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
+    /// Empties it, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
+
     /// Appends a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came
     /// with, and `results` in place of earlier ones of the same names.
     ///
@@ -261,8 +272,6 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
     let text = &frame.raw[frame.atoms.clone()];
     let forces = names.results.and_then(|r| r.forces);
     let edits = Edits::new(frame, names, text);
-    let per_line = if forces.is_some() { 64 } else { 1 };
-    out.reserve(text.len() + frame.structure.n_atoms() * per_line);
     for (atom, line) in frame.atom_lines().enumerate() {
         match &edits {
             None => out.extend_from_slice(line.trim_ascii_end()),
