@@ -42,12 +42,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "long.xyz", Path(folder) / "out.xyz"
         repeated(args.frames, source)
-        command = [mlff, "predict", source, "-o", output, "--overwrite", "--quiet"]
+        command = [mlff, "predict", source, "-o", output, "--quiet"]
         command += ["--threads", str(args.threads), "--model", args.model]
         shares = []
         with Driver(driver, args.model, "f32", args.threads) as engine:
             engine.ask("structures", path=str(EXAMPLE), n=args.frames)
             for turn in range(args.turns):
+                output.unlink(missing_ok=True)
                 start = perf_counter()
                 subprocess.run(command, check=True)
                 predict = perf_counter() - start
