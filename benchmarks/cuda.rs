@@ -225,7 +225,7 @@ fn main() {
         Ok(device) => device,
         Err(error) => {
             eprintln!("nothing measured: {error}");
-            return;
+            std::process::exit(1);
         }
     };
     let library = device.load_library();
