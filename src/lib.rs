@@ -22,6 +22,7 @@ pub mod model;
 pub mod neighbors;
 pub mod ops;
 pub mod potential;
+pub mod profile;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;

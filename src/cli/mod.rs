@@ -9,6 +9,7 @@ mod model;
 mod pipeline;
 mod plot;
 mod predict;
+mod profile;
 mod trajectory;
 
 use std::io::Write;
@@ -32,6 +33,7 @@ enum Command {
     Check(check::Args),
     Info(info::Args),
     Import(import::Args),
+    Profile(profile::Args),
     /// Print a completion script for a shell
     Completions {
         /// Shell to complete in
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Completions { shell } => completions(shell),
     };
     match outcome {

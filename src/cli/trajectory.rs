@@ -204,7 +204,11 @@ fn skip(reader: &mut Reader) -> Result<Option<Option<Item>>> {
     Ok(reader.skip_frame()?.then_some(None))
 }
 
-fn count_frames(input: &Path) -> Result<i64> {
+/// Frames of a file, without reading what is in them.
+///
+/// # Errors
+/// `Error::Usage` for what can be read only once, `Error::Io`.
+pub fn count_frames(input: &Path) -> Result<i64> {
     if input.as_os_str() == "-" || std::fs::metadata(input).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
         return Err(Error::Usage(
             "--index counts from the end, which standard input and pipes do not have until they are read: name a file"

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::dense::{Linear, linear_block, linear_vjp_block};
 use super::{Real, Topology, for_row_blocks, for_row_blocks2};
+use crate::profile::clock::{Component, within_layer};
 
 /// Arrays that a message is made of. F is `n_features`, K the number of edge features.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,7 @@ impl<'a, T: Real> MessageInputs<'a, T> {
 
     /// Filters of consecutive edges, `[n, 3F]`, into a reused buffer.
     fn filters(&self, edges: Range<usize>, out: &mut Vec<T>) {
+        let _component = within_layer(Component::Filters);
         let k = self.filter.n_in;
         out.resize(edges.len() * 3 * self.n_features, T::zero());
         linear_block(self.filter, &self.edges[edges.start * k..edges.end * k], out);
@@ -183,6 +185,7 @@ fn edges_vjp<T: Real>(
             }
             (0..3).for_each(|a| out[1 + a] += grad_u[a]);
         }
+        let _component = within_layer(Component::Filters);
         linear_vjp_block(inputs.filter, &filters, grad_edges);
     });
 }
@@ -197,8 +200,11 @@ fn nodes_vjp<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, grad_sums:
             for &e in &topology.reverse_edge[edges.clone()] {
                 outgoing.extend_from_slice(inputs.edge(e as usize));
             }
-            filters.resize(edges.len() * 3 * n, T::zero());
-            linear_block(inputs.filter, &outgoing, &mut filters);
+            {
+                let _component = within_layer(Component::Filters);
+                filters.resize(edges.len() * 3 * n, T::zero());
+                linear_block(inputs.filter, &outgoing, &mut filters);
+            }
             for j in group {
                 let row = &mut rows[(j - first) * 6 * n..][..6 * n];
                 let (context, vectors) = inputs.node(j);

@@ -179,6 +179,15 @@ impl Potential {
         }
     }
 
+    /// Radial functions that the adjoint engine evaluates for a pair.
+    pub(crate) fn radial_window(&self) -> Option<usize> {
+        match &self.engine {
+            Engine::AdjointF32(packed) => Some(packed.engine.radial_window()),
+            Engine::AdjointF64(packed) => Some(packed.engine.radial_window()),
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) => None,
+        }
+    }
+
     /// The precision of the network.
     pub fn precision(&self) -> Precision {
         match self.engine {

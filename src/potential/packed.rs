@@ -13,6 +13,7 @@ use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::engine::{Evaluation, Want};
 use crate::error::Result;
 use crate::model::Model;
+use crate::profile::clock::{Component, enter};
 use crate::structure::Structure;
 
 /// Atoms of a batch: its state stays in the caches, and products have rows enough to run at full speed.
@@ -78,7 +79,9 @@ impl<T: Lanes> Packed<T> {
         let mut taken: Vec<Result<usize>> = Vec::with_capacity(structures.len());
         for structure in structures {
             let number = batch.n_structures();
+            enter(Component::NeighborSearch);
             let ready = preparer.prepare_into(structure.borrow(), prepared);
+            enter(Component::Batch);
             taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| number));
         }
         if batch.n_atoms() >= LARGE_ATOMS {
@@ -88,6 +91,7 @@ impl<T: Lanes> Packed<T> {
         self.engine.evaluate(batch, want, threads, workspace);
         let out = taken.into_iter().map(|s| s.and_then(|s| checked(workspace.evaluation(batch, s, want)))).collect();
         self.give_back(worker);
+        enter(Component::Unattributed);
         out
     }
 

@@ -12,6 +12,7 @@ use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
+use crate::profile::clock::{Component, within};
 use crate::structure::Structure;
 
 /// Rows of a batch that `BatchSize::Auto` aims at. Measured: the time per atom is flat from 1 to 64 molecules of 20 atoms
@@ -34,7 +35,13 @@ pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
     let mut prepared: Vec<Result<Prepared>> = structures
         .par_iter()
         .with_min_len(8)
-        .map_init(|| Preparer::new(model), |preparer, structure| preparer.prepare(structure.borrow()))
+        .map_init(
+            || Preparer::new(model),
+            |preparer, structure| {
+                let _component = within(Component::NeighborSearch);
+                preparer.prepare(structure.borrow())
+            },
+        )
         .collect();
     let good: Vec<usize> = (0..prepared.len()).filter(|&s| prepared[s].is_ok()).collect();
     let sizes: Vec<(usize, usize)> =
@@ -50,7 +57,11 @@ pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
         .map(|bucket| {
             let members: Vec<usize> = bucket.into_iter().map(|k| good[k]).collect();
             let structures: Vec<&Prepared> = members.iter().filter_map(|&s| prepared[s].as_ref().ok()).collect();
-            let result = PaddedBatch::new(&structures).and_then(|batch| engine.evaluate(batch, want));
+            let padded = {
+                let _component = within(Component::Batch);
+                PaddedBatch::new(&structures)
+            };
+            let result = padded.and_then(|batch| engine.evaluate(batch, want));
             (members, result)
         })
         .collect();

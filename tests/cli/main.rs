@@ -6,5 +6,6 @@ mod commands;
 mod failures;
 mod memory;
 mod predict;
+mod profile;
 mod resume;
 mod support;

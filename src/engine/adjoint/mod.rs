@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
+use crate::profile::clock::{Component, enter};
 pub use crew::Crew;
 use shared::Stages;
 use stages::Run;
@@ -127,9 +128,16 @@ impl<T: Lanes> Adjoint<T> {
             1 => TILE_ATOMS,
             _ => n_atoms.div_ceil(n_threads).min(TILE_ATOMS),
         };
+        enter(Component::Batch);
         workspace.resize(&self.weights, batch, tile, n_threads, want);
         self.run(batch, want, threads, workspace);
+        enter(Component::Results);
         workspace.collect(batch);
+    }
+
+    /// Radial functions that are evaluated for a pair.
+    pub fn radial_window(&self) -> usize {
+        self.weights.radial.window()
     }
 
     /// Makes room for batches of the same atoms with up to `n_edges` edges.

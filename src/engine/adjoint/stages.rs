@@ -15,6 +15,7 @@ use crate::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
 use crate::cpu::pairs::{Counts, Pair, Pairs, PairsMut};
 use crate::cpu::update::{Gates, MixedVjp, gate, gate_vjp, invariants, mixed_vjp};
 use crate::engine::Want;
+use crate::profile::clock::{Component, Part, enter};
 use crate::structure::{Mat3, Vec3};
 
 /// One evaluation.
@@ -107,8 +108,10 @@ impl<'a, T: Lanes> Run<'a, T> {
         } else if stage < 2 * n_layers {
             self.backward(simd, 2 * n_layers - 1 - stage, tile, scratch);
         } else {
+            enter(Component::EdgeGeometryVjp);
             self.positions_vjp(tile);
         }
+        enter(Component::Unattributed);
     }
 
     /// Message and update of layer `l`, then what the next message reads of these atoms, or the energy.
@@ -116,13 +119,16 @@ impl<'a, T: Lanes> Run<'a, T> {
     fn forward<S: Simd>(&self, simd: S, l: usize, tile: &Tile, scratch: &mut Scratch<T>) {
         let (weights, n, rows) = (self.weights, self.weights.n, &tile.atoms);
         if l == 0 {
+            enter(Component::EdgeGeometry);
             for group in tile.groups.clone() {
                 self.geometry(simd, group, scratch);
             }
         }
+        enter(Part::layer(Component::Message, l));
         for group in tile.groups.clone() {
             self.message(simd, l, group, scratch);
         }
+        enter(Part::layer(Component::Update, l));
         // SAFETY: own rows, of arrays and layers that other tiles do not read in this stage (see `Run`).
         unsafe {
             let update = &weights.updates[l];
@@ -139,10 +145,12 @@ impl<'a, T: Lanes> Run<'a, T> {
             let scalars = self.scalars.write(0, rows);
             vectorize!(simd, gate(simd, n, inputs, context, scalars, vectors));
             if l + 1 < weights.n_layers {
+                enter(Part::layer(Component::Context, l + 1));
                 let [first, second] = weights.context(l + 1);
                 first.linear_silu(simd, scalars, hidden, self.context_slopes.write(l, rows));
                 second.linear(simd, hidden, self.contexts.write(l, rows));
             } else {
+                enter(Component::Readout);
                 self.readout(simd, rows, scalars, scratch);
             }
         }
@@ -256,6 +264,7 @@ impl<'a, T: Lanes> Run<'a, T> {
             *energy = self.energy_scale * output[0].wide() + reference;
         }
         if self.want.gradient() {
+            enter(Component::ReadoutVjp);
             for output in outputs[..n_rows * T::PER_LINE].chunks_exact_mut(T::PER_LINE) {
                 output.fill(T::zero());
                 output[0] = T::of(self.energy_scale);
@@ -278,12 +287,14 @@ impl<'a, T: Lanes> Run<'a, T> {
     #[inline(always)]
     fn backward<S: Simd>(&self, simd: S, l: usize, tile: &Tile, scratch: &mut Scratch<T>) {
         let (n, rows) = (self.weights.n, &tile.atoms);
+        enter(Part::layer(Component::MessageVjp, l));
         for group in tile.groups.clone() {
             self.message_vjp(simd, l, tile, group, scratch);
         }
         if l == 0 {
             return;
         }
+        enter(Part::layer(Component::ContextVjp, l));
         // SAFETY: own rows; of gradients those of layer l are read, those of layer l - 1 are written.
         unsafe {
             let [first, second] = self.weights.context(l);
@@ -322,6 +333,7 @@ impl<'a, T: Lanes> Run<'a, T> {
     unsafe fn update_vjp<S: Simd>(&self, simd: S, l: usize, rows: &Range<usize>, scratch: &mut Scratch<T>) {
         let (weights, n, n_rows) = (self.weights, self.weights.n, rows.len());
         let update = &weights.updates[l];
+        enter(Part::layer(Component::UpdateVjp, l));
         // SAFETY: the caller's.
         unsafe {
             let (mixed, products) = (self.mixed.read(l, rows), self.products.read(l, rows));

@@ -9,6 +9,7 @@ mod gpu_batch;
 mod networks;
 pub mod ops;
 mod place;
+mod timed;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,10 +24,12 @@ use crate::model::distiller::Distiller;
 use crate::model::painn::Painn;
 use crate::ops::dense::{Activation, Linear};
 use crate::potential::DeviceKind;
+use crate::profile::clock::{Component, Part, enter, within};
 use crate::structure::{Mat3, Vec3};
 use networks::{Forward, Network};
 use ops::{Dense, EdgeGeometry, Element, RadialBasisOp, Readout};
 pub use place::{Place, Run};
+use timed::Timed;
 
 /// A model ready to be evaluated by batched autograd, with the network in f32 or f64.
 pub struct Autograd<T: Element> {
@@ -66,6 +69,7 @@ impl<T: Element> Autograd<T> {
     }
 
     fn run(&self, batch: PaddedBatch, want: Want) -> candle_core::Result<Vec<Evaluation>> {
+        let _component = within(Component::TensorOperations);
         let run = &self.place.run(batch, want.gradient())?;
         let batch = &run.batch;
         let positions = batch.positions.concat();
@@ -77,6 +81,7 @@ impl<T: Element> Autograd<T> {
             return self.collect(batch, &self.forward(run, &positions, &strain)?, None);
         };
         let outputs = self.forward(run, &positions, &strain)?;
+        enter(Component::TensorOperationsVjp);
         let gradients = outputs.energies.backward()?;
         let gradient = |var: &Var| -> candle_core::Result<Vec<f64>> {
             match gradients.get(var.as_tensor()) {
@@ -95,16 +100,18 @@ impl<T: Element> Autograd<T> {
     }
 
     fn forward(&self, run: &Arc<Run<T>>, positions: &Tensor, strain: &Tensor) -> candle_core::Result<Outputs> {
-        let geometry = positions
-            .apply_op2(strain, EdgeGeometry { run: run.clone(), epsilon: self.network.direction_epsilon() })?
-            .to_dtype(T::DTYPE)?;
+        let op = EdgeGeometry { run: run.clone(), epsilon: self.network.direction_epsilon() };
+        let geometry = positions.apply_op2(strain, Timed(op, Component::EdgeGeometry.into()))?.to_dtype(T::DTYPE)?;
         let distances = geometry.narrow(1, 0, 1)?.flatten_all()?.contiguous()?;
         let (functions, cutoff) = self.network.radial_basis();
-        let basis = distances.apply_op1(RadialBasisOp { functions: functions.clone(), cutoff, run: run.clone() })?;
+        let op = RadialBasisOp { functions: functions.clone(), cutoff, run: run.clone() };
+        let basis = distances.apply_op1(Timed(op, Component::RadialBasis.into()))?;
         let forward = Forward { run, geometry: &geometry, basis: &basis };
         let scalars = self.network.scalars(&forward)?;
-        let atomic = mlp(run, scalars, self.network.readout())?;
-        let energies = atomic.apply_op1(Readout { run: run.clone(), energy_scale: self.energy_scale })?;
+        let part = Component::Readout.into();
+        let atomic = mlp(run, scalars, self.network.readout(), part)?;
+        let op = Readout { run: run.clone(), energy_scale: self.energy_scale };
+        let energies = atomic.apply_op1(Timed(op, part))?;
         Ok(Outputs { energies, atomic })
     }
 
@@ -114,6 +121,7 @@ impl<T: Element> Autograd<T> {
         outputs: &Outputs,
         gradients: Option<Gradients>,
     ) -> candle_core::Result<Vec<Evaluation>> {
+        enter(Component::Results);
         let energies: Vec<f64> = outputs.energies.to_vec1()?;
         let atomic: Vec<T> = outputs.atomic.flatten_all()?.to_vec1()?;
         let evaluation = |(s, &energy): (usize, &f64)| {
@@ -165,16 +173,22 @@ fn dense<T: Element>(
     x: &Tensor,
     layer: &Arc<Linear<T>>,
     activation: Activation,
+    part: Part,
 ) -> candle_core::Result<Tensor> {
     let (run, layer, saved) = (run.clone(), layer.clone(), OnceLock::new());
-    x.contiguous()?.apply_op1(Dense { run, layer, activation, saved })
+    x.contiguous()?.apply_op1(Timed(Dense { run, layer, activation, saved }, part))
 }
 
 /// Layers with SiLU between them.
-fn mlp<T: Element>(run: &Arc<Run<T>>, mut x: Tensor, layers: &[Arc<Linear<T>>]) -> candle_core::Result<Tensor> {
+fn mlp<T: Element>(
+    run: &Arc<Run<T>>,
+    mut x: Tensor,
+    layers: &[Arc<Linear<T>>],
+    part: Part,
+) -> candle_core::Result<Tensor> {
     for (k, layer) in layers.iter().enumerate() {
         let activation = if k + 1 < layers.len() { Activation::Silu } else { Activation::Identity };
-        x = dense(run, &x, layer, activation)?;
+        x = dense(run, &x, layer, activation, part)?;
     }
     Ok(x)
 }

@@ -6,11 +6,13 @@ use candle_core::{D, Result, Tensor};
 
 use super::ops::{Element, Message, UpdateGate, UpdateInvariants};
 use super::place::Run;
+use super::timed::Timed;
 use super::{dense, mlp};
 use crate::model::distiller::{Distiller, DistillerLayer};
 use crate::model::painn::{Painn, PainnLayer};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
+use crate::profile::clock::{Component, Part};
 
 /// What every layer of one forward pass reads.
 pub(super) struct Forward<'a, T: Element> {
@@ -70,6 +72,8 @@ impl<T: Element> Network<T> {
 /// Scalars `[n_rows, F]` and vectors `[n_rows, 3F]` (x, y, z) of the atoms.
 struct State {
     n_features: usize,
+    /// Layer at hand.
+    layer: usize,
     scalars: Tensor,
     vectors: Tensor,
 }
@@ -77,7 +81,11 @@ struct State {
 impl State {
     fn new<T: Element>(n_features: usize, scalars: Tensor) -> Result<Self> {
         let vectors = Tensor::zeros((scalars.dim(0)?, 3 * n_features), T::DTYPE, scalars.device())?;
-        Ok(State { n_features, scalars, vectors })
+        Ok(State { n_features, layer: 0, scalars, vectors })
+    }
+
+    fn part(&self, component: Component) -> Part {
+        Part::layer(component, self.layer)
     }
 
     /// Adds what neighbours send, gated by `context` `[n_rows, 3F]` and the filters of `edges` `[n_edges, K]`.
@@ -90,7 +98,7 @@ impl State {
     ) -> Result<()> {
         let nodes = Tensor::cat(&[context, &self.vectors], 1)?;
         let op = Message { run: forward.run.clone(), n_features: self.n_features, filter: filter.clone() };
-        self.add(&nodes.apply_op3(edges, forward.geometry, op)?)
+        self.add(&nodes.apply_op3(edges, forward.geometry, Timed(op, self.part(Component::Message)))?)
     }
 
     /// Adds a change `[n_rows, 4F]`.
@@ -105,7 +113,8 @@ fn painn_scalars<T: Element>(painn: &Painn<T>, forward: &Forward<T>, scalars: Te
     let mut state = State::new::<T>(painn.n_features, scalars)?;
     for l in 0..painn.n_interactions {
         let layer = painn.layer(l);
-        let context = mlp(forward.run, state.scalars.clone(), &layer.message)?;
+        state.layer = l;
+        let context = mlp(forward.run, state.scalars.clone(), &layer.message, state.part(Component::Context))?;
         state.receive(forward, &context, forward.basis, painn.filter(l))?;
         painn_update(painn, layer, forward, &mut state)?;
     }
@@ -118,14 +127,15 @@ fn painn_update<T: Element>(
     forward: &Forward<T>,
     state: &mut State,
 ) -> Result<()> {
-    let n = painn.n_features;
+    let (n, part) = (painn.n_features, state.part(Component::Update));
     let vectors = state.vectors.reshape((forward.run.batch.n_rows(), 3, n))?;
-    let mixed = dense(forward.run, &vectors, &layer.mix, Activation::Identity)?;
-    let invariants =
-        mixed.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, run: forward.run.clone() })?;
+    let mixed = dense(forward.run, &vectors, &layer.mix, Activation::Identity, part)?;
+    let op = UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, run: forward.run.clone() };
+    let invariants = mixed.apply_op1(Timed(op, part))?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-    let gates = mlp(forward.run, context, &layer.update)?;
-    state.add(&gates.apply_op3(&mixed, &invariants, UpdateGate::<T> { n_features: n, run: forward.run.clone() })?)
+    let gates = mlp(forward.run, context, &layer.update, part)?;
+    let op = UpdateGate::<T> { n_features: n, run: forward.run.clone() };
+    state.add(&gates.apply_op3(&mixed, &invariants, Timed(op, part))?)
 }
 
 fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward<T>, scalars: Tensor) -> Result<Tensor> {
@@ -133,8 +143,10 @@ fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward<T>,
     let mut state = State::new::<T>(n, scalars)?;
     // No context network: scalars gate scalars, and nothing but the filter gates directions and vectors.
     let ones = Tensor::ones((forward.run.batch.n_rows(), 2 * n), T::DTYPE, &forward.run.device)?;
-    for layer in &distiller.layers {
-        let hidden = dense(forward.run, forward.basis, &layer.filters[0], Activation::Silu)?;
+    for (l, layer) in distiller.layers.iter().enumerate() {
+        state.layer = l;
+        let part = state.part(Component::Filters);
+        let hidden = dense(forward.run, forward.basis, &layer.filters[0], Activation::Silu, part)?;
         let context = Tensor::cat(&[&state.scalars, &ones], 1)?;
         state.receive(forward, &context, &hidden, &layer.filters[1])?;
         distiller_update(layer, forward, &mut state)?;
@@ -143,15 +155,15 @@ fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward<T>,
 }
 
 fn distiller_update<T: Element>(layer: &DistillerLayer<T>, forward: &Forward<T>, state: &mut State) -> Result<()> {
-    let n = state.n_features;
+    let (n, part) = (state.n_features, state.part(Component::Update));
     let n_rows = forward.run.batch.n_rows();
     let vectors = state.vectors.reshape((n_rows, 3, n))?;
     // The norm of V is what `update_invariants` computes; W takes no part.
     let doubled = Tensor::cat(&[&vectors, &vectors.zeros_like()?], D::Minus1)?;
-    let invariants =
-        doubled.apply_op1(UpdateInvariants::<T> { n_features: n, epsilon: 0.0, run: forward.run.clone() })?;
+    let op = UpdateInvariants::<T> { n_features: n, epsilon: 0.0, run: forward.run.clone() };
+    let invariants = doubled.apply_op1(Timed(op, part))?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
-    let gates = mlp(forward.run, context, &layer.update)?;
+    let gates = mlp(forward.run, context, &layer.update, part)?;
     state.scalars = (&state.scalars + gates.narrow(1, 0, n)?)?;
     let Some(mixing) = &layer.mixing else { return Ok(()) };
     let gate = |k: usize| gates.narrow(1, k * n, n)?.reshape((n_rows, 1, n));

@@ -1,0 +1,245 @@
+//! Where the time of evaluations goes: components timed by one thread, compared with what the machine can do.
+//!
+//! [`measure`] evaluates structures again and again, in turn with the recorder on and off, and makes the record
+//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. Processor only, as yet.
+
+pub(crate) mod clock;
+mod counts;
+mod report;
+mod roofline;
+mod statistics;
+mod trace;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use clock::Recording;
+pub use clock::{Component, Part, Phase, Span};
+pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
+pub use roofline::Roofline;
+pub use statistics::Statistics;
+pub use trace::trace;
+
+use crate::batch::Preparer;
+use crate::engine::Want;
+use crate::error::{Error, Result};
+use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
+use crate::structure::Structure;
+use counts::Shapes;
+use report::{Derived, RunInfo, components};
+use statistics::median;
+
+/// How to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Evaluations before the first that counts.
+    pub warmup: usize,
+    /// Evaluations that count, at least 1.
+    pub repeats: usize,
+    /// Batch sizes to compare, each at least 1; none for no comparison.
+    pub sweep: Vec<usize>,
+    /// Structures in a batch.
+    pub batch: BatchSize,
+}
+
+/// What is measured, by name.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The model.
+    pub model: String,
+    /// The structures.
+    pub workload: String,
+}
+
+/// Profiles evaluations of `structures`, energies and forces (stress where periodic), on one thread.
+///
+/// Returns the profile and the spans of one evaluation for [`trace`].
+///
+/// # Errors
+/// `Error::Usage` without structures or for a potential on a GPU; what [`Potential::evaluate`] says of a structure that it
+/// cannot evaluate.
+pub fn measure(
+    potential: &Potential,
+    structures: &[Structure],
+    options: &Options,
+    names: Names,
+) -> Result<(Profile, Vec<Span>)> {
+    if potential.device() != DeviceKind::Cpu {
+        return Err(Error::Usage("profiles are of the processor only, as yet: leave --device out".into()));
+    }
+    if structures.is_empty() || options.repeats == 0 || options.sweep.contains(&0) {
+        return Err(Error::Usage("a profile needs a structure, a repeat, and batches of at least one".into()));
+    }
+    let potential = &potential.clone().with_batch_size(options.batch);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.map_err(|e| Error::Usage(format!("a thread cannot be started: {e}")))?;
+    pool.install(|| on_this_thread(potential, structures, options, names))
+}
+
+/// Times of the same work with and without the recorder, in turn, and of energies alone.
+#[derive(Default)]
+struct Samples {
+    recordings: Vec<Recording>,
+    unprofiled: Vec<f64>,
+    energies: Vec<f64>,
+}
+
+fn on_this_thread(
+    potential: &Potential,
+    structures: &[Structure],
+    options: &Options,
+    names: Names,
+) -> Result<(Profile, Vec<Span>)> {
+    let workload = workload(potential, structures, names.workload)?;
+    evaluate(potential, structures, Want::ALL)?;
+    for _ in 1..options.warmup {
+        evaluate(potential, structures, Want::ALL)?;
+    }
+    let peaks = roofline::measure(potential.precision());
+    let per_boundary = time_per_boundary();
+    let mut samples = Samples::default();
+    for _ in 0..options.repeats {
+        samples.unprofiled.push(timed(|| evaluate(potential, structures, Want::ALL))?);
+        let (done, recording) = clock::record(false, || evaluate(potential, structures, Want::ALL));
+        done?;
+        samples.recordings.push(recording);
+        samples.energies.push(timed(|| evaluate(potential, structures, Want::ENERGY))?);
+    }
+    let (done, traced) = clock::record(true, || evaluate(potential, structures, Want::ALL));
+    done?;
+    let sweep = sweep(potential, structures, options)?;
+
+    let engine = potential.engine();
+    let shapes = shapes(potential, &workload, &samples.recordings);
+    let (components, unattributed_share) = components(&samples.recordings, shapes.as_ref(), engine, peaks);
+    let totals: Vec<f64> = samples.recordings.iter().map(|r| r.total.as_secs_f64()).collect();
+    let boundaries = samples.recordings.last().map_or(0, |r| r.boundaries);
+    let profiler = Overhead::new(boundaries, per_boundary, &totals, &samples.unprofiled);
+    let backward = components.iter().filter(|c| c.parent.is_none() && c.phase == Phase::Backward);
+    let seconds = profiler.unprofiled_median;
+    let derived = Derived {
+        autograd_share: backward.map(|c| c.share).sum(),
+        unattributed_share,
+        structures_per_s: workload.structures as f64 / seconds,
+        atoms_per_s: workload.atoms as f64 / seconds,
+        energy_median: median(&samples.energies),
+        energy_and_forces_median: seconds,
+        sweep,
+    };
+    let batch = match options.batch {
+        BatchSize::Auto => None,
+        BatchSize::Structures(n) => Some(n),
+    };
+    let profile = Profile {
+        format: FORMAT,
+        tool: format!("mlff {}", env!("CARGO_PKG_VERSION")),
+        host: Host {
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        device: DeviceInfo {
+            kind: "cpu",
+            name: processor_name(),
+            peak_flops: peaks.flops,
+            peak_bytes_s: peaks.bytes_s,
+        },
+        model: names.model,
+        workload,
+        run: RunInfo {
+            engine: if engine == EngineKind::Autograd { "autograd" } else { "adjoint" },
+            threads: 1,
+            batch,
+            warmup: options.warmup.max(1),
+            repeats: options.repeats,
+            timer: "monotonic clock",
+            profiler,
+        },
+        unit: "s",
+        total: Statistics::new(&totals),
+        components,
+        derived,
+    };
+    Ok((profile, traced.spans))
+}
+
+fn evaluate(potential: &Potential, structures: &[Structure], want: Want) -> Result<()> {
+    for result in black_box(potential.evaluate(black_box(structures), want)) {
+        result?;
+    }
+    Ok(())
+}
+
+/// Time of some work, s.
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Time of one reading of the clock with what is noted at it, s: the smallest of some means.
+fn time_per_boundary() -> f64 {
+    const N: usize = 10_000;
+    let mean = |_| {
+        let work = || (0..N).for_each(|k| clock::enter(Part::layer(Component::Message, black_box(k % 3))));
+        clock::record(false, work).1.total.as_secs_f64() / N as f64
+    };
+    (0..10).map(mean).fold(f64::INFINITY, f64::min)
+}
+
+fn workload(potential: &Potential, structures: &[Structure], name: String) -> Result<Workload> {
+    let mut preparer = Preparer::new(potential.model());
+    let mut edges = 0;
+    for structure in structures {
+        edges += preparer.prepare(structure)?.edges.n_edges();
+    }
+    let dtype = match potential.precision() {
+        Precision::F32 => "f32",
+        Precision::F64 => "f64",
+    };
+    let atoms = structures.iter().map(Structure::n_atoms).sum();
+    Ok(Workload { name, structures: structures.len(), atoms, edges, dtype })
+}
+
+fn shapes(potential: &Potential, workload: &Workload, recordings: &[Recording]) -> Option<Shapes> {
+    let (config, engine) = (potential.model().config(), potential.engine());
+    let mut shapes = Shapes::new(config, engine, potential.precision(), potential.radial_window())?;
+    shapes.n_atoms = workload.atoms as f64;
+    shapes.n_edges = workload.edges as f64;
+    shapes.n_calls = recordings.last().map_or(0, |r| r.calls(Part::layer(Component::Message, 0))) as f64;
+    Some(shapes)
+}
+
+/// The structures, repeated up to the largest batch, in batches of every size in turn.
+fn sweep(potential: &Potential, structures: &[Structure], options: &Options) -> Result<Vec<SweepPoint>> {
+    let mut sizes = options.sweep.clone();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let Some(&largest) = sizes.last() else { return Ok(Vec::new()) };
+    let structures: Vec<Structure> = structures.iter().cycle().take(largest).cloned().collect();
+    let mut times = vec![Vec::new(); sizes.len()];
+    for repeat in 0..=options.repeats {
+        for (&size, times) in sizes.iter().zip(&mut times) {
+            let potential = potential.clone().with_batch_size(BatchSize::Structures(size));
+            let time = timed(|| evaluate(&potential, &structures, Want::ALL))?;
+            // The first round warms up.
+            if repeat > 0 {
+                times.push(time / largest as f64);
+            }
+        }
+    }
+    let medians: Vec<f64> = times.iter().map(|t| median(t)).collect();
+    let point = |(&batch, &time_per_structure): (&usize, &f64)| SweepPoint {
+        batch,
+        time_per_structure,
+        speedup: medians[0] / time_per_structure,
+    };
+    Ok(sizes.iter().zip(&medians).map(point).collect())
+}
+
+/// The processor's name, where the system says it.
+fn processor_name() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
