@@ -40,12 +40,6 @@ enum Event<X> {
     End(Result<()>),
 }
 
-/// Chunks that are evaluated at the same time: one for each thread, which shares it with threads that have none, and one
-/// that waits for the first to be free.
-fn at_once() -> usize {
-    rayon::current_num_threads() + 1
-}
-
 /// Evaluates all frames and gives them, chunk by chunk, to `take`, until it says `false`. `make` is called before, in
 /// parallel with evaluations, so that little is left to a single thread.
 ///
@@ -69,7 +63,8 @@ pub fn run<X: Send + Default + 'static>(
     let permit = || _ = permits.send(());
     let evaluate = |chunk, skip| evaluate_chunk(potential, chunk, skip, job.want, &make);
     let evaluate = &evaluate;
-    let at_once = at_once();
+    // One chunk for each thread, which shares it with threads that have none, and one that waits for the first to be free.
+    let at_once = rayon::current_num_threads() + 1;
     rayon::in_place_scope(|scope| {
         (0..=at_once).for_each(|_| permit());
         let (mut waiting, mut done) = (VecDeque::<Chunk>::new(), BTreeMap::new());
@@ -86,11 +81,11 @@ pub fn run<X: Send + Default + 'static>(
                 }
             }
             // Before results are handed on, which may take a while.
-            let may_start = |n_running: usize, large_runs: bool, chunk: &Chunk| {
-                n_running == 0 || (n_running < at_once && !large_runs && !chunk.is_large())
-            };
-            while waiting.front().is_some_and(|chunk| may_start(n_running, large_runs, chunk)) {
-                let Some(chunk) = waiting.pop_front() else { break };
+            while let Some(chunk) = waiting.pop_front() {
+                if n_running > 0 && (n_running == at_once || large_runs || chunk.is_large()) {
+                    waiting.push_front(chunk);
+                    break;
+                }
                 (n_running, large_runs) = (n_running + 1, chunk.is_large());
                 let (k, events) = (n_started, events.clone());
                 n_started += 1;
