@@ -3,7 +3,8 @@
     python benchmarks/predict.py [--frames 30000] [--threads 2] [--turns 7]
 
 Takes turns: `mlff predict` on the example trajectory, repeated to the number of frames, and the engine alone on the same
-structures in memory. Prints both and the ratio of each turn. Needs Python's standard library only.
+structures in memory, before and after: the machine's speed drifts. Prints both and the ratio of each turn. Needs Python's
+standard library only.
 """
 
 import argparse
@@ -47,12 +48,18 @@ def main():
         shares = []
         with Driver(driver, args.model, "f32", args.threads) as engine:
             engine.ask("structures", path=str(EXAMPLE), n=args.frames)
+
+            def engine_alone():
+                return median(engine.ask("batch", repeats=1, minimum=0.0, stress=True)["seconds"])
+
+            before = engine_alone()
             for turn in range(args.turns):
                 output.unlink(missing_ok=True)
                 start = perf_counter()
                 subprocess.run(command, check=True)
                 predict = perf_counter() - start
-                alone = median(engine.ask("batch", repeats=1, minimum=0.0, stress=True)["seconds"])
+                after = engine_alone()
+                alone, before = (before + after) / 2, after
                 shares.append(alone / predict)
                 print(f"predict {predict:.3f} s ({args.frames / predict:.0f} structures/s), engine {alone:.3f} s: "
                       f"{100 * shares[-1]:.1f} %", flush=True)

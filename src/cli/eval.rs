@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         &potential,
         job,
         &progress,
-        |_| (),
+        |results| results,
         |done| {
             compare(&potential, args, done, &mut tally);
             Ok(true)
@@ -107,8 +107,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(if tally.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
-fn compare(potential: &Potential, args: &Args, done: Done<()>, tally: &mut Tally) {
-    for Evaluated { entry, outcome } in done.results {
+fn compare(potential: &Potential, args: &Args, done: Done<Vec<Evaluated>>, tally: &mut Tally) {
+    for Evaluated { entry, outcome } in done.made {
         match (entry, outcome) {
             (Entry::Frame(frame, _), Ok(evaluation)) => {
                 let numbers = &frame.structure.atomic_numbers;

@@ -22,13 +22,12 @@ pub struct Job<'a> {
     pub skip: usize,
 }
 
-/// Frames with their outcomes, in input order.
+/// A chunk, in input order.
 pub struct Done<X> {
-    pub results: Vec<Evaluated>,
-    /// What was made of them.
+    /// What was made of its frames and their outcomes.
     pub made: X,
-    /// Frames before them that were skipped.
-    pub n_skipped: usize,
+    /// Its frames, those that were skipped included.
+    pub n_frames: usize,
     /// An error after which no further frame of that file can be read.
     pub end: Option<Error>,
 }
@@ -40,8 +39,9 @@ enum Event<X> {
     End(Result<()>),
 }
 
-/// Evaluates all frames and gives them, chunk by chunk, to `take`, until it says `false`. `make` is called before, in
-/// parallel with evaluations, so that little is left to a single thread.
+/// Evaluates all frames, calls `make` with what came of them, in parallel with evaluations, and gives what that makes,
+/// chunk by chunk, to `take`, until it says `false`. What `take` does other threads may have to wait for: it should be
+/// little, down to not freeing what the reader has allocated.
 ///
 /// One chunk more is read and one waits for its turn, so that memory does not grow with the input. A chunk of large
 /// structures is evaluated alone. Whoever writes to standard input gets the results of a chunk before the next one has
@@ -49,11 +49,11 @@ enum Event<X> {
 ///
 /// # Errors
 /// Those of `take`, `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
-pub fn run<X: Send + Default + 'static>(
+pub fn run<X: Send + 'static>(
     potential: &Potential,
     job: Job,
     progress: &ProgressBar,
-    make: impl Fn(&[Evaluated]) -> X + Sync,
+    make: impl Fn(Vec<Evaluated>) -> X + Sync,
     mut take: impl FnMut(Done<X>) -> Result<bool>,
 ) -> Result<()> {
     let (events, received) = channel();
@@ -130,20 +130,21 @@ fn spawn_reader<X: Send + 'static>(
     });
 }
 
-fn evaluate_chunk<X: Default>(
+fn evaluate_chunk<X>(
     potential: &Potential,
     chunk: Chunk,
     skip: usize,
     want: Want,
-    make: impl Fn(&[Evaluated]) -> X,
+    make: impl Fn(Vec<Evaluated>) -> X,
 ) -> Done<X> {
     let Chunk { entries, end } = chunk;
-    if skip == entries.len() && end.is_none() {
-        return Done { results: Vec::new(), made: X::default(), n_skipped: skip, end };
+    let n_frames = entries.len();
+    if skip == n_frames && end.is_none() {
+        return Done { made: make(Vec::new()), n_frames, end };
     }
     let mut results = evaluate(potential, entries, want);
     results.drain(..skip);
-    Done { made: make(&results), results, n_skipped: skip, end }
+    Done { made: make(results), n_frames, end }
 }
 
 /// What stands for a panic.

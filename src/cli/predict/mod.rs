@@ -1,5 +1,8 @@
 //! `mlff predict`: energies, forces and stress of every frame.
 
+mod part;
+mod summary;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -7,18 +10,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use indicatif::{HumanCount, ProgressBar};
+use indicatif::ProgressBar;
 use mlff::engine::Want;
 use mlff::potential::EngineKind;
-use mlff::xyz::{Item, Reader, Results, Texts, WriteOptions, Writer};
+use mlff::xyz::{Item, Reader, Texts, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::model::ModelArgs;
 use super::pipeline;
-use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
-use super::{Outcome, complain, json};
+use super::trajectory::{self, ChunkSize, Evaluated, FrameSlice};
+use super::{Outcome, complain};
+use part::Part;
+use summary::{Summary, fail, progress_message, report, write_summary};
 
 /// Predict energies, forces and stress of every frame of XYZ trajectories
 ///
@@ -86,50 +90,8 @@ struct Job {
     output: PathBuf,
 }
 
-/// What `--summary` writes.
-#[derive(Default, Serialize)]
-struct Summary {
-    tool: String,
-    model: String,
-    device: String,
-    engine: String,
-    dtype: String,
-    threads: usize,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
-    n_frames: usize,
-    n_failed: usize,
-    n_atoms: usize,
-    /// Frames that were already in the output, and were not computed again.
-    n_resumed: usize,
-    wall_s: f64,
-    structures_per_s: f64,
-    atoms_per_s: f64,
-    n_warnings: usize,
-    /// The first failures.
-    failures: Vec<Failure>,
-}
-
-#[derive(Serialize)]
-struct Failure {
-    file: String,
-    frame: Option<usize>,
-    line: Option<usize>,
-    reason: String,
-}
-
-impl Summary {
-    /// A run that ends early may not have passed all frames that were there already.
-    fn n_computed(&self) -> usize {
-        self.n_frames.saturating_sub(self.n_resumed)
-    }
-}
-
 /// Frames whose text is made by one thread: small chunks of large frames are shared too.
-const FRAMES_PER_TEXT: usize = 32;
-
-/// Failures kept for the summary; all are counted.
-const FAILURES_KEPT: usize = 100;
+const FRAMES_PER_PART: usize = 32;
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let options = WriteOptions { key_prefix: args.key_prefix.clone(), precision: args.model.dtype.into() };
@@ -248,11 +210,10 @@ fn run_job(
     let written = &written;
     let complete = std::thread::scope(|scope| -> Result<bool> {
         // One chunk is written while others are read and evaluated; more in between would only take memory.
-        let (to_writer, chunks) = sync_channel::<Vec<Result<Texts>>>(0);
+        let (to_writer, chunks) = sync_channel::<Vec<Texts>>(0);
         let writing = scope.spawn(move || -> Result<Writer> {
             for chunk in chunks {
                 for texts in chunk {
-                    let texts = texts?;
                     writer.write_texts(&texts)?;
                     written().push(texts);
                 }
@@ -264,17 +225,25 @@ fn run_job(
             Ok(writer)
         });
         let mut n_frames = 0;
-        let make = |results: &[Evaluated]| {
+        let make = |results: Vec<Evaluated>| {
             let used = || written().pop().unwrap_or_default();
-            results.par_chunks(FRAMES_PER_TEXT).map(|some| texts(some, options, used())).collect::<Vec<_>>()
+            let parts = results.into_par_iter().chunks(FRAMES_PER_PART);
+            parts.map(|frames| Part::new(frames, options, used())).collect::<Result<Vec<_>>>()
         };
         let computing = pipeline::run(potential, source, progress, make, |chunk| {
-            let n = chunk.n_skipped + chunk.results.len();
-            n_frames += n;
-            summary.n_frames += n;
-            tally(args, summary, &chunk.results, chunk.end)?;
+            n_frames += chunk.n_frames;
+            summary.n_frames += chunk.n_frames;
+            let mut texts = Vec::new();
+            for part in chunk.made? {
+                part.tally(args, summary)?;
+                texts.push(part.texts);
+            }
+            if let Some(error) = chunk.end {
+                summary.n_frames += 1;
+                fail(args, summary, &error)?;
+            }
             progress_message(progress, summary);
-            Ok(to_writer.send(chunk.made).is_ok())
+            Ok(to_writer.send(texts).is_ok())
         });
         drop(to_writer);
         // The first cause wins: a full disk ends the computing too.
@@ -298,30 +267,6 @@ fn run_job(
         summary.outputs.push(job.output.display().to_string());
     }
     Ok(())
-}
-
-/// What the output has of some frames.
-///
-/// `texts` is emptied before; its memory is used.
-fn texts(results: &[Evaluated], options: &WriteOptions, mut texts: Texts) -> Result<Texts> {
-    // What is read, and three numbers an atom and a comment's entries more.
-    let room = |e: &Evaluated| match &e.entry {
-        Entry::Frame(frame, _) => frame.raw().len() + 256 + 72 * frame.structure.n_atoms(),
-        Entry::Bad(bad) => bad.raw.len() + 1,
-    };
-    texts.clear();
-    texts.reserve(results.iter().map(room).sum());
-    for Evaluated { entry, outcome } in results {
-        match (entry, outcome) {
-            (Entry::Bad(bad), _) => texts.push_raw(&bad.raw),
-            (Entry::Frame(frame, _), Err(_)) => texts.push_frame(frame, None, options)?,
-            (Entry::Frame(frame, _), Ok(e)) => {
-                let results = Results { energy: e.energy, forces: e.forces.as_deref(), stress: e.stress };
-                texts.push_frame(frame, Some(&results), options)?;
-            }
-        }
-    }
-    Ok(texts)
 }
 
 /// Starts the output or takes up an interrupted one, with the number of frames already in it; `None` where it is
@@ -360,128 +305,6 @@ fn earlier_results(path: &Path, args: &Args) -> Result<(usize, usize)> {
         failed += usize::from(!matches!(item, Item::Frame(frame) if frame.info(&energy).is_some()));
     }
     Ok((reader.frames(), failed))
-}
-
-/// Counts frames and failures; stops at the first failure unless failures are to be skipped.
-fn tally(args: &Args, summary: &mut Summary, results: &[Evaluated], end: Option<Error>) -> Result<()> {
-    for result in results {
-        if let Entry::Frame(frame, _) = &result.entry {
-            summary.n_atoms += frame.structure.n_atoms();
-            summary.n_warnings += frame.warnings().len();
-            if args.verbose {
-                frame.warnings().iter().for_each(|w| complain(&format!("warning: frame {}: {w}", frame.index)));
-            }
-        }
-        if let Err(error) = &result.outcome {
-            fail(args, summary, error)?;
-        }
-    }
-    match end {
-        Some(error) => {
-            summary.n_frames += 1;
-            fail(args, summary, &error)
-        }
-        None => Ok(()),
-    }
-}
-
-fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
-    summary.n_failed += 1;
-    let failure = match error {
-        Error::Xyz { path, frame, line, reason } => {
-            Failure { file: path.display().to_string(), frame: Some(*frame), line: Some(*line), reason: reason.clone() }
-        }
-        other => Failure { file: String::new(), frame: None, line: None, reason: other.to_string() },
-    };
-    if summary.failures.len() < FAILURES_KEPT {
-        summary.failures.push(failure);
-    }
-    if args.on_error == OnError::Fail {
-        // Stops everything; the message is the error itself.
-        return Err(match trajectory::restate(error) {
-            Error::Xyz { path, frame, line, reason } => {
-                let reason = format!("{reason} (--on-error skip goes on without such frames)");
-                Error::Xyz { path, frame, line, reason }
-            }
-            other => other,
-        });
-    }
-    if args.verbose {
-        complain(&format!("failed: {error}"));
-    }
-    Ok(())
-}
-
-fn progress_message(progress: &ProgressBar, summary: &Summary) {
-    if progress.is_hidden() {
-        return;
-    }
-    let seconds = progress.elapsed().as_secs_f64().max(1e-3);
-    let rate = |n: usize| HumanCount((n as f64 / seconds) as u64);
-    progress.set_message(format!(
-        "{} structures, {} structures/s, {} atoms/s",
-        HumanCount(summary.n_frames as u64),
-        rate(summary.n_computed()),
-        rate(summary.n_atoms)
-    ));
-}
-
-fn write_summary(path: &Path, summary: &Summary) -> Result<()> {
-    let text = json(summary)?;
-    if path.as_os_str() == "-" {
-        return super::print(&text);
-    }
-    std::fs::write(path, text).map_err(|e| Error::io(path, e))
-}
-
-fn report(args: &Args, summary: &Summary) {
-    let s = summary;
-    if args.quiet {
-        return report_failures(args, s);
-    }
-    if s.n_frames == 0 {
-        return;
-    }
-    complain(&format!(
-        "{} structures, {} atoms in {:.2} s ({:.0} structures/s, {:.0} atoms/s) with {} in {} on {} threads",
-        HumanCount(s.n_computed() as u64),
-        HumanCount(s.n_atoms as u64),
-        s.wall_s,
-        s.structures_per_s,
-        s.atoms_per_s,
-        s.model,
-        s.dtype,
-        s.threads,
-    ));
-    if s.n_resumed > 0 {
-        complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
-    }
-    report_failures(args, s);
-    if s.n_warnings > 0 && !args.verbose {
-        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
-    }
-    for output in s.outputs.iter().filter(|o| *o != "-") {
-        complain(&format!("written to {output}"));
-    }
-}
-
-fn report_failures(args: &Args, s: &Summary) {
-    if s.n_failed > 0 {
-        complain(&format!(
-            "{} failed; those that could be read are in the output without results:",
-            HumanCount(s.n_failed as u64)
-        ));
-        for failure in s.failures.iter().take(if args.verbose { 0 } else { 5 }) {
-            let place = match (failure.frame, failure.line) {
-                (Some(frame), Some(line)) => format!("{}: frame {frame}, line {line}: ", failure.file),
-                _ => String::new(),
-            };
-            complain(&format!("  {place}{}", failure.reason));
-        }
-        if s.failures.len() > 5 && !args.verbose {
-            complain("  … (-v shows all)");
-        }
-    }
 }
 
 #[cfg(test)]

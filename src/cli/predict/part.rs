@@ -1,0 +1,74 @@
+//! Some frames of a chunk: their text, and what there is to say about them.
+
+use mlff::xyz::{Results, Texts, WriteOptions};
+use mlff::{Error, Result};
+
+use super::Args;
+use super::summary::{Summary, fail};
+use crate::cli::complain;
+use crate::cli::trajectory::{Entry, Evaluated};
+
+/// What is kept of some frames.
+pub struct Part {
+    /// What the output has of them.
+    pub texts: Texts,
+    n_atoms: usize,
+    /// In the order of the frames.
+    notes: Vec<Note>,
+}
+
+enum Note {
+    Warning(String),
+    Failure(Error),
+}
+
+impl Part {
+    /// `texts` is emptied before; its memory is used.
+    pub fn new(results: Vec<Evaluated>, options: &WriteOptions, mut texts: Texts) -> Result<Self> {
+        // What is read, and three numbers an atom and a comment's entries more.
+        let room = |e: &Evaluated| match &e.entry {
+            Entry::Frame(frame, _) => frame.raw().len() + 256 + 72 * frame.structure.n_atoms(),
+            Entry::Bad(bad) => bad.raw.len() + 1,
+        };
+        texts.clear();
+        texts.reserve(results.iter().map(room).sum());
+        let mut part = Part { texts, n_atoms: 0, notes: Vec::new() };
+        for Evaluated { entry, outcome } in results {
+            match &entry {
+                Entry::Bad(bad) => part.texts.push_raw(&bad.raw),
+                Entry::Frame(frame, _) => {
+                    part.n_atoms += frame.structure.n_atoms();
+                    let warning = |w| Note::Warning(format!("warning: frame {}: {w}", frame.index));
+                    part.notes.extend(frame.warnings().iter().map(warning));
+                    let results = outcome.as_ref().ok().map(|e| Results {
+                        energy: e.energy,
+                        forces: e.forces.as_deref(),
+                        stress: e.stress,
+                    });
+                    part.texts.push_frame(frame, results.as_ref(), options)?;
+                }
+            }
+            if let Err(error) = outcome {
+                part.notes.push(Note::Failure(error));
+            }
+        }
+        Ok(part)
+    }
+
+    /// Counts frames and failures; stops at the first failure unless failures are to be skipped.
+    pub fn tally(&self, args: &Args, summary: &mut Summary) -> Result<()> {
+        summary.n_atoms += self.n_atoms;
+        for note in &self.notes {
+            match note {
+                Note::Failure(error) => fail(args, summary, error)?,
+                Note::Warning(warning) => {
+                    summary.n_warnings += 1;
+                    if args.verbose {
+                        complain(warning);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
