@@ -93,10 +93,11 @@ impl Structure {
                 return Err(Error::Structure(format!("atom {atom} has atomic number {z}, expected 1 to 118")));
             }
         }
-        for (atom, r) in self.positions.iter().enumerate() {
-            if !r.iter().all(|x| x.is_finite()) {
-                return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
-            }
+        // All at once, in vectors; which one it is matters only then.
+        if !self.positions.as_flattened().iter().fold(true, |all, x| all & x.is_finite())
+            && let Some((atom, r)) = self.positions.iter().enumerate().find(|(_, r)| !r.iter().all(|x| x.is_finite()))
+        {
+            return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
         }
         match &self.cell {
             None if self.is_periodic() => {

@@ -30,6 +30,14 @@ impl<'a> Fields<'a> {
         Fields { rest: line }
     }
 
+    /// Number of fields left.
+    #[inline]
+    fn n_left(&self) -> usize {
+        // Ends of fields, by pairs of neighbours: without branches, in vectors.
+        let ends = self.rest.windows(2).map(|pair| usize::from(!is_space(pair[0]) & is_space(pair[1])));
+        ends.sum::<usize>() + usize::from(self.rest.last().is_some_and(|&c| !is_space(c)))
+    }
+
     #[inline]
     fn skip_spaces(&mut self) {
         while let [c, rest @ ..] = self.rest {
@@ -87,7 +95,7 @@ impl Atoms {
         let mut from_species = None;
         let mut from_number = None;
         let mut field = 0;
-        while field < columns.n_fields {
+        while field < columns.n_read {
             if field == columns.position {
                 for (axis, x) in position.iter_mut().enumerate() {
                     match fields.real() {
@@ -109,7 +117,11 @@ impl Atoms {
             }
             field += 1;
         }
-        let extra = fields.count();
+        let n_fields = field + fields.n_left();
+        if n_fields < columns.n_fields {
+            return Err(too_few(columns, line));
+        }
+        let extra = n_fields - columns.n_fields;
         if columns.declared {
             if extra > 0 {
                 return Err(too_many(columns, line));

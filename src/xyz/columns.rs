@@ -49,6 +49,8 @@ pub(crate) struct Columns {
     pub position: usize,
     /// Declared fields in a line.
     pub n_fields: usize,
+    /// Fields up to the last one that says something of the structure.
+    pub n_read: usize,
 }
 
 /// Most fields of a line, and most columns, that `Properties` may declare: far more than any program writes.
@@ -66,6 +68,7 @@ impl Columns {
             number: None,
             position: 1,
             n_fields: 4,
+            n_read: 4,
         }
     }
 
@@ -94,6 +97,7 @@ impl Columns {
             number: None,
             position: usize::MAX,
             n_fields: 0,
+            n_read: 0,
         };
         for triplet in parts.chunks_exact(3) {
             columns.push(triplet[0].trim(), triplet[1].trim(), triplet[2].trim())?;
@@ -152,6 +156,9 @@ impl Columns {
             _ => {}
         }
         self.n_fields += width;
+        if role.is_some() {
+            self.n_read = self.n_fields;
+        }
         self.list.push(Column { name: name.into(), kind, width });
         Ok(())
     }
@@ -192,8 +199,10 @@ mod tests {
     #[test]
     fn properties_any_order_gives_fields() {
         let c = Columns::parse(b"id:I:1:forces:R:3:pos:R:3:move_mask:L:1:Z:I:1:Species:S:1").unwrap();
-        assert_eq!((c.position, c.number, c.species, c.n_fields), (4, Some(8), Some(9), 10));
+        assert_eq!((c.position, c.number, c.species, c.n_fields, c.n_read), (4, Some(8), Some(9), 10, 10));
         assert_eq!(c.find("forces").unwrap().1, 1);
+        let c = Columns::parse(b"Z:I:1:pos:R:3:forces:R:3").unwrap();
+        assert_eq!((c.n_fields, c.n_read), (7, 4));
     }
 
     #[test]

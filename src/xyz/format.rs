@@ -313,9 +313,9 @@ impl Edits {
         let dropped = fields(&|c| names.replaces_column(&c.name));
         let real = fields(&|c| c.kind == ColumnType::Real || role(&c.name) == Some("pos"));
         let ragged = frame.extra.0 != frame.extra.1;
-        let fortran = memchr::memchr2(b'D', b'd', text).is_some();
-        let latin = std::str::from_utf8(text).is_err();
-        (!dropped.is_empty() || ragged || fortran || latin).then(|| Edits {
+        // A Fortran exponent, or text that is not ASCII, and so may not be UTF-8: both found in one pass.
+        let suspect = text.iter().fold(false, |found, &c| found | (c | 0x20 == b'd') | !c.is_ascii());
+        (!dropped.is_empty() || ragged || suspect).then(|| Edits {
             dropped,
             real,
             n_fields: columns.n_fields + frame.extra.1,

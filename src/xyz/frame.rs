@@ -103,7 +103,14 @@ impl Frame {
         }
     }
 
+    /// The first of some of the keys of a state that is there.
     fn first_number(&self, keys: &[&str]) -> Result<Option<f64>> {
+        // Most frames have none of them, which is seen in one pass.
+        let is_one =
+            |key: &[u8]| matches!(key, b"charge" | b"total_charge" | b"spin_multiplicity" | b"multiplicity" | b"spin");
+        if !self.entries.entries.iter().any(|e| is_one(self.key(e))) {
+            return Ok(None);
+        }
         keys.iter().find_map(|key| self.number(key).transpose()).transpose()
     }
 
