@@ -1,5 +1,8 @@
 //! Frames as extended XYZ text, with results added.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
+
 use super::atoms::Fields;
 use super::columns::{Column, ColumnType, role};
 use super::comment::push_quoted;
@@ -164,11 +167,16 @@ pub(crate) fn push_frame(
         return Err(Error::Shape { what: "forces".into(), expected: vec![n_atoms, 3], got: vec![forces.len(), 3] });
     }
     let names = Names { prefix: &options.key_prefix, precision: options.precision, results: results.copied() };
-    out.extend_from_slice(n_atoms.to_string().as_bytes());
+    push_count(out, n_atoms);
     out.push(b'\n');
     push_comment(out, frame, &names);
     push_atoms(out, frame, &names);
     Ok(())
+}
+
+fn push_count(out: &mut Vec<u8>, n: usize) {
+    // Writing to memory does not fail.
+    _ = write!(out, "{n}");
 }
 
 fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
@@ -235,12 +243,11 @@ fn adds_numbers(frame: &Frame) -> bool {
 }
 
 fn push_properties(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
-    let mut value = String::new();
+    let mut value = String::with_capacity(128);
     let mut push = |name: &str, letter: char, width: usize| {
-        if !value.is_empty() {
-            value.push(':');
-        }
-        value.push_str(&format!("{name}:{letter}:{width}"));
+        let colon = if value.is_empty() { "" } else { ":" };
+        // Writing to memory does not fail.
+        _ = write!(value, "{colon}{name}:{letter}:{width}");
     };
     for Column { name, kind, width } in frame.columns().iter().filter(|c| !names.replaces_column(&c.name)) {
         match role(name) {
@@ -281,7 +288,7 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
             && let Some(z) = frame.structure.atomic_numbers.get(atom)
         {
             out.push(b' ');
-            out.extend_from_slice(z.to_string().as_bytes());
+            push_count(out, usize::from(*z));
         }
         if let Some(force) = forces.and_then(|f| f.get(atom)) {
             for &x in force {

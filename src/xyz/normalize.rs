@@ -59,8 +59,9 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
 
 /// Appends `pbc="T T F"`.
 pub(crate) fn push_pbc(out: &mut Vec<u8>, pbc: [bool; 3]) {
-    let [a, b, c] = pbc.map(|p| if p { 'T' } else { 'F' });
-    out.extend_from_slice(format!("pbc=\"{a} {b} {c}\"").as_bytes());
+    let [a, b, c] = pbc.map(|p| if p { b'T' } else { b'F' });
+    out.extend_from_slice(b"pbc=\"");
+    out.extend_from_slice(&[a, b' ', b, b' ', c, b'"']);
 }
 
 fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: &[u8]) {

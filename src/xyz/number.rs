@@ -35,11 +35,11 @@ pub(crate) fn list_items(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Parses a logical value; any case, and `1`/`0`.
 pub(crate) fn parse_logical(token: &[u8]) -> Option<bool> {
-    match token.to_ascii_lowercase().as_slice() {
-        b"t" | b"true" | b".true." | b"1" => Some(true),
-        b"f" | b"false" | b".false." | b"0" => Some(false),
-        _ => None,
+    let is_one_of = |words: &[&str]| words.iter().any(|word| token.eq_ignore_ascii_case(word.as_bytes()));
+    if is_one_of(&["t", "true", ".true.", "1"]) {
+        return Some(true);
     }
+    is_one_of(&["f", "false", ".false.", "0"]).then_some(false)
 }
 
 /// Text of an error message: at most 60 characters of what was found, control characters made visible.
