@@ -4,7 +4,7 @@
 
 use std::io::{Cursor, Read, Write};
 
-use mlff::xyz::{Frame, Item, Reader, Texts, Writer};
+use mlff::xyz::{Frame, Item, Reader, Spares, Texts, Writer};
 use proptest::prelude::*;
 
 const WATER: &str = "3\n\nO 0 0 0\nH 0 1 0\nH 1 0 0\n";
@@ -199,6 +199,32 @@ fn skip_frame_agrees_with_next_frame() {
 }
 
 /// A count that the file does not live up to must cost nothing: this would be 24 TB of positions.
+#[test]
+fn spares_leave_no_trace_in_later_frames() {
+    // One after another as different as they can be: every pair of kinds follows each other.
+    let kinds = [
+        WATER.to_string(),
+        "4\nProperties=species:S:1:pos:R:3:f:R:3 Lattice=\"9 0 0 0 9 0 0 0 9\" charge=1 a=b c=d e=\"f g\"\n"
+            .to_string()
+            + &"C 0 0 0 1 2 3\n".repeat(4),
+        with_comment("free text"),
+        "1\nPBC=F\nD 0 0 0 9 9\n".to_string(),
+    ];
+    let order = [0, 0, 1, 1, 2, 2, 3, 3, 0, 2, 0, 1, 3, 1, 2, 1, 0, 3, 2, 3, 0];
+    let text: String = order.iter().map(|&k| kinds[k].as_str()).collect();
+    let spares = Spares::default();
+    let mut reusing = reader(&text);
+    reusing.reuse(&spares);
+    let mut n_frames = 0;
+    for want in reader(&text) {
+        let (want, got) = (want.unwrap(), reusing.next_frame().unwrap().unwrap());
+        assert_eq!(format!("{got:?}"), format!("{want:?}"));
+        spares.give([got]);
+        n_frames += 1;
+    }
+    assert_eq!(n_frames, order.len());
+}
+
 #[test]
 fn header_claims_allocate_nothing() {
     assert!(refusal("999999999999\n\nH 0 0 0\n").contains("truncated frame"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mlff::engine::{Evaluation, Want};
-use mlff::xyz::Frame;
+use mlff::xyz::{Frame, Spares};
 use mlff::{Error, Potential, Result};
 use serde::Serialize;
 
@@ -75,7 +75,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
     let size = ChunkSize::new(args.model.batch, &args.input);
-    let job = Job { inputs: &args.input, slice: args.index, size, want: Want::ALL, skip: 0 };
+    let job =
+        Job { inputs: &args.input, slice: args.index, size, want: Want::ALL, skip: 0, spares: &Spares::default() };
     pipeline::run(
         &potential,
         job,

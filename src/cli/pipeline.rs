@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use indicatif::ProgressBar;
 use mlff::engine::Want;
+use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result};
 
 use super::trajectory::{Chunk, ChunkSize, Evaluated, FrameSlice, evaluate, read_chunks};
@@ -20,6 +21,8 @@ pub struct Job<'a> {
     pub want: Want,
     /// Frames at the start that need no results. Chunks are cut as if they did.
     pub skip: usize,
+    /// Frames whose memory is to be used again.
+    pub spares: &'a Spares,
 }
 
 /// A chunk, in input order.
@@ -122,10 +125,11 @@ fn spawn_reader<X: Send + 'static>(
     events: Sender<Event<X>>,
     permitted: impl Fn() -> bool + Send + 'static,
 ) {
-    let (inputs, slice, size, progress) = (job.inputs.to_vec(), job.slice, job.size, progress.clone());
+    let (inputs, slice, size) = (job.inputs.to_vec(), job.slice, job.size);
+    let (progress, spares) = (progress.clone(), job.spares.clone());
     std::thread::spawn(move || {
         let mut send = |chunk| permitted() && events.send(Event::Read(chunk)).is_ok();
-        let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &mut send)));
+        let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &spares, &mut send)));
         _ = events.send(Event::End(read.unwrap_or_else(|_| Err(defect()))));
     });
 }

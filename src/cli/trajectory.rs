@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use mlff::engine::{Evaluation, Want};
 use mlff::potential::BatchSize;
-use mlff::xyz::{BadFrame, Frame, Item, Reader};
+use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
 use mlff::{Error, Potential, Result, Structure};
 
 /// A Python slice `start:stop:step` or a single index, as in ASE.
@@ -138,7 +138,8 @@ impl ChunkSize {
     }
 }
 
-/// Reads the inputs one after another and gives away their chunks, until `send` says that nobody takes them.
+/// Reads the inputs one after another, into the memory of `spares`, and gives away their chunks, until `send` says that
+/// nobody takes them.
 ///
 /// # Errors
 /// `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
@@ -147,11 +148,13 @@ pub fn read_chunks(
     slice: FrameSlice,
     size: ChunkSize,
     progress: &ProgressBar,
+    spares: &Spares,
     send: &mut impl FnMut(Chunk) -> bool,
 ) -> Result<()> {
     for input in inputs {
         let selection = slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 });
         let mut reader = open(input, progress)?;
+        reader.reuse(spares);
         let path: std::sync::Arc<Path> = reader.path().into();
         let mut chunk = Chunk { entries: Vec::new(), end: None };
         let mut atoms = 0;

@@ -39,9 +39,11 @@ pub(crate) struct Comment {
 
 /// Takes a comment apart. Text without a single `key=value`, and text with a quote that never closes, is free text
 /// without entries, unless it names `Lattice` or `Properties`: then the open quote would swallow them.
-pub(crate) fn parse(line: &[u8]) -> Result<Comment, String> {
+///
+/// `entries` is empty; its memory is used.
+pub(crate) fn parse(line: &[u8], mut entries: Vec<Entry>) -> Result<Comment, String> {
     // More than most comments have.
-    let mut entries = Vec::with_capacity(16);
+    entries.reserve(16);
     let mut at = 0;
     loop {
         at += line[at..].iter().take_while(|c| c.is_ascii_whitespace()).count();
@@ -261,7 +263,12 @@ mod tests {
 
     fn pairs(line: &str) -> Vec<(String, Option<String>)> {
         let text = |r: &Range<usize>| line[r.clone()].to_string();
-        parse(line.as_bytes()).unwrap().entries.iter().map(|e| (text(&e.key), e.value.as_ref().map(text))).collect()
+        parse(line.as_bytes(), Vec::new())
+            .unwrap()
+            .entries
+            .iter()
+            .map(|e| (text(&e.key), e.value.as_ref().map(text)))
+            .collect()
     }
 
     fn pair(key: &str, value: &str) -> (String, Option<String>) {
@@ -300,7 +307,7 @@ mod tests {
     #[test]
     fn comment_without_pairs_is_free_text() {
         for text in ["", "   ", "17", "bob's water", "water, PBE0", "# a ; b", "\"open", "\"a\" b"] {
-            assert!(parse(text.as_bytes()).unwrap().entries.is_empty(), "{text}");
+            assert!(parse(text.as_bytes(), Vec::new()).unwrap().entries.is_empty(), "{text}");
         }
     }
 
@@ -314,7 +321,7 @@ mod tests {
             "x=1 title=\"bob Lattice=\"9 0 0\" y=\"2\"",
             "a={ Lattice=1 }",
         ] {
-            assert!(parse(text.as_bytes()).unwrap_err().contains("unbalanced"), "{text}");
+            assert!(parse(text.as_bytes(), Vec::new()).unwrap_err().contains("unbalanced"), "{text}");
         }
     }
 

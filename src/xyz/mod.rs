@@ -43,6 +43,7 @@ mod labels;
 mod normalize;
 mod number;
 mod reader;
+mod spares;
 mod writer;
 
 pub use columns::{Column, ColumnType};
@@ -50,4 +51,5 @@ pub use format::{Results, Texts, WriteOptions};
 pub use frame::{Frame, formula};
 pub use labels::Labels;
 pub use reader::{BadFrame, Item, Reader};
+pub use spares::Spares;
 pub use writer::Writer;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::atoms::{Atoms, is_no_atom};
 use super::columns::Columns;
-use super::comment;
+use super::comment::{self, Entry};
 use super::frame::{Frame, Lines, cell_of, unique};
 use super::input::{LineBuffer, LineError, MAX_LINE};
 use super::number::lossy;
+use super::spares::Spares;
 use crate::error::{Error, Result};
-use crate::structure::Structure;
+use crate::structure::{Structure, Vec3};
 
 /// Longest line that may hold an atom count.
 const MAX_HEADER: usize = 64 << 10;
@@ -43,6 +44,15 @@ pub enum Item {
     Bad(BadFrame),
 }
 
+/// What a frame is read into.
+#[derive(Default)]
+struct Memory {
+    raw: Vec<u8>,
+    numbers: Vec<u8>,
+    positions: Vec<Vec3>,
+    entries: Vec<Entry>,
+}
+
 /// Reads frames one after another in bounded memory.
 ///
 /// Memory is that of one frame, as far as it has been *read*; an atom count that the file does not live up to costs
@@ -59,6 +69,9 @@ pub struct Reader {
     columns: (Vec<u8>, Arc<Columns>),
     plain: Arc<Columns>,
     atoms_before: usize,
+    spares: Spares,
+    /// Spares at hand.
+    stock: Vec<Frame>,
 }
 
 impl Reader {
@@ -81,7 +94,22 @@ impl Reader {
     fn new(lines: LineBuffer) -> Self {
         let path = lines.path().clone();
         let plain = Arc::new(Columns::plain());
-        Reader { lines, path, frames: 0, done: false, columns: (Vec::new(), plain.clone()), plain, atoms_before: 0 }
+        Reader {
+            lines,
+            path,
+            frames: 0,
+            done: false,
+            columns: (Vec::new(), plain.clone()),
+            plain,
+            atoms_before: 0,
+            spares: Spares::default(),
+            stock: Vec::new(),
+        }
+    }
+
+    /// Reads into the memory of `spares`, as far as there are any.
+    pub fn reuse(&mut self, spares: &Spares) {
+        self.spares = spares.clone();
     }
 
     /// The path given.
@@ -157,8 +185,9 @@ impl Reader {
     fn read_item(&mut self) -> Result<Option<Item>> {
         let Some(header) = self.header()? else { return Ok(None) };
         let Some(comment) = self.line(MAX_LINE)? else { return Err(self.truncated(&header, 0)) };
+        let Memory { mut raw, numbers, positions, entries } = self.memory();
         let mut bad = None;
-        let parsed = match self.read_comment(comment.clone()) {
+        let parsed = match self.read_comment(comment.clone(), entries) {
             Ok(parsed) => Some(parsed),
             Err(reason) => {
                 bad = Some(self.error(header.line + 1, reason));
@@ -166,7 +195,7 @@ impl Reader {
             }
         };
         let columns = parsed.as_ref().map_or_else(|| self.plain.clone(), |p| p.columns.clone());
-        let mut atoms = Atoms::default();
+        let mut atoms = Atoms { numbers, positions, ..Atoms::default() };
         atoms.numbers.reserve(header.n_atoms.min(MAX_RESERVED));
         atoms.positions.reserve(header.n_atoms.min(MAX_RESERVED));
         let first = self.lines.since_mark().len();
@@ -193,7 +222,7 @@ impl Reader {
             let line = header.line + Lines::new(&text[header.start..=header.start + at]).count() - 1;
             bad = Some(self.error(line, "NUL byte, expected text".into()));
         }
-        let raw = text[header.start..].to_vec();
+        raw.extend_from_slice(&text[header.start..]);
         self.lines.set_mark();
         let index = self.frames;
         self.frames += 1;
@@ -232,9 +261,25 @@ impl Reader {
         })))
     }
 
-    fn read_comment(&mut self, range: Range<usize>) -> std::result::Result<ParsedComment, String> {
+    /// Empty lists, with a spare's memory where there is one.
+    fn memory(&mut self) -> Memory {
+        if self.stock.is_empty() {
+            self.spares.take(&mut self.stock);
+        }
+        let Some(Frame { structure, mut raw, entries, .. }) = self.stock.pop() else { return Memory::default() };
+        let (mut numbers, mut positions, mut entries) =
+            (structure.atomic_numbers, structure.positions, entries.entries);
+        raw.clear();
+        numbers.clear();
+        positions.clear();
+        entries.clear();
+        Memory { raw, numbers, positions, entries }
+    }
+
+    /// `entries` is empty.
+    fn read_comment(&mut self, range: Range<usize>, entries: Vec<Entry>) -> std::result::Result<ParsedComment, String> {
         let text = &self.lines.since_mark()[range];
-        let entries = comment::parse(text)?;
+        let entries = comment::parse(text, entries)?;
         let (cell, pbc, warnings) = cell_of(text, &entries.entries)?;
         let columns = match unique(text, &entries.entries, "Properties")? {
             None => self.plain.clone(),

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use mlff::engine::Want;
 use mlff::potential::EngineKind;
-use mlff::xyz::{Item, Reader, Texts, WriteOptions, Writer};
+use mlff::xyz::{Item, Reader, Spares, Texts, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use rayon::prelude::*;
 
@@ -203,8 +203,9 @@ fn run_job(
     summary.n_resumed += done;
     let failed_before = summary.n_failed;
     let size = ChunkSize::new(args.model.batch, &job.inputs);
-    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done };
     // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
+    let spares = &Spares::default();
+    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done, spares };
     let written = Mutex::new(Vec::<Texts>::new());
     let written = || written.lock().unwrap_or_else(PoisonError::into_inner);
     let written = &written;
@@ -228,7 +229,7 @@ fn run_job(
         let make = |results: Vec<Evaluated>| {
             let used = || written().pop().unwrap_or_default();
             let parts = results.into_par_iter().chunks(FRAMES_PER_PART);
-            parts.map(|frames| Part::new(frames, options, used())).collect::<Result<Vec<_>>>()
+            parts.map(|frames| Part::new(frames, options, used(), spares)).collect::<Result<Vec<_>>>()
         };
         let computing = pipeline::run(potential, source, progress, make, |chunk| {
             n_frames += chunk.n_frames;

@@ -1,6 +1,6 @@
 //! Some frames of a chunk: their text, and what there is to say about them.
 
-use mlff::xyz::{Results, Texts, WriteOptions};
+use mlff::xyz::{Results, Spares, Texts, WriteOptions};
 use mlff::{Error, Result};
 
 use super::Args;
@@ -23,8 +23,8 @@ enum Note {
 }
 
 impl Part {
-    /// `texts` is emptied before; its memory is used.
-    pub fn new(results: Vec<Evaluated>, options: &WriteOptions, mut texts: Texts) -> Result<Self> {
+    /// `texts` is emptied before; its memory is used. The frames become `spares`.
+    pub fn new(results: Vec<Evaluated>, options: &WriteOptions, mut texts: Texts, spares: &Spares) -> Result<Self> {
         // What is read, and three numbers an atom and a comment's entries more.
         let room = |e: &Evaluated| match &e.entry {
             Entry::Frame(frame, _) => frame.raw().len() + 256 + 72 * frame.structure.n_atoms(),
@@ -33,8 +33,9 @@ impl Part {
         texts.clear();
         texts.reserve(results.iter().map(room).sum());
         let mut part = Part { texts, n_atoms: 0, notes: Vec::new() };
+        let mut used = Vec::with_capacity(results.len());
         for Evaluated { entry, outcome } in results {
-            match &entry {
+            match entry {
                 Entry::Bad(bad) => part.texts.push_raw(&bad.raw),
                 Entry::Frame(frame, _) => {
                     part.n_atoms += frame.structure.n_atoms();
@@ -45,13 +46,15 @@ impl Part {
                         forces: e.forces.as_deref(),
                         stress: e.stress,
                     });
-                    part.texts.push_frame(frame, results.as_ref(), options)?;
+                    part.texts.push_frame(&frame, results.as_ref(), options)?;
+                    used.push(*frame);
                 }
             }
             if let Err(error) = outcome {
                 part.notes.push(Note::Failure(error));
             }
         }
+        spares.give(used);
         Ok(part)
     }
 

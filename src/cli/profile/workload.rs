@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use mlff::engine::Want;
 use mlff::potential::BatchSize;
 use mlff::structure::Vec3;
+use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result, Structure};
 
 use super::Args;
@@ -63,7 +64,7 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
     };
     let size = ChunkSize::new(BatchSize::Auto, &[input.into()]);
     let (mut entries, mut end): (Vec<Entry>, Option<Error>) = (Vec::new(), None);
-    read_chunks(&[input.into()], slice, size, &ProgressBar::hidden(), &mut |chunk| {
+    read_chunks(&[input.into()], slice, size, &ProgressBar::hidden(), &Spares::default(), &mut |chunk| {
         entries.extend(chunk.entries);
         end = chunk.end;
         entries.len() < n
