@@ -290,34 +290,6 @@ mod tests {
     }
 
     #[test]
-    fn message_matches_plain_scatter() {
-        // 200 atoms have 400 edges: several groups in a task, several tasks.
-        let (n, topology) = (3, ring(200));
-        let layer = layer(n);
-        let case = Case { n, topology: &topology, layer: &layer };
-        let x = Random::new(8).array(case.lengths().iter().sum(), 1.0);
-        let inputs = case.inputs(&x);
-        let mut want = vec![0.0; 200 * 4 * n];
-        for e in 0..topology.n_edges() {
-            let (i, j) = (topology.receivers[e] as usize, topology.senders[e] as usize);
-            for f in 0..n {
-                let w = |part: usize| {
-                    let row = part * n + f;
-                    let products = (0..K).map(|k| layer.weight[row * K + k] * inputs.edges[e * K + k]);
-                    let filter = products.sum::<f64>() + layer.bias.as_ref().unwrap()[row];
-                    filter * inputs.nodes[j * 6 * n + row]
-                };
-                want[i * 4 * n + f] += w(0);
-                for k in 0..3 {
-                    want[i * 4 * n + (k + 1) * n + f] +=
-                        w(1) * inputs.geometry[4 * e + 1 + k] + w(2) * inputs.nodes[j * 6 * n + (3 + k) * n + f];
-                }
-            }
-        }
-        assert_close("sums", &case.run(&x), &want, 1e-13, 1e-13);
-    }
-
-    #[test]
     fn message_vjp_matches_finite_difference() {
         let (topology, layer) = (ring(70), layer(2));
         Case { n: 2, topology: &topology, layer: &layer }.check_vjp();

@@ -4,19 +4,20 @@
 //! |---|---|---|
 //! | [`edge_geometry`] | positions, strain → distance and direction of each edge | its output |
 //! | [`radial_basis`] | distances → radial basis times envelope, and the envelope | distances |
-//! | [`dense`] | rows → activation(rows · weightᵀ + bias) | pre-activation |
+//! | [`dense`] | rows → activation(rows · weightᵀ + bias), and two such layers | pre-activation |
 //! | [`message`] | context, vectors, edge features, directions → filtered sums over each atom's edges | its inputs |
 //! | [`update`] | mixed vectors and gates → change of scalars and vectors | its inputs |
 //! | [`readout`] | atomic outputs → energy of each structure, summed in f64 | nothing |
 //!
 //! All arrays are dense, row-major slices. A forward overwrites its outputs unless it says that it accumulates;
-//! every VJP accumulates.
+//! every VJP accumulates. [`unfused`] has the same operations as chains of elementary ones.
 
 pub mod dense;
 pub mod edge_geometry;
 pub mod message;
 pub mod radial_basis;
 pub mod readout;
+pub mod unfused;
 pub mod update;
 
 use num_traits::{Float, NumAssign};
