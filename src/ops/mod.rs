@@ -13,6 +13,7 @@
 //! every VJP accumulates. [`unfused`] has the same operations as chains of elementary ones.
 
 pub mod dense;
+pub mod dispatch;
 pub mod edge_geometry;
 pub mod message;
 pub mod radial_basis;

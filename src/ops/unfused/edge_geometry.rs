@@ -1,6 +1,6 @@
 //! Displacement, strain, distance, direction. In f64 always.
 
-use super::{accumulate, gather, map, rows, segment_sum};
+use super::{accumulate, gather, map, rows, segment_sum, zip};
 use crate::ops::Topology;
 use crate::structure::{Mat3, Vec3};
 
@@ -28,14 +28,13 @@ fn scale(x: &[f64], by: &[f64]) -> Vec<f64> {
 }
 
 /// `a − b`, element by element.
-fn subtract(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
-    let negative = map(
+fn subtract(a: &[f64], b: &[f64]) -> Vec<f64> {
+    zip(
+        a,
         b,
         #[inline(always)]
-        |x| -x,
-    );
-    accumulate(&mut a, &negative);
-    a
+        |a, b| a - b,
+    )
 }
 
 /// See [`crate::ops::edge_geometry::edge_geometry`].
@@ -50,7 +49,7 @@ pub fn edge_geometry(
 ) {
     let positions = positions.as_flattened();
     let (senders, receivers) = (gather(positions, 3, &topology.senders), gather(positions, 3, &topology.receivers));
-    let mut r = subtract(senders, &receivers);
+    let mut r = subtract(&senders, &receivers);
     accumulate(&mut r, offsets.as_flattened());
     let stretch = rows(
         structure_of.len(),
@@ -114,7 +113,7 @@ pub fn edge_geometry_vjp(
     );
     let unit = scale(&directions, &to_unit);
     // du/dr = 1 / (d + eps) − r rᵀ / (d (d + eps)²), dd/dr = r / d.
-    let across = subtract(grad_u.clone(), &scale(&unit, &dots(&grad_u, &directions)));
+    let across = subtract(&grad_u, &scale(&unit, &dots(&grad_u, &directions)));
     let inverse = map(
         &lengths,
         #[inline(always)]
@@ -131,7 +130,7 @@ pub fn edge_geometry_vjp(
 
     // An atom's outgoing edges are the reverse of those that it receives.
     let sent = gather(&g, 3, &topology.reverse_edge);
-    let both = segment_sum(&subtract(sent, &g), 3, &topology.edge_ptr);
+    let both = segment_sum(&subtract(&sent, &g), 3, &topology.edge_ptr);
     accumulate(grad_positions.as_flattened_mut(), &both);
 
     let displacements = scale(&directions, &lengths);

@@ -2,7 +2,8 @@
 //!
 //! The readable references: they follow the equations, and the tests hold the fused operations to them. They are also what
 //! runs where a calibration says that fusing does not pay ([`crate::calibration`]), so each elementary operation works on the
-//! same blocks of rows as a fused one, in parallel, for the widest vectors. Contracts are those of the fused operations:
+//! same blocks of rows as a fused one, in parallel, for the widest vectors. Columns of an array are copied before they are
+//! used, as tensor libraries do for most operations. Contracts are those of the fused operations:
 //! a forward overwrites its outputs, a VJP accumulates and computes anew what its forward did not save.
 
 mod dense;
@@ -72,8 +73,9 @@ fn map<T: Real>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
     out
 }
 
-/// Products, element by element.
-fn multiply<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+/// `f` of every pair of elements.
+#[inline(always)]
+fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
     let mut out = vec![T::zero(); a.len()];
     for_row_blocks(
         &mut out,
@@ -81,10 +83,20 @@ fn multiply<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
         #[inline(always)]
         |first, out| {
             let pairs = a[first * ELEMENTS..].iter().zip(&b[first * ELEMENTS..]);
-            out.iter_mut().zip(pairs).for_each(|(out, (&a, &b))| *out = a * b);
+            out.iter_mut().zip(pairs).for_each(|(out, (&a, &b))| *out = f(a, b));
         },
     );
     out
+}
+
+/// Products, element by element.
+fn multiply<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| a * b,
+    )
 }
 
 /// `out += x`, element by element.
