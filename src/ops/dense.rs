@@ -75,17 +75,27 @@ pub fn dense<T: Real>(
 ) {
     let (n_in, n_out) = (layer.n_in, layer.n_out);
     if let Some(saved) = pre_activation {
-        for_row_blocks2((y, n_out), (saved, n_out), |first, rows, saved| {
-            linear_block(layer, &x[first * n_in..], saved);
-            rows.copy_from_slice(saved);
-            activation.apply(rows);
-        });
+        for_row_blocks2(
+            (y, n_out),
+            (saved, n_out),
+            #[inline(always)]
+            |first, rows, saved| {
+                linear_block(layer, &x[first * n_in..], saved);
+                rows.copy_from_slice(saved);
+                activation.apply(rows);
+            },
+        );
         return;
     }
-    for_row_blocks(y, n_out, |first, rows| {
-        linear_block(layer, &x[first * n_in..], rows);
-        activation.apply(rows);
-    });
+    for_row_blocks(
+        y,
+        n_out,
+        #[inline(always)]
+        |first, rows| {
+            linear_block(layer, &x[first * n_in..], rows);
+            activation.apply(rows);
+        },
+    );
 }
 
 /// `rows = x · weightᵀ + bias` on this thread; `x` may be longer than the rows need.
@@ -123,15 +133,20 @@ pub fn dense_vjp<T: Real>(
     grad_x: &mut [T],
 ) {
     let n_out = layer.n_out;
-    for_row_blocks(grad_x, layer.n_in, |first, rows| {
-        let n_rows = rows.len() / layer.n_in;
-        if activation == Activation::Identity {
-            linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], rows);
-        } else {
-            let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, n_rows * n_out);
-            linear_vjp_block(layer, &grad_z, rows);
-        }
-    });
+    for_row_blocks(
+        grad_x,
+        layer.n_in,
+        #[inline(always)]
+        |first, rows| {
+            let n_rows = rows.len() / layer.n_in;
+            if activation == Activation::Identity {
+                linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], rows);
+            } else {
+                let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, n_rows * n_out);
+                linear_vjp_block(layer, &grad_z, rows);
+            }
+        },
+    );
 }
 
 /// Evaluates `activation(x · weightᵀ + bias + residual)`. No model has it; calibrations measure it.
@@ -147,12 +162,17 @@ pub fn dense_residual<T: Real>(
     pre_activation: &mut [T],
 ) {
     let (n_in, n_out) = (layer.n_in, layer.n_out);
-    for_row_blocks2((y, n_out), (pre_activation, n_out), |first, rows, saved| {
-        linear_block(layer, &x[first * n_in..], saved);
-        saved.iter_mut().zip(&residual[first * n_out..]).for_each(|(z, &r)| *z += r);
-        rows.copy_from_slice(saved);
-        activation.apply(rows);
-    });
+    for_row_blocks2(
+        (y, n_out),
+        (pre_activation, n_out),
+        #[inline(always)]
+        |first, rows, saved| {
+            linear_block(layer, &x[first * n_in..], saved);
+            saved.iter_mut().zip(&residual[first * n_out..]).for_each(|(z, &r)| *z += r);
+            rows.copy_from_slice(saved);
+            activation.apply(rows);
+        },
+    );
 }
 
 /// Pulls the cotangent of [`dense_residual`]'s output back to the input and the residual.
@@ -168,18 +188,27 @@ pub fn dense_residual_vjp<T: Real>(
     grad_residual: &mut [T],
 ) {
     let n_out = layer.n_out;
-    for_row_blocks2((grad_x, layer.n_in), (grad_residual, n_out), |first, rows, grad_residual| {
-        let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, grad_residual.len());
-        grad_residual.iter_mut().zip(&grad_z).for_each(|(out, &g)| *out += g);
-        linear_vjp_block(layer, &grad_z, rows);
-    });
+    for_row_blocks2(
+        (grad_x, layer.n_in),
+        (grad_residual, n_out),
+        #[inline(always)]
+        |first, rows, grad_residual| {
+            let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, grad_residual.len());
+            grad_residual.iter_mut().zip(&grad_z).for_each(|(out, &g)| *out += g);
+            linear_vjp_block(layer, &grad_z, rows);
+        },
+    );
 }
 
 /// Cotangent of pre-activations: `len` numbers from `first` on.
 #[inline(always)]
 fn scaled_block<T: Real>(activation: Activation, z: &[T], grad: &[T], first: usize, len: usize) -> Vec<T> {
-    let span = first..first + len;
-    grad[span.clone()].iter().zip(&z[span]).map(|(&g, &z)| g * activation.derivative(z)).collect()
+    // Not collected from an iterator, which would not be compiled for the caller's vectors.
+    let mut out = grad[first..first + len].to_vec();
+    for (out, &z) in out.iter_mut().zip(&z[first..]) {
+        *out *= activation.derivative(z);
+    }
+    out
 }
 
 /// Evaluates `activation(x) · weightᵀ + bias`. No model has it; calibrations measure it.
@@ -187,11 +216,16 @@ fn scaled_block<T: Real>(activation: Activation, z: &[T], grad: &[T], first: usi
 /// IN  `x` `[n_rows, n_in]`.   OUT `y` `[n_rows, n_out]`, overwritten.   SAVED for the VJP: `x`.
 pub fn activation_dense<T: Real>(layer: &Linear<T>, activation: Activation, x: &[T], y: &mut [T]) {
     let (n_in, n_out) = (layer.n_in, layer.n_out);
-    for_row_blocks(y, n_out, |first, rows| {
-        let mut active = x[first * n_in..][..rows.len() / n_out * n_in].to_vec();
-        activation.apply(&mut active);
-        linear_block(layer, &active, rows);
-    });
+    for_row_blocks(
+        y,
+        n_out,
+        #[inline(always)]
+        |first, rows| {
+            let mut active = x[first * n_in..][..rows.len() / n_out * n_in].to_vec();
+            activation.apply(&mut active);
+            linear_block(layer, &active, rows);
+        },
+    );
 }
 
 /// Pulls the cotangent of [`activation_dense`]'s output back to the input.
@@ -205,13 +239,18 @@ pub fn activation_dense_vjp<T: Real>(
     grad_x: &mut [T],
 ) {
     let (n_in, n_out) = (layer.n_in, layer.n_out);
-    for_row_blocks(grad_x, n_in, |first, rows| {
-        let mut grad_active = vec![T::zero(); rows.len()];
-        let n_rows = rows.len() / n_in;
-        linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], &mut grad_active);
-        let pairs = grad_active.iter().zip(&x[first * n_in..]);
-        rows.iter_mut().zip(pairs).for_each(|(out, (&g, &x))| *out += g * activation.derivative(x));
-    });
+    for_row_blocks(
+        grad_x,
+        n_in,
+        #[inline(always)]
+        |first, rows| {
+            let mut grad_active = vec![T::zero(); rows.len()];
+            let n_rows = rows.len() / n_in;
+            linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], &mut grad_active);
+            let pairs = grad_active.iter().zip(&x[first * n_in..]);
+            rows.iter_mut().zip(pairs).for_each(|(out, (&g, &x))| *out += g * activation.derivative(x));
+        },
+    );
 }
 
 /// Evaluates two layers, `silu(x · weight₀ᵀ + bias₀) · weight₁ᵀ + bias₁`; hidden rows stay in the cache.
@@ -221,21 +260,33 @@ pub fn activation_dense_vjp<T: Real>(
 pub fn mlp<T: Real>(layers: [&Linear<T>; 2], x: &[T], y: &mut [T], pre_activation: Option<&mut [T]>) {
     let [first_layer, second] = layers;
     let (n_in, n_hidden) = (first_layer.n_in, first_layer.n_out);
-    let block = |first: usize, rows: &mut [T], hidden: &mut [T], saved: Option<&mut [T]>| {
-        linear_block(first_layer, &x[first * n_in..], hidden);
-        if let Some(saved) = saved {
-            saved.copy_from_slice(hidden);
-        }
-        Activation::Silu.apply(hidden);
-        linear_block(second, hidden, rows);
-    };
     let room = |rows: &[T]| vec![T::zero(); rows.len() / second.n_out * n_hidden];
     match pre_activation {
-        Some(saved) => for_row_blocks2((y, second.n_out), (saved, n_hidden), |first, rows, saved| {
-            block(first, rows, &mut room(rows), Some(saved));
-        }),
-        None => for_row_blocks(y, second.n_out, |first, rows| block(first, rows, &mut room(rows), None)),
+        Some(saved) => for_row_blocks2(
+            (y, second.n_out),
+            (saved, n_hidden),
+            #[inline(always)]
+            |first, rows, saved| {
+                mlp_block(layers, &x[first * n_in..], rows, &mut room(rows), Some(saved));
+            },
+        ),
+        None => for_row_blocks(
+            y,
+            second.n_out,
+            #[inline(always)]
+            |first, rows| mlp_block(layers, &x[first * n_in..], rows, &mut room(rows), None),
+        ),
     }
+}
+
+#[inline(always)]
+fn mlp_block<T: Real>(layers: [&Linear<T>; 2], x: &[T], rows: &mut [T], hidden: &mut [T], saved: Option<&mut [T]>) {
+    linear_block(layers[0], x, hidden);
+    if let Some(saved) = saved {
+        saved.copy_from_slice(hidden);
+    }
+    Activation::Silu.apply(hidden);
+    linear_block(layers[1], hidden, rows);
 }
 
 /// Pulls the cotangent of [`mlp`]'s output back to the input.
@@ -244,14 +295,19 @@ pub fn mlp<T: Real>(layers: [&Linear<T>; 2], x: &[T], y: &mut [T], pre_activatio
 pub fn mlp_vjp<T: Real>(layers: [&Linear<T>; 2], pre_activation: &[T], grad_y: &[T], grad_x: &mut [T]) {
     let [first_layer, second] = layers;
     let (n_in, n_hidden) = (first_layer.n_in, first_layer.n_out);
-    for_row_blocks(grad_x, n_in, |first, rows| {
-        let n_rows = rows.len() / n_in;
-        let mut grad_hidden = vec![T::zero(); n_rows * n_hidden];
-        linear_vjp_block(second, &grad_y[first * second.n_out..][..n_rows * second.n_out], &mut grad_hidden);
-        let saved = &pre_activation[first * n_hidden..];
-        grad_hidden.iter_mut().zip(saved).for_each(|(g, &z)| *g *= Activation::Silu.derivative(z));
-        linear_vjp_block(first_layer, &grad_hidden, rows);
-    });
+    for_row_blocks(
+        grad_x,
+        n_in,
+        #[inline(always)]
+        |first, rows| {
+            let n_rows = rows.len() / n_in;
+            let mut grad_hidden = vec![T::zero(); n_rows * n_hidden];
+            linear_vjp_block(second, &grad_y[first * second.n_out..][..n_rows * second.n_out], &mut grad_hidden);
+            let saved = &pre_activation[first * n_hidden..];
+            grad_hidden.iter_mut().zip(saved).for_each(|(g, &z)| *g *= Activation::Silu.derivative(z));
+            linear_vjp_block(first_layer, &grad_hidden, rows);
+        },
+    );
 }
 
 /// `out[m, n] = (accumulate ? out : 0) + a[m, k] · b`, with `b[k, n]` at strides `[row, column]`.
