@@ -114,23 +114,39 @@ pub fn message<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, sums: &m
                     let (my, mz) = rest.split_at_mut(n);
                     for e in topology.edges_of(i) {
                         let (context, vectors) = inputs.node(topology.senders[e] as usize);
-                        let [w0, w1, w2] = split3(&filters[(e - edges.start) * 3 * n..][..3 * n], n);
-                        let [x0, x1, x2] = split3(context, n);
-                        let [vx, vy, vz] = split3(vectors, n);
-                        let u = inputs.direction(e);
-                        for f in 0..n {
-                            let along = w1[f] * x1[f];
-                            let gate = w2[f] * x2[f];
-                            dq[f] += w0[f] * x0[f];
-                            mx[f] += along * u[0] + gate * vx[f];
-                            my[f] += along * u[1] + gate * vy[f];
-                            mz[f] += along * u[2] + gate * vz[f];
-                        }
+                        let filter = &filters[(e - edges.start) * 3 * n..][..3 * n];
+                        receive(dq, mx, my, mz, filter, context, vectors, inputs.direction(e));
                     }
                 }
             }
         },
     );
+}
+
+/// Adds one edge's message. Sums are arguments of their own, so that the compiler knows them apart.
+#[inline(always)]
+#[expect(clippy::too_many_arguments)]
+fn receive<T: Real>(
+    dq: &mut [T],
+    mx: &mut [T],
+    my: &mut [T],
+    mz: &mut [T],
+    filter: &[T],
+    context: &[T],
+    vectors: &[T],
+    u: &[T],
+) {
+    let (n, u) = (dq.len(), [u[0], u[1], u[2]]);
+    let (mx, my, mz) = (&mut mx[..n], &mut my[..n], &mut mz[..n]);
+    let ([w0, w1, w2], [x0, x1, x2], [vx, vy, vz]) = (split3(filter, n), split3(context, n), split3(vectors, n));
+    for f in 0..n {
+        let along = w1[f] * x1[f];
+        let gate = w2[f] * x2[f];
+        dq[f] += w0[f] * x0[f];
+        mx[f] += along * u[0] + gate * vx[f];
+        my[f] += along * u[1] + gate * vy[f];
+        mz[f] += along * u[2] + gate * vz[f];
+    }
 }
 
 /// Pulls the cotangent of the sums back to nodes, edge features and directions.
