@@ -75,10 +75,14 @@ fn panel(area: &DrawingArea<SVGBackend, Shift>, measurement: &Measurement, thres
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], color));
         chart.draw_series(own.iter().map(|&p| Circle::new(p, 3, color.filled())))?;
     }
+    // Where no line is: those that rise to the highest end in the upper right corner.
+    let at_end = points.iter().filter(|p| p.rows as f64 == last).map(|p| p.speedup).fold(0.0, f64::max);
+    let at_start = points.iter().filter(|p| p.rows as f64 == first).map(|p| p.speedup).fold(0.0, f64::max);
+    let is_rising = at_end > 2.0 * at_start;
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.8))
+        .position(if is_rising { SeriesLabelPosition::UpperLeft } else { SeriesLabelPosition::LowerRight })
+        .background_style(TRANSPARENT)
         .border_style(TRANSPARENT)
         .draw()?;
     Ok(())
