@@ -105,7 +105,7 @@ impl Bench {
         let wide = |n: usize| 4.0 * n as f64;
         let [ins, outs, weights] = [n_rows * n_in, n_rows * n_out, n_in * n_out].map(wide);
         for choice in [DenseChoice::Narrow, DenseChoice::Wide, DenseChoice::Library] {
-            let mut launcher = self.launcher;
+            let mut launcher = self.launcher.clone();
             launcher.dense_sizes.wide_from_tiles = if choice == DenseChoice::Narrow { f64::INFINITY } else { 0.0 };
             launcher.dense_sizes.library_from = if choice == DenseChoice::Library { 1 } else { u64::MAX };
             if choice == DenseChoice::Library && !launcher.dense_uses_library(&shape) {
@@ -131,7 +131,7 @@ impl Bench {
         let (grad_positions, virials) =
             (self.put_all(&vec![0.0_f64; 3 * n_atoms]), self.put_all(&vec![0.0_f64; 9 * n_atoms]));
         let (geometry, grad_geometry) = (self.put(4 * n), self.put(4 * n));
-        let launcher = self.launcher;
+        let launcher = self.launcher.clone();
         let forward = EdgeGeometryArrays { receivers, senders, positions, geometry, ..EdgeGeometryArrays::default() };
         let launch = launcher.edge_geometry(n as u32, 0.0, &forward);
         self.steps("edge_geometry", 24.0 * edges + 24.0 * atoms, 15.0 * edges, &[Step::Kernel(launch)]);
@@ -179,7 +179,7 @@ impl Bench {
     }
 
     fn update(&mut self, n_atoms: usize, f: usize) {
-        let launcher = self.launcher;
+        let launcher = self.launcher.clone();
         let arrays = |bench: &mut Bench| GateArrays {
             gates: bench.put(n_atoms * 3 * f),
             mixed: bench.put(n_atoms * 6 * f),

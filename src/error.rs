@@ -88,6 +88,14 @@ pub enum Error {
         /// What was found, what was expected, what to do.
         reason: String,
     },
+    /// A file of measurements is none, or damaged.
+    #[error("{}: {reason}", path.display())]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// What was found, what was expected, what to do.
+        reason: String,
+    },
     /// A call asks for something that does not exist or does not fit together.
     #[error("{0}")]
     Usage(String),

@@ -14,6 +14,7 @@
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
 pub mod batch;
+pub mod calibration;
 pub mod cpu;
 pub mod cuda;
 pub mod engine;
@@ -26,6 +27,7 @@ pub mod profile;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
+mod user_cache;
 pub mod xyz;
 
 pub use error::{Error, Result};

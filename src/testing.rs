@@ -87,12 +87,28 @@ pub fn ring(n_atoms: usize) -> Topology {
     pairs.extend(pairs.clone().iter().map(|&(i, j)| (j, i)));
     pairs.sort_unstable();
     pairs.dedup();
-    let reverse = |&(i, j): &(u32, u32)| pairs.iter().position(|&p| p == (j, i)).unwrap_or(0) as u32;
+    of_edges(n_atoms, &pairs)
+}
+
+/// `n_pairs` random pairs among `n_atoms` atoms, at most one between any two; some atoms have none.
+pub fn random_topology(n_atoms: usize, n_pairs: usize, seed: u64) -> Topology {
+    let (n, mut random) = (n_atoms as u32, Random::new(seed));
+    let mut atom = || ((0.5 * random.next() + 0.5) * f64::from(n)) as u32 % n;
+    let mut edges: Vec<(u32, u32)> =
+        (0..n_pairs).map(|_| (atom(), atom())).filter(|(i, j)| i != j).flat_map(|(i, j)| [(i, j), (j, i)]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    of_edges(n_atoms, &edges)
+}
+
+/// Of (receiver, sender), sorted, each with its reverse.
+fn of_edges(n_atoms: usize, edges: &[(u32, u32)]) -> Topology {
+    let reverse = |&(i, j): &(u32, u32)| edges.binary_search(&(j, i)).unwrap_or(0) as u32;
     Topology {
-        receivers: pairs.iter().map(|p| p.0).collect(),
-        senders: pairs.iter().map(|p| p.1).collect(),
-        edge_ptr: (0..=n).map(|i| pairs.iter().filter(|p| p.0 < i).count() as u32).collect(),
-        reverse_edge: pairs.iter().map(reverse).collect(),
+        receivers: edges.iter().map(|e| e.0).collect(),
+        senders: edges.iter().map(|e| e.1).collect(),
+        edge_ptr: (0..=n_atoms as u32).map(|i| edges.partition_point(|e| e.0 < i) as u32).collect(),
+        reverse_edge: edges.iter().map(reverse).collect(),
     }
 }
 

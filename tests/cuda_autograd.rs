@@ -94,7 +94,7 @@ fn compare<T: Element>(
 ) {
     let limit = if size_of::<T>() == 8 { 1e-12 } else { 2e-5 };
     let run = |device| {
-        let run = Place::<T>::open(device).unwrap().run(batch(&model(20, false)), true).unwrap();
+        let run = Place::<T>::open(device).unwrap().run(batch(&model(20, false)), true, &Arc::default()).unwrap();
         let dtype = if f64_arguments { candle_core::DType::F64 } else { T::DTYPE };
         let tensors: Vec<Tensor> = arguments
             .iter()

@@ -1,11 +1,13 @@
 //! The command line: flags as plain data, one thin file a subcommand.
 
+mod calibrate;
 mod check;
 mod eval;
 mod import;
 mod info;
 mod metrics;
 mod model;
+mod output;
 mod pipeline;
 mod plot;
 mod predict;
@@ -34,6 +36,7 @@ enum Command {
     Info(info::Args),
     Import(import::Args),
     Profile(profile::Args),
+    Calibrate(calibrate::Args),
     /// Print a completion script for a shell
     Completions {
         /// Shell to complete in
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Completions { shell } => completions(shell),
     };
     match outcome {
@@ -80,7 +84,7 @@ fn report(error: &Error) -> ExitCode {
         complain(&format!("error: {error}"));
     }
     match error {
-        Error::Usage(_) | Error::Model { .. } => ExitCode::from(2),
+        Error::Usage(_) | Error::Model { .. } | Error::Calibration { .. } => ExitCode::from(2),
         _ => ExitCode::from(1),
     }
 }
@@ -101,6 +105,16 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Error::Usage(format!("cannot be written as JSON: {e}")))?;
     Ok(text + "\n")
+}
+
+/// Seconds in a unit that suits them.
+fn seconds(seconds: f64) -> String {
+    let (scale, unit) = match seconds {
+        s if s < 1e-3 => (1e6, "µs"),
+        s if s < 1.0 => (1e3, "ms"),
+        _ => (1.0, "s"),
+    };
+    format!("{:.3} {unit}", seconds * scale)
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<Outcome> {

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use mlff::calibration::{Calibration, CostModel, Kind, Reading};
 use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Result};
+
+use super::complain;
 
 /// Model and engine.
 #[derive(clap::Args)]
@@ -29,6 +32,10 @@ pub struct ModelArgs {
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// What `mlff calibrate` measured, for batched autograd to choose by: a file, or none [default: the user's, where there
+    /// is one]
+    #[arg(long, value_name = "FILE|none")]
+    pub calibration: Option<PathBuf>,
 }
 
 /// A device by name.
@@ -79,7 +86,7 @@ impl std::fmt::Display for DeviceName {
     }
 }
 
-fn parse_device(text: &str) -> std::result::Result<DeviceName, String> {
+pub fn parse_device(text: &str) -> std::result::Result<DeviceName, String> {
     match text {
         "auto" => Ok(DeviceName::Auto),
         "cpu" => Ok(DeviceName::Cpu),
@@ -128,7 +135,54 @@ impl ModelArgs {
             DeviceKind::Cpu => e,
             DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {e}", self.device)),
         };
-        Ok(potential.map_err(refused)?.with_batch_size(self.batch))
+        let potential = potential.map_err(refused)?.with_batch_size(self.batch);
+        match self.cost_model(&potential)? {
+            Some(cost_model) => Ok(potential.with_cost_model(cost_model)),
+            None => Ok(potential),
+        }
+    }
+
+    /// What the calibration says of this potential. One that is the user's by default and cannot be used is ignored with a
+    /// warning; the adjoint engine, which takes no choice, reads only a file that was named.
+    fn cost_model(&self, potential: &Potential) -> Result<Option<CostModel>> {
+        let path = match &self.calibration {
+            Some(path) if path.as_os_str() == "none" => return Ok(None),
+            Some(path) => path.clone(),
+            None if potential.engine() == EngineKind::Adjoint => return Ok(None),
+            None => match Calibration::user_file().filter(|path| path.exists()) {
+                Some(path) => path,
+                None => return Ok(None),
+            },
+        };
+        let ignored = |reason: String| {
+            complain(&format!(
+                "warning: {reason}: ignored; `mlff calibrate` measures anew, --calibration none does without"
+            ));
+            Ok(None)
+        };
+        let calibration = match Calibration::read(&path) {
+            Ok(Reading::Usable(calibration)) => calibration,
+            Ok(Reading::Unusable(reason)) => return ignored(format!("{}: {reason}", path.display())),
+            Err(error) if self.calibration.is_none() => return ignored(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let gpu = match potential.device() {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda(ordinal) => Some(mlff::cuda::Device::open(ordinal)?.identity()?),
+        };
+        let gpu = gpu.as_ref().map(|(name, driver)| (name.as_str(), driver.as_str()));
+        if let Some((name, driver)) = gpu
+            && let Some(other) = calibration.measurements.iter().find(|m| m.device.kind == Kind::Cuda)
+            && (other.device.name.as_str(), other.device.driver.as_deref()) != (name, Some(driver))
+        {
+            return ignored(format!(
+                "{}: found measurements of {} with a driver for CUDA {}, expected those of {name} with CUDA {driver}",
+                path.display(),
+                other.device.name,
+                other.device.driver.as_deref().unwrap_or("?")
+            ));
+        }
+        Ok(Some(calibration.cost_model(gpu, potential.precision())))
     }
 }
 

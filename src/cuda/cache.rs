@@ -77,11 +77,7 @@ const MAGIC: &str = "mlff compiled kernels 1";
 impl Cache {
     /// The user's: `$MLFF_CACHE`, else `mlff` in `$XDG_CACHE_HOME` or `~/.cache`; none where none of them is set.
     pub fn of_user() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = variable("MLFF_CACHE")
-            .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("mlff")))
-            .or_else(|| variable("HOME").map(|home| home.join(".cache/mlff")));
-        Cache { folder }
+        Cache { folder: crate::user_cache::folder() }
     }
 
     /// In a given folder, made when first needed.

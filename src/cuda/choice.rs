@@ -1,5 +1,9 @@
 //! Which kernel multiplies: by size, in one place.
 
+use std::sync::Arc;
+
+use crate::calibration::{CostModel, Pattern, Size};
+
 /// How a dense layer is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenseChoice {
@@ -15,18 +19,20 @@ pub enum DenseChoice {
 /// Sizes at which one way gives way to the next. The same numbers for every layer of a model.
 ///
 /// The defaults come from the shape of the kernels, not from measurements: not yet run on a GPU.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DenseSizes {
     /// Wide tiles from this many tiles for each multiprocessor on: below, narrow tiles keep more of them busy.
     pub wide_from_tiles: f64,
     /// The library from this many multiply-adds on. Fusion saves passes over memory, which are a share of the time that
     /// falls as the product grows: others measured a gain of 3 at 128³ and a loss at 1024³.
     pub library_from: u64,
+    /// Measurements on this GPU, which decide on the library in place of `library_from` where they know layers.
+    pub cost_model: Option<Arc<CostModel>>,
 }
 
 impl Default for DenseSizes {
     fn default() -> Self {
-        DenseSizes { wide_from_tiles: 0.75, library_from: 512 * 512 * 512 }
+        DenseSizes { wide_from_tiles: 0.75, library_from: 512 * 512 * 512, cost_model: None }
     }
 }
 
@@ -40,8 +46,11 @@ impl DenseSizes {
         multiprocessors: usize,
         has_library: bool,
     ) -> DenseChoice {
+        let size = Size::of_layer(n_rows, n_in, n_out);
+        let measured = self.cost_model.as_ref().and_then(|model| model.decision(Pattern::LinearSilu, size));
         let work = (n_rows as u64).saturating_mul(n_in as u64).saturating_mul(n_out as u64);
-        if has_library && work >= self.library_from {
+        let is_fused = measured.unwrap_or(work < self.library_from);
+        if has_library && !is_fused {
             return DenseChoice::Library;
         }
         let tiles = n_rows.div_ceil(64) * n_out.div_ceil(64);
@@ -65,5 +74,17 @@ mod tests {
         assert_eq!(sizes.choose(100_000, 128, 384, 132, true), DenseChoice::Library);
         assert_eq!(sizes.choose(usize::MAX >> 20, 128, 384, 132, false), DenseChoice::Wide);
         assert_eq!(sizes.choose(0, 0, 0, 0, true), DenseChoice::Wide);
+    }
+
+    #[test]
+    fn dense_choice_follows_measurements_where_there_are_any() {
+        let points = [(64, 0.8), (4096, 2.0)].map(|(rows, s)| (Pattern::LinearSilu, Size { rows, width: 64 }, s));
+        let measured = DenseSizes { cost_model: Some(Arc::new(CostModel::new(1.2, points))), ..DenseSizes::default() };
+        assert_eq!(measured.choose(64, 64, 64, 132, true), DenseChoice::Library);
+        assert_eq!(measured.choose(64, 64, 64, 132, false), DenseChoice::Narrow);
+        assert_eq!(measured.choose(100_000, 64, 64, 132, true), DenseChoice::Wide);
+        let of_another = CostModel::new(1.2, [(Pattern::Mlp, Size { rows: 1, width: 1 }, 0.1)]);
+        let unmeasured = DenseSizes { cost_model: Some(Arc::new(of_another)), ..DenseSizes::default() };
+        assert_eq!(unmeasured.choose(64, 64, 64, 132, true), DenseChoice::Narrow);
     }
 }

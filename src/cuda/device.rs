@@ -116,19 +116,25 @@ impl Device {
     /// # Errors
     /// `CudaError::Call`.
     pub fn describe(&self) -> Result<String> {
+        let (name, driver) = self.identity()?;
+        let (limits, compiler) = (self.limits, self.compiler.version());
+        Ok(format!(
+            "{name}, {} multiprocessors, driver for CUDA {driver}, NVRTC {compiler} for {}",
+            limits.multiprocessors, self.target
+        ))
+    }
+
+    /// The GPU's name and the CUDA version of its driver.
+    ///
+    /// # Errors
+    /// `CudaError::Call`.
+    pub fn identity(&self) -> Result<(String, String)> {
         let name = call("name of the device", self.context.name())?;
         let mut driver = 0;
         // SAFETY: the driver is loaded; the pointer is to a live integer.
         let asked = unsafe { sys::cuDriverGetVersion(&mut driver) };
         call("version of the driver", asked.result())?;
-        let (limits, compiler) = (self.limits, self.compiler.version());
-        Ok(format!(
-            "{name}, {} multiprocessors, driver for CUDA {}.{}, NVRTC {compiler} for {}",
-            limits.multiprocessors,
-            driver / 1000,
-            driver % 1000 / 10,
-            self.target
-        ))
+        Ok((name, format!("{}.{}", driver / 1000, driver % 1000 / 10)))
     }
 
     /// What launches must know of this device.

@@ -20,7 +20,7 @@ pub struct Limits {
 }
 
 /// Makes launches for one precision and one device.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Launcher {
     /// `T` of the kernels.
     pub precision: Precision,
@@ -118,7 +118,7 @@ impl Launcher {
         virials: Address,
         grad_strain: Address,
     ) -> Launch {
-        let f64s = Launcher { precision: Precision::F64, ..*self };
+        let f64s = Launcher { precision: Precision::F64, ..self.clone() };
         f64s.launch(
             "edge_geometry_strain_vjp",
             [n_structures.into(), 1],

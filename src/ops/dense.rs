@@ -1,6 +1,6 @@
-//! `dense`: linear layer, bias and activation.
+//! `dense`: linear layers with bias, activation and residual, a block of rows at a time.
 
-use super::{Real, for_row_blocks};
+use super::{Real, for_row_blocks, for_row_blocks2};
 
 /// Nonlinearity after a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,23 @@ impl Activation {
     pub(crate) fn apply<T: Real>(self, rows: &mut [T]) {
         if self == Activation::Silu {
             for x in rows {
-                *x = *x * sigmoid(*x);
+                *x = self.at(*x);
             }
+        }
+    }
+
+    /// Value at `x`.
+    #[inline(always)]
+    pub(super) fn at<T: Real>(self, x: T) -> T {
+        match self {
+            Activation::Identity => x,
+            Activation::Silu => x * sigmoid(x),
         }
     }
 
     /// Derivative at pre-activation `x`.
     #[inline(always)]
-    fn derivative<T: Real>(self, x: T) -> T {
+    pub(super) fn derivative<T: Real>(self, x: T) -> T {
         match self {
             Activation::Identity => T::one(),
             Activation::Silu => {
@@ -64,21 +73,29 @@ pub fn dense<T: Real>(
     y: &mut [T],
     pre_activation: Option<&mut [T]>,
 ) {
-    let n_in = layer.n_in;
+    let (n_in, n_out) = (layer.n_in, layer.n_out);
     if let Some(saved) = pre_activation {
-        linear(layer, x, saved);
-        y.copy_from_slice(saved);
-        for_row_blocks(y, layer.n_out, |_, rows| activation.apply(rows));
+        for_row_blocks2(
+            (y, n_out),
+            (saved, n_out),
+            #[inline(always)]
+            |first, rows, saved| {
+                linear_block(layer, &x[first * n_in..], saved);
+                rows.copy_from_slice(saved);
+                activation.apply(rows);
+            },
+        );
         return;
     }
-    for_row_blocks(y, layer.n_out, |first, rows| {
-        linear_block(layer, &x[first * n_in..], rows);
-        activation.apply(rows);
-    });
-}
-
-fn linear<T: Real>(layer: &Linear<T>, x: &[T], y: &mut [T]) {
-    for_row_blocks(y, layer.n_out, |first, rows| linear_block(layer, &x[first * layer.n_in..], rows));
+    for_row_blocks(
+        y,
+        n_out,
+        #[inline(always)]
+        |first, rows| {
+            linear_block(layer, &x[first * n_in..], rows);
+            activation.apply(rows);
+        },
+    );
 }
 
 /// `rows = x · weightᵀ + bias` on this thread; `x` may be longer than the rows need.
@@ -89,6 +106,13 @@ pub(super) fn linear_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) 
     }
     let x = &x[..n_rows * layer.n_in];
     matmul(n_rows, layer.n_out, layer.n_in, rows, layer.bias.is_some(), x, &layer.weight, [1, layer.n_in]);
+}
+
+/// `rows = x · weightᵀ` on this thread; `x` may be longer than the rows need.
+pub(super) fn product_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) {
+    let n_rows = rows.len() / layer.n_out;
+    let x = &x[..n_rows * layer.n_in];
+    matmul(n_rows, layer.n_out, layer.n_in, rows, false, x, &layer.weight, [1, layer.n_in]);
 }
 
 /// `grad_x += grad_y · weight` on this thread.
@@ -109,19 +133,181 @@ pub fn dense_vjp<T: Real>(
     grad_x: &mut [T],
 ) {
     let n_out = layer.n_out;
-    for_row_blocks(grad_x, layer.n_in, |first, rows| {
-        let n_rows = rows.len() / layer.n_in;
-        let span = first * n_out..(first + n_rows) * n_out;
-        let grad_y = &grad_y[span.clone()];
-        let scaled: Vec<T>;
-        let grad_z = if activation == Activation::Identity {
-            grad_y
-        } else {
-            scaled = grad_y.iter().zip(&pre_activation[span]).map(|(&g, &z)| g * activation.derivative(z)).collect();
-            &scaled
-        };
-        linear_vjp_block(layer, grad_z, rows);
-    });
+    for_row_blocks(
+        grad_x,
+        layer.n_in,
+        #[inline(always)]
+        |first, rows| {
+            let n_rows = rows.len() / layer.n_in;
+            if activation == Activation::Identity {
+                linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], rows);
+            } else {
+                let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, n_rows * n_out);
+                linear_vjp_block(layer, &grad_z, rows);
+            }
+        },
+    );
+}
+
+/// Evaluates `activation(x · weightᵀ + bias + residual)`. No model has it; calibrations measure it.
+///
+/// IN  `x` `[n_rows, n_in]`, `residual` `[n_rows, n_out]`.   OUT `y`, `pre_activation` `[n_rows, n_out]`, overwritten.
+/// SAVED for the VJP: `pre_activation`.
+pub fn dense_residual<T: Real>(
+    layer: &Linear<T>,
+    activation: Activation,
+    x: &[T],
+    residual: &[T],
+    y: &mut [T],
+    pre_activation: &mut [T],
+) {
+    let (n_in, n_out) = (layer.n_in, layer.n_out);
+    for_row_blocks2(
+        (y, n_out),
+        (pre_activation, n_out),
+        #[inline(always)]
+        |first, rows, saved| {
+            linear_block(layer, &x[first * n_in..], saved);
+            saved.iter_mut().zip(&residual[first * n_out..]).for_each(|(z, &r)| *z += r);
+            rows.copy_from_slice(saved);
+            activation.apply(rows);
+        },
+    );
+}
+
+/// Pulls the cotangent of [`dense_residual`]'s output back to the input and the residual.
+///
+/// IN  `pre_activation`, `grad_y` `[n_rows, n_out]`.
+/// OUT `grad_x` `[n_rows, n_in]`, `grad_residual` `[n_rows, n_out]`, accumulated.
+pub fn dense_residual_vjp<T: Real>(
+    layer: &Linear<T>,
+    activation: Activation,
+    pre_activation: &[T],
+    grad_y: &[T],
+    grad_x: &mut [T],
+    grad_residual: &mut [T],
+) {
+    let n_out = layer.n_out;
+    for_row_blocks2(
+        (grad_x, layer.n_in),
+        (grad_residual, n_out),
+        #[inline(always)]
+        |first, rows, grad_residual| {
+            let grad_z = scaled_block(activation, pre_activation, grad_y, first * n_out, grad_residual.len());
+            grad_residual.iter_mut().zip(&grad_z).for_each(|(out, &g)| *out += g);
+            linear_vjp_block(layer, &grad_z, rows);
+        },
+    );
+}
+
+/// Cotangent of pre-activations: `len` numbers from `first` on.
+#[inline(always)]
+fn scaled_block<T: Real>(activation: Activation, z: &[T], grad: &[T], first: usize, len: usize) -> Vec<T> {
+    // Not collected from an iterator, which would not be compiled for the caller's vectors.
+    let mut out = grad[first..first + len].to_vec();
+    for (out, &z) in out.iter_mut().zip(&z[first..]) {
+        *out *= activation.derivative(z);
+    }
+    out
+}
+
+/// Evaluates `activation(x) · weightᵀ + bias`. No model has it; calibrations measure it.
+///
+/// IN  `x` `[n_rows, n_in]`.   OUT `y` `[n_rows, n_out]`, overwritten.   SAVED for the VJP: `x`.
+pub fn activation_dense<T: Real>(layer: &Linear<T>, activation: Activation, x: &[T], y: &mut [T]) {
+    let (n_in, n_out) = (layer.n_in, layer.n_out);
+    for_row_blocks(
+        y,
+        n_out,
+        #[inline(always)]
+        |first, rows| {
+            let mut active = x[first * n_in..][..rows.len() / n_out * n_in].to_vec();
+            activation.apply(&mut active);
+            linear_block(layer, &active, rows);
+        },
+    );
+}
+
+/// Pulls the cotangent of [`activation_dense`]'s output back to the input.
+///
+/// IN  `x` `[n_rows, n_in]`, `grad_y` `[n_rows, n_out]`.   OUT `grad_x` `[n_rows, n_in]`, accumulated.
+pub fn activation_dense_vjp<T: Real>(
+    layer: &Linear<T>,
+    activation: Activation,
+    x: &[T],
+    grad_y: &[T],
+    grad_x: &mut [T],
+) {
+    let (n_in, n_out) = (layer.n_in, layer.n_out);
+    for_row_blocks(
+        grad_x,
+        n_in,
+        #[inline(always)]
+        |first, rows| {
+            let mut grad_active = vec![T::zero(); rows.len()];
+            let n_rows = rows.len() / n_in;
+            linear_vjp_block(layer, &grad_y[first * n_out..][..n_rows * n_out], &mut grad_active);
+            let pairs = grad_active.iter().zip(&x[first * n_in..]);
+            rows.iter_mut().zip(pairs).for_each(|(out, (&g, &x))| *out += g * activation.derivative(x));
+        },
+    );
+}
+
+/// Evaluates two layers, `silu(x · weight₀ᵀ + bias₀) · weight₁ᵀ + bias₁`; hidden rows stay in the cache.
+///
+/// IN  `x` `[n_rows, n_in]`.   OUT `y` `[n_rows, n_out]`, overwritten; `pre_activation` `[n_rows, n_hidden]`, when asked for.
+/// SAVED for the VJP: `pre_activation`.
+pub fn mlp<T: Real>(layers: [&Linear<T>; 2], x: &[T], y: &mut [T], pre_activation: Option<&mut [T]>) {
+    let [first_layer, second] = layers;
+    let (n_in, n_hidden) = (first_layer.n_in, first_layer.n_out);
+    let room = |rows: &[T]| vec![T::zero(); rows.len() / second.n_out * n_hidden];
+    match pre_activation {
+        Some(saved) => for_row_blocks2(
+            (y, second.n_out),
+            (saved, n_hidden),
+            #[inline(always)]
+            |first, rows, saved| {
+                mlp_block(layers, &x[first * n_in..], rows, &mut room(rows), Some(saved));
+            },
+        ),
+        None => for_row_blocks(
+            y,
+            second.n_out,
+            #[inline(always)]
+            |first, rows| mlp_block(layers, &x[first * n_in..], rows, &mut room(rows), None),
+        ),
+    }
+}
+
+#[inline(always)]
+fn mlp_block<T: Real>(layers: [&Linear<T>; 2], x: &[T], rows: &mut [T], hidden: &mut [T], saved: Option<&mut [T]>) {
+    linear_block(layers[0], x, hidden);
+    if let Some(saved) = saved {
+        saved.copy_from_slice(hidden);
+    }
+    Activation::Silu.apply(hidden);
+    linear_block(layers[1], hidden, rows);
+}
+
+/// Pulls the cotangent of [`mlp`]'s output back to the input.
+///
+/// IN  `pre_activation` `[n_rows, n_hidden]`, `grad_y` `[n_rows, n_out]`.   OUT `grad_x` `[n_rows, n_in]`, accumulated.
+pub fn mlp_vjp<T: Real>(layers: [&Linear<T>; 2], pre_activation: &[T], grad_y: &[T], grad_x: &mut [T]) {
+    let [first_layer, second] = layers;
+    let (n_in, n_hidden) = (first_layer.n_in, first_layer.n_out);
+    for_row_blocks(
+        grad_x,
+        n_in,
+        #[inline(always)]
+        |first, rows| {
+            let n_rows = rows.len() / n_in;
+            let mut grad_hidden = vec![T::zero(); n_rows * n_hidden];
+            linear_vjp_block(second, &grad_y[first * second.n_out..][..n_rows * second.n_out], &mut grad_hidden);
+            let saved = &pre_activation[first * n_hidden..];
+            grad_hidden.iter_mut().zip(saved).for_each(|(g, &z)| *g *= Activation::Silu.derivative(z));
+            linear_vjp_block(first_layer, &grad_hidden, rows);
+        },
+    );
 }
 
 /// `out[m, n] = (accumulate ? out : 0) + a[m, k] · b`, with `b[k, n]` at strides `[row, column]`.

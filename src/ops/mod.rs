@@ -4,19 +4,21 @@
 //! |---|---|---|
 //! | [`edge_geometry`] | positions, strain → distance and direction of each edge | its output |
 //! | [`radial_basis`] | distances → radial basis times envelope, and the envelope | distances |
-//! | [`dense`] | rows → activation(rows · weightᵀ + bias) | pre-activation |
+//! | [`dense`] | rows → activation(rows · weightᵀ + bias), and two such layers | pre-activation |
 //! | [`message`] | context, vectors, edge features, directions → filtered sums over each atom's edges | its inputs |
 //! | [`update`] | mixed vectors and gates → change of scalars and vectors | its inputs |
 //! | [`readout`] | atomic outputs → energy of each structure, summed in f64 | nothing |
 //!
 //! All arrays are dense, row-major slices. A forward overwrites its outputs unless it says that it accumulates;
-//! every VJP accumulates.
+//! every VJP accumulates. [`unfused`] has the same operations as chains of elementary ones.
 
 pub mod dense;
+pub mod dispatch;
 pub mod edge_geometry;
 pub mod message;
 pub mod radial_basis;
 pub mod readout;
+pub mod unfused;
 pub mod update;
 
 use num_traits::{Float, NumAssign};
@@ -86,27 +88,46 @@ impl Topology {
 /// cost of a task (some µs) is small beside its work, small enough that two cores share one batch of molecules.
 const ROWS_PER_TASK: usize = 64;
 
+/// A task. Not a closure: one that could be called twice is not always inlined into the function that is compiled for the
+/// widest vectors, and then runs without them.
+struct Block<'a, W, R> {
+    work: &'a W,
+    first: usize,
+    rows: R,
+}
+
+impl<W: Fn(usize, &mut [T]), T> pulp::WithSimd for Block<'_, W, &mut [T]> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        (*self.work)(self.first, self.rows);
+    }
+}
+
+impl<W: Fn(usize, &mut [T], &mut [T]), T> pulp::WithSimd for Block<'_, W, (&mut [T], &mut [T])> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        (*self.work)(self.first, self.rows.0, self.rows.1);
+    }
+}
+
 /// Runs `work(first_row, rows)` over blocks of `ROWS_PER_TASK` rows of `out`, in parallel when there are several,
-/// each compiled for the widest vectors of this processor.
+/// each compiled for the widest vectors of this processor: for that, `work` must be `#[inline(always)]`.
 pub(crate) fn for_row_blocks<T: Send>(out: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     if width == 0 || out.is_empty() {
         return;
     }
-    let arch = pulp::Arch::new();
+    let (arch, work) = (pulp::Arch::new(), &work);
     let block = ROWS_PER_TASK * width;
+    let run = |(k, rows)| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows });
     if out.len() <= block {
-        arch.dispatch(
-            #[inline(always)]
-            || work(0, out),
-        );
-        return;
+        run((0, out));
+    } else {
+        out.par_chunks_mut(block).enumerate().for_each(run);
     }
-    out.par_chunks_mut(block).enumerate().for_each(|(k, rows)| {
-        arch.dispatch(
-            #[inline(always)]
-            || work(k * ROWS_PER_TASK, rows),
-        );
-    });
 }
 
 /// As [`for_row_blocks`] over two outputs with the same number of rows.
@@ -118,13 +139,7 @@ pub(crate) fn for_row_blocks2<T: Send>(
     if width_a == 0 || width_b == 0 {
         return;
     }
-    let arch = pulp::Arch::new();
-    a.par_chunks_mut(ROWS_PER_TASK * width_a).zip(b.par_chunks_mut(ROWS_PER_TASK * width_b)).enumerate().for_each(
-        |(k, (a, b))| {
-            arch.dispatch(
-                #[inline(always)]
-                || work(k * ROWS_PER_TASK, a, b),
-            );
-        },
-    );
+    let (arch, work) = (pulp::Arch::new(), &work);
+    let blocks = a.par_chunks_mut(ROWS_PER_TASK * width_a).zip(b.par_chunks_mut(ROWS_PER_TASK * width_b));
+    blocks.enumerate().for_each(|(k, rows)| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows }));
 }

@@ -75,15 +75,20 @@ pub fn cosine_envelope<T: Real>(d: T, cutoff: f64) -> (T, T) {
 /// SAVED for the VJP: `distances`.
 pub fn radial_basis<T: Real>(functions: &RadialBasis, cutoff: f64, distances: &[T], basis: &mut [T]) {
     let width = functions.len() + 1;
-    for_row_blocks(basis, width, |first, rows| {
-        for (row, &d) in rows.chunks_exact_mut(width).zip(&distances[first..]) {
-            let (envelope, _) = cosine_envelope(d, cutoff);
-            for (k, out) in row[..width - 1].iter_mut().enumerate() {
-                *out = if envelope == T::zero() { T::zero() } else { functions.at(k, d).0 * envelope };
+    for_row_blocks(
+        basis,
+        width,
+        #[inline(always)]
+        |first, rows| {
+            for (row, &d) in rows.chunks_exact_mut(width).zip(&distances[first..]) {
+                let (envelope, _) = cosine_envelope(d, cutoff);
+                for (k, out) in row[..width - 1].iter_mut().enumerate() {
+                    *out = if envelope == T::zero() { T::zero() } else { functions.at(k, d).0 * envelope };
+                }
+                row[width - 1] = envelope;
             }
-            row[width - 1] = envelope;
-        }
-    });
+        },
+    );
 }
 
 /// Pulls the cotangent of the basis back to the distances.
@@ -97,21 +102,26 @@ pub fn radial_basis_vjp<T: Real>(
     grad_distances: &mut [T],
 ) {
     let width = functions.len() + 1;
-    for_row_blocks(grad_distances, 1, |first, out| {
-        let rows = grad_basis[first * width..].chunks_exact(width);
-        for ((out, grad), &d) in out.iter_mut().zip(rows).zip(&distances[first..]) {
-            let (envelope, slope) = cosine_envelope(d, cutoff);
-            if envelope == T::zero() {
-                continue;
+    for_row_blocks(
+        grad_distances,
+        1,
+        #[inline(always)]
+        |first, out| {
+            let rows = grad_basis[first * width..].chunks_exact(width);
+            for ((out, grad), &d) in out.iter_mut().zip(rows).zip(&distances[first..]) {
+                let (envelope, slope) = cosine_envelope(d, cutoff);
+                if envelope == T::zero() {
+                    continue;
+                }
+                let mut sum = grad[width - 1] * slope;
+                for (k, &grad) in grad[..width - 1].iter().enumerate() {
+                    let (value, derivative) = functions.at(k, d);
+                    sum += grad * (derivative * envelope + value * slope);
+                }
+                *out += sum;
             }
-            let mut sum = grad[width - 1] * slope;
-            for (k, &grad) in grad[..width - 1].iter().enumerate() {
-                let (value, derivative) = functions.at(k, d);
-                sum += grad * (derivative * envelope + value * slope);
-            }
-            *out += sum;
-        }
-    });
+        },
+    );
 }
 
 #[cfg(test)]

@@ -14,17 +14,22 @@ pub fn update_invariants<T: Real>(n_features: usize, epsilon: f64, mixed: &[T], 
     let n = n_features;
     // eps inside the root: |v| is not differentiable at v = 0, where isolated atoms sit.
     let epsilon = T::of(epsilon);
-    for_row_blocks(invariants, 2 * n, |first, rows| {
-        for (row, mixed) in rows.chunks_exact_mut(2 * n).zip(mixed[first * 6 * n..].chunks_exact(6 * n)) {
-            let (norms, products) = row.split_at_mut(n);
-            for f in 0..n {
-                let v = [mixed[f], mixed[2 * n + f], mixed[4 * n + f]];
-                let w = [mixed[n + f], mixed[3 * n + f], mixed[5 * n + f]];
-                norms[f] = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + epsilon).sqrt();
-                products[f] = v[0] * w[0] + v[1] * w[1] + v[2] * w[2];
+    for_row_blocks(
+        invariants,
+        2 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, mixed) in rows.chunks_exact_mut(2 * n).zip(mixed[first * 6 * n..].chunks_exact(6 * n)) {
+                let (norms, products) = row.split_at_mut(n);
+                for f in 0..n {
+                    let v = [mixed[f], mixed[2 * n + f], mixed[4 * n + f]];
+                    let w = [mixed[n + f], mixed[3 * n + f], mixed[5 * n + f]];
+                    norms[f] = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + epsilon).sqrt();
+                    products[f] = v[0] * w[0] + v[1] * w[1] + v[2] * w[2];
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Pulls the cotangent of the invariants back to the mixed vectors.
@@ -40,22 +45,27 @@ pub fn update_invariants_vjp<T: Real>(
     grad_mixed: &mut [T],
 ) {
     let n = n_features;
-    for_row_blocks(grad_mixed, 6 * n, |first, rows| {
-        for (row, a) in rows.chunks_exact_mut(6 * n).zip(first..) {
-            let mixed = &mixed[a * 6 * n..][..6 * n];
-            let norms = &invariants[a * 2 * n..][..n];
-            let (grad_norms, grad_products) = grad_invariants[a * 2 * n..][..2 * n].split_at(n);
-            for k in 0..3 {
-                let (v, w) = mixed[2 * k * n..][..2 * n].split_at(n);
-                let (grad_v, grad_w) = row[2 * k * n..][..2 * n].split_at_mut(n);
-                for f in 0..n {
-                    let scale = if norms[f] > T::zero() { grad_norms[f] / norms[f] } else { T::zero() };
-                    grad_v[f] += scale * v[f] + grad_products[f] * w[f];
-                    grad_w[f] += grad_products[f] * v[f];
+    for_row_blocks(
+        grad_mixed,
+        6 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, a) in rows.chunks_exact_mut(6 * n).zip(first..) {
+                let mixed = &mixed[a * 6 * n..][..6 * n];
+                let norms = &invariants[a * 2 * n..][..n];
+                let (grad_norms, grad_products) = grad_invariants[a * 2 * n..][..2 * n].split_at(n);
+                for k in 0..3 {
+                    let (v, w) = mixed[2 * k * n..][..2 * n].split_at(n);
+                    let (grad_v, grad_w) = row[2 * k * n..][..2 * n].split_at_mut(n);
+                    for f in 0..n {
+                        let scale = if norms[f] > T::zero() { grad_norms[f] / norms[f] } else { T::zero() };
+                        grad_v[f] += scale * v[f] + grad_products[f] * w[f];
+                        grad_w[f] += grad_products[f] * v[f];
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Arrays that [`update_gate`] reads.
@@ -77,22 +87,27 @@ pub struct GateInputs<'a, T> {
 /// SAVED for the VJP: the inputs.
 pub fn update_gate<T: Real>(inputs: &GateInputs<T>, change: &mut [T]) {
     let n = inputs.n_features;
-    for_row_blocks(change, 4 * n, |first, rows| {
-        for (row, a) in rows.chunks_exact_mut(4 * n).zip(first..) {
-            let gates = &inputs.gates[a * 3 * n..][..3 * n];
-            let products = &inputs.invariants[a * 2 * n + n..][..n];
-            for f in 0..n {
-                row[f] = gates[f] + gates[2 * n + f] * products[f];
-            }
-            for k in 0..3 {
-                let w = &inputs.mixed[a * 6 * n + (2 * k + 1) * n..][..n];
-                let out = &mut row[(k + 1) * n..][..n];
+    for_row_blocks(
+        change,
+        4 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, a) in rows.chunks_exact_mut(4 * n).zip(first..) {
+                let gates = &inputs.gates[a * 3 * n..][..3 * n];
+                let products = &inputs.invariants[a * 2 * n + n..][..n];
                 for f in 0..n {
-                    out[f] = gates[n + f] * w[f];
+                    row[f] = gates[f] + gates[2 * n + f] * products[f];
+                }
+                for k in 0..3 {
+                    let w = &inputs.mixed[a * 6 * n + (2 * k + 1) * n..][..n];
+                    let out = &mut row[(k + 1) * n..][..n];
+                    for f in 0..n {
+                        out[f] = gates[n + f] * w[f];
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Cotangents of [`GateInputs`], accumulated.
@@ -112,41 +127,56 @@ pub struct GateGrads<'a, T> {
 pub fn update_gate_vjp<T: Real>(inputs: &GateInputs<T>, grad_change: &[T], grads: &mut GateGrads<T>) {
     let n = inputs.n_features;
     let grad = |a: usize| grad_change[a * 4 * n..][..4 * n].split_at(n);
-    for_row_blocks(grads.gates, 3 * n, |first, rows| {
-        for (row, a) in rows.chunks_exact_mut(3 * n).zip(first..) {
-            let (grad_q, grad_mu) = grad(a);
-            let mixed = &inputs.mixed[a * 6 * n..][..6 * n];
-            let products = &inputs.invariants[a * 2 * n + n..][..n];
-            for f in 0..n {
-                row[f] += grad_q[f];
-                row[2 * n + f] += grad_q[f] * products[f];
-                row[n + f] += grad_mu[f] * mixed[n + f]
-                    + grad_mu[n + f] * mixed[3 * n + f]
-                    + grad_mu[2 * n + f] * mixed[5 * n + f];
-            }
-        }
-    });
-    for_row_blocks(grads.mixed, 6 * n, |first, rows| {
-        for (row, a) in rows.chunks_exact_mut(6 * n).zip(first..) {
-            let (_, grad_mu) = grad(a);
-            let gates = &inputs.gates[a * 3 * n + n..][..n];
-            for k in 0..3 {
-                let out = &mut row[(2 * k + 1) * n..][..n];
+    for_row_blocks(
+        grads.gates,
+        3 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, a) in rows.chunks_exact_mut(3 * n).zip(first..) {
+                let (grad_q, grad_mu) = grad(a);
+                let mixed = &inputs.mixed[a * 6 * n..][..6 * n];
+                let products = &inputs.invariants[a * 2 * n + n..][..n];
                 for f in 0..n {
-                    out[f] += grad_mu[k * n + f] * gates[f];
+                    row[f] += grad_q[f];
+                    row[2 * n + f] += grad_q[f] * products[f];
+                    row[n + f] += grad_mu[f] * mixed[n + f]
+                        + grad_mu[n + f] * mixed[3 * n + f]
+                        + grad_mu[2 * n + f] * mixed[5 * n + f];
                 }
             }
-        }
-    });
-    for_row_blocks(grads.invariants, 2 * n, |first, rows| {
-        for (row, a) in rows.chunks_exact_mut(2 * n).zip(first..) {
-            let (grad_q, _) = grad(a);
-            let gates = &inputs.gates[a * 3 * n + 2 * n..][..n];
-            for f in 0..n {
-                row[n + f] += grad_q[f] * gates[f];
+        },
+    );
+    for_row_blocks(
+        grads.mixed,
+        6 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, a) in rows.chunks_exact_mut(6 * n).zip(first..) {
+                let (_, grad_mu) = grad(a);
+                let gates = &inputs.gates[a * 3 * n + n..][..n];
+                for k in 0..3 {
+                    let out = &mut row[(2 * k + 1) * n..][..n];
+                    for f in 0..n {
+                        out[f] += grad_mu[k * n + f] * gates[f];
+                    }
+                }
             }
-        }
-    });
+        },
+    );
+    for_row_blocks(
+        grads.invariants,
+        2 * n,
+        #[inline(always)]
+        |first, rows| {
+            for (row, a) in rows.chunks_exact_mut(2 * n).zip(first..) {
+                let (grad_q, _) = grad(a);
+                let gates = &inputs.gates[a * 3 * n + 2 * n..][..n];
+                for f in 0..n {
+                    row[n + f] += grad_q[f] * gates[f];
+                }
+            }
+        },
+    );
 }
 
 #[cfg(test)]

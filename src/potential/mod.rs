@@ -7,6 +7,7 @@ mod session;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use crate::calibration::CostModel;
 use crate::engine::adjoint::FilterKind;
 use crate::engine::autograd::Autograd;
 use crate::engine::{Evaluation, Want};
@@ -18,13 +19,24 @@ use packed::Packed;
 pub use session::{DEFAULT_SKIN, Session};
 
 /// Precision of the network. Positions, geometry and energy sums are f64 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Network in f32.
     #[default]
     F32,
     /// Network in f64.
     F64,
+}
+
+impl Precision {
+    /// `f32` or `f64`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        }
+    }
 }
 
 /// How structures are grouped for one pass of the engine.
@@ -88,6 +100,7 @@ pub struct Potential {
     model: Arc<Model>,
     engine: Engine,
     batch_size: BatchSize,
+    cost_model: Arc<CostModel>,
 }
 
 #[derive(Clone)]
@@ -159,7 +172,7 @@ impl Potential {
             (false, Precision::F32) => Engine::AutogradF32(Arc::new(Autograd::new(&model, device)?)),
             (false, Precision::F64) => Engine::AutogradF64(Arc::new(Autograd::new(&model, device)?)),
         };
-        Ok(Potential { model, engine, batch_size: BatchSize::Auto })
+        Ok(Potential { model, engine, batch_size: BatchSize::Auto, cost_model: Arc::default() })
     }
 
     /// The engine that computes.
@@ -203,6 +216,18 @@ impl Potential {
         self
     }
 
+    /// Lets measurements choose what batched autograd fuses; without any it fuses everything. The adjoint engine is fused by
+    /// construction and takes no choice. Results differ by rounding only.
+    ///
+    /// The cost model should be this potential's: of its device and precision ([`Calibration::cost_model`]).
+    ///
+    /// [`Calibration::cost_model`]: crate::calibration::Calibration::cost_model
+    #[must_use]
+    pub fn with_cost_model(mut self, cost_model: impl Into<Arc<CostModel>>) -> Self {
+        self.cost_model = cost_model.into();
+        self
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
@@ -229,11 +254,12 @@ impl Potential {
         S: Borrow<Structure> + Sync,
     {
         let (model, size) = (&*self.model, self.batch_size);
+        let choices = (size, &self.cost_model);
         match &self.engine {
             Engine::AdjointF32(packed) => packed.evaluate(model, size, structures, want),
             Engine::AdjointF64(packed) => packed.evaluate(model, size, structures, want),
-            Engine::AutogradF32(engine) => padded::evaluate(engine, model, size, structures, want),
-            Engine::AutogradF64(engine) => padded::evaluate(engine, model, size, structures, want),
+            Engine::AutogradF32(engine) => padded::evaluate(engine, model, choices, structures, want),
+            Engine::AutogradF64(engine) => padded::evaluate(engine, model, choices, structures, want),
         }
     }
 }

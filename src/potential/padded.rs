@@ -1,11 +1,13 @@
 //! Many structures through batched autograd: padded batches of similar sizes, in parallel.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::{BatchSize, DeviceKind, checked};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
+use crate::calibration::CostModel;
 use crate::engine::autograd::Autograd;
 use crate::engine::autograd::ops::Element;
 use crate::engine::{Evaluation, Want};
@@ -28,7 +30,7 @@ const AUTO_BYTES: usize = 512 << 20;
 pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
     engine: &Autograd<T>,
     model: &Model,
-    size: BatchSize,
+    (size, cost_model): (BatchSize, &Arc<CostModel>),
     structures: &[X],
     want: Want,
 ) -> Vec<Result<Evaluation>> {
@@ -61,7 +63,7 @@ pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
                 let _component = within(Component::Batch);
                 PaddedBatch::new(&structures)
             };
-            let result = padded.and_then(|batch| engine.evaluate(batch, want));
+            let result = padded.and_then(|batch| engine.evaluate(batch, want, cost_model));
             (members, result)
         })
         .collect();

@@ -6,6 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use crate::calibration::Variant;
+
 /// What work belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
@@ -184,6 +186,34 @@ impl From<Component> for Part {
     }
 }
 
+/// Which variants of its operations a part ran, where there is a choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// The fused one.
+    pub fused: bool,
+    /// The chain of elementary operations.
+    pub unfused: bool,
+}
+
+impl Ran {
+    /// `fused`, `unfused` or `both`; `None` where there was no choice.
+    pub fn name(self) -> Option<&'static str> {
+        match (self.fused, self.unfused) {
+            (true, false) => Some("fused"),
+            (false, true) => Some("unfused"),
+            (true, true) => Some("both"),
+            (false, false) => None,
+        }
+    }
+}
+
+impl std::ops::BitOrAssign for Ran {
+    fn bitor_assign(&mut self, other: Ran) {
+        self.fused |= other.fused;
+        self.unfused |= other.unfused;
+    }
+}
+
 /// Time and calls of a part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Entry {
@@ -193,6 +223,8 @@ pub struct Entry {
     pub calls: u64,
     /// Time in it.
     pub time: Duration,
+    /// Variants of its operations.
+    pub ran: Ran,
 }
 
 /// A part's stretch of time.
@@ -260,6 +292,14 @@ pub fn within_layer(component: Component) -> Within {
     Within(if IS_ON.get() { switch_layer(component) } else { None })
 }
 
+/// Says which variant of an operation the part at hand runs.
+#[inline(always)]
+pub fn ran(variant: Variant) {
+    if IS_ON.get() {
+        note(variant);
+    }
+}
+
 /// See [`within`].
 #[derive(Debug)]
 pub struct Within(Option<Part>);
@@ -277,6 +317,18 @@ impl Drop for Within {
 #[inline(never)]
 fn switch(part: Part, is_call: bool) -> Option<Part> {
     RECORDER.with_borrow_mut(|recorder| recorder.as_mut().map(|r| r.switch(part, is_call)))
+}
+
+#[cold]
+#[inline(never)]
+fn note(variant: Variant) {
+    RECORDER.with_borrow_mut(|recorder| {
+        if let Some(recorder) = recorder {
+            let current = recorder.current;
+            let is_fused = variant == Variant::Fused;
+            recorder.slot(current).ran |= Ran { fused: is_fused, unfused: !is_fused };
+        }
+    });
 }
 
 #[cold]
@@ -309,7 +361,7 @@ impl Recorder {
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
-        self.slots[slot].get_or_insert(Entry { part, calls: 0, time: Duration::ZERO })
+        self.slots[slot].get_or_insert(Entry { part, calls: 0, time: Duration::ZERO, ran: Ran::default() })
     }
 }
 
@@ -370,6 +422,21 @@ mod tests {
         assert_eq!(recording.entries.iter().map(|e| e.time).sum::<Duration>(), recording.total);
         assert_eq!(recording.spans.iter().map(|s| s.time).sum::<Duration>(), recording.total);
         assert_eq!(recording.spans.len() as u64, recording.boundaries);
+    }
+
+    #[test]
+    fn variants_belong_to_the_part_that_ran_them() {
+        ran(Variant::Unfused);
+        let ((), recording) = record(false, || {
+            enter(Component::Message);
+            ran(Variant::Unfused);
+            enter(Component::Update);
+            ran(Variant::Unfused);
+            ran(Variant::Fused);
+            enter(Component::Readout);
+        });
+        let names: Vec<_> = recording.entries.iter().map(|e| e.ran.name()).collect();
+        assert_eq!(names, [Some("unfused"), Some("both"), None, None]);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 pub(crate) mod clock;
 mod counts;
 mod report;
-mod roofline;
-mod statistics;
+pub(crate) mod roofline;
+pub(crate) mod statistics;
 mod trace;
 
 use std::hint::black_box;
@@ -16,14 +16,14 @@ use std::time::Instant;
 use clock::Recording;
 pub use clock::{Component, Part, Phase, Span};
 pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
-pub use roofline::Roofline;
+pub use roofline::{Bound, Roofline};
 pub use statistics::Statistics;
 pub use trace::trace;
 
 use crate::batch::Preparer;
 use crate::engine::Want;
 use crate::error::{Error, Result};
-use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
+use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential};
 use crate::structure::Structure;
 use counts::Shapes;
 use report::{Derived, RunInfo, components};
@@ -193,10 +193,7 @@ fn workload(potential: &Potential, structures: &[Structure], name: String) -> Re
     for structure in structures {
         edges += preparer.prepare(structure)?.edges.n_edges();
     }
-    let dtype = match potential.precision() {
-        Precision::F32 => "f32",
-        Precision::F64 => "f64",
-    };
+    let dtype = potential.precision().name();
     let atoms = structures.iter().map(Structure::n_atoms).sum();
     Ok(Workload { name, structures: structures.len(), atoms, edges, dtype })
 }
@@ -238,7 +235,7 @@ fn sweep(potential: &Potential, structures: &[Structure], options: &Options) -> 
 }
 
 /// The processor's name, where the system says it.
-fn processor_name() -> String {
+pub(crate) fn processor_name() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())

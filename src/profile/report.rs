@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::clock::{Component, Part, Phase, Recording};
+use super::clock::{Component, Part, Phase, Ran, Recording};
 use super::counts::{Counts, Shapes, counts, fused};
 use super::roofline::{Peaks, Roofline};
 use super::statistics::{Statistics, faster_half, faster_mean, median};
@@ -124,6 +124,10 @@ pub struct ComponentReport {
     /// Operations that are computed together under this name, where there are several.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub fused: &'static [&'static str],
+    /// Which variant of its operations ran: `fused`, `unfused` or `both`, where there is a choice (batched autograd) or
+    /// where they are fused by construction (the adjoint engine).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<&'static str>,
     /// Times it was entered in one evaluation.
     pub calls: u64,
     /// Time in one evaluation.
@@ -187,6 +191,7 @@ struct Series {
     part: Part,
     calls: u64,
     times: Vec<f64>,
+    ran: Ran,
 }
 
 /// Reports on components from recordings of the same work; second, the share of no component.
@@ -203,7 +208,9 @@ pub(super) fn components(
     let series = |&part: &Part| {
         let entry = |r: &Recording| r.entries.iter().find(|e| e.part == part).copied();
         let times = recordings.iter().map(|r| entry(r).map_or(0.0, |e| e.time.as_secs_f64())).collect();
-        Series { part, calls: recordings.last().map_or(0, |r| r.calls(part)), times }
+        let mut ran = Ran::default();
+        recordings.iter().filter_map(entry).for_each(|e| ran |= e.ran);
+        Series { part, calls: recordings.last().map_or(0, |r| r.calls(part)), times, ran }
     };
     let all: Vec<Series> = parts.iter().map(series).collect();
     let counts = |part| shapes.and_then(|s| counts(s, part));
@@ -212,10 +219,12 @@ pub(super) fn components(
     for component in Component::ALL {
         let own: Vec<&Series> = all.iter().filter(|s| s.part.component == component).collect();
         let Some(first) = own.first() else { continue };
-        let mut sum = Series { part: component.into(), calls: 0, times: vec![0.0; recordings.len()] };
+        let mut sum =
+            Series { part: component.into(), calls: 0, times: vec![0.0; recordings.len()], ran: Ran::default() };
         let mut work = counts(first.part).map(|_| Counts::default());
         for series in &own {
             sum.calls += series.calls;
+            sum.ran |= series.ran;
             sum.times.iter_mut().zip(&series.times).for_each(|(sum, t)| *sum += t);
             if let (Some(work), Some(more)) = (&mut work, counts(series.part)) {
                 *work += more;
@@ -248,6 +257,10 @@ fn report(
         parent: parent.map(|c| c.name().into()),
         phase: component.phase(),
         fused: fused(component, engine),
+        variant: match engine {
+            EngineKind::Autograd => series.ran.name(),
+            _ => (component.phase() != Phase::Other).then_some("fused"),
+        },
         calls: series.calls,
         time: Time { median: times.median, mean: times.mean, p95: times.p95 },
         share: share(&series.times, totals),
@@ -287,7 +300,7 @@ mod tests {
 
     #[test]
     fn shares_of_top_level_and_rest_add_up_to_one() {
-        let entry = |part: Part, ms| Entry { part, calls: 2, time: Duration::from_millis(ms) };
+        let entry = |part: Part, ms| Entry { part, calls: 2, time: Duration::from_millis(ms), ran: Ran::default() };
         let recording = |a, b, c, rest| Recording {
             total: Duration::from_millis(a + b + c + rest),
             entries: vec![

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::potential::Precision;
 
@@ -16,13 +16,34 @@ pub struct Peaks {
     pub bytes_s: f64,
 }
 
+/// Which rate limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// Of arithmetic.
+    Compute,
+    /// Of memory.
+    Memory,
+}
+
+impl Bound {
+    /// `compute` or `memory`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bound::Compute => "compute",
+            Bound::Memory => "memory",
+        }
+    }
+}
+
 /// Where a component stands under the roofline.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Roofline {
     /// FLOP a byte.
     pub intensity: f64,
-    /// Which rate limits it: `compute` or `memory`.
-    pub bound: &'static str,
+    /// Which rate limits it.
+    pub bound: Bound,
     /// Shortest time that the peaks allow, over the time taken. Arrays that stay in the caches can take it beyond 1.
     pub fraction: f64,
 }
@@ -34,7 +55,7 @@ impl Roofline {
         let known = seconds > 0.0 && bytes > 0.0 && compute.is_finite() && memory.is_finite();
         known.then(|| Roofline {
             intensity: flops / bytes,
-            bound: if compute >= memory { "compute" } else { "memory" },
+            bound: if compute >= memory { Bound::Compute } else { Bound::Memory },
             fraction: compute.max(memory) / seconds,
         })
     }
@@ -110,9 +131,9 @@ mod tests {
     fn roofline_of_known_numbers() {
         let peaks = Peaks { flops: 100.0, bytes_s: 10.0 };
         let got = Roofline::new(peaks, 200.0, 10.0, 4.0).unwrap();
-        assert_eq!((got.intensity, got.bound, got.fraction), (20.0, "compute", 0.5));
+        assert_eq!((got.intensity, got.bound, got.fraction), (20.0, Bound::Compute, 0.5));
         let got = Roofline::new(peaks, 10.0, 10.0, 2.0).unwrap();
-        assert_eq!((got.intensity, got.bound, got.fraction), (1.0, "memory", 0.5));
+        assert_eq!((got.intensity, got.bound, got.fraction), (1.0, Bound::Memory, 0.5));
         assert!(Roofline::new(peaks, 1.0, 0.0, 1.0).is_none());
     }
 }

@@ -79,6 +79,8 @@ impl Sandbox {
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mlff"));
         command.current_dir(self.0.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Not the user's, whose calibration decides what runs.
+        command.env("MLFF_CACHE", self.path("cache"));
         // Words end at spaces; '' is the empty word, as in a shell.
         command.args(args.split_whitespace().map(|word| if word == "''" { "" } else { word }));
         command

@@ -1,7 +1,6 @@
 //! `mlff profile`: where the time of evaluations goes.
 
 mod chart;
-mod output;
 mod table;
 mod workload;
 
@@ -11,9 +10,9 @@ use mlff::profile::{Component, Names, Options, measure, trace};
 use mlff::{Error, Result};
 
 use super::model::{DeviceName, ModelArgs};
+use super::output::Output;
 use super::trajectory::FrameSlice;
 use super::{Outcome, complain, json, print};
-use output::Output;
 use workload::Molecule;
 
 /// Time the components of an engine: shares, FLOP and bytes, batch sizes

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use mlff::profile::{ComponentReport, Profile};
 
+use crate::cli::seconds;
+
 /// Components whose `id` is to be shown, layers below their component.
 pub fn table(profile: &Profile, shown: impl Fn(&str) -> bool) -> String {
     let mut out = String::new();
@@ -44,13 +46,13 @@ fn write(out: &mut String, profile: &Profile, shown: impl Fn(&str) -> bool) -> s
         "",
         100.0 * derived.unattributed_share
     )?;
-    writeln!(out, "{:<24} {:>7} {:>12} {:>12} {:>6.1}%", "all", "", time(total.median), time(total.p95), 100.0)?;
+    writeln!(out, "{:<24} {:>7} {:>12} {:>12} {:>6.1}%", "all", "", seconds(total.median), seconds(total.p95), 100.0)?;
     writeln!(out)?;
     writeln!(
         out,
         "energy alone {}, energy and forces {}: {:.0} structures/s, {:.0} atoms/s",
-        time(derived.energy_median).trim(),
-        time(derived.energy_and_forces_median).trim(),
+        seconds(derived.energy_median).trim(),
+        seconds(derived.energy_and_forces_median).trim(),
         derived.structures_per_s,
         derived.atoms_per_s
     )?;
@@ -69,7 +71,7 @@ fn write(out: &mut String, profile: &Profile, shown: impl Fn(&str) -> bool) -> s
     if !derived.sweep.is_empty() {
         writeln!(out, "\n{:>7} {:>16} {:>9}", "batch", "time a structure", "speed-up")?;
         for point in &derived.sweep {
-            writeln!(out, "{:>7} {:>16} {:>9.2}", point.batch, time(point.time_per_structure), point.speedup)?;
+            writeln!(out, "{:>7} {:>16} {:>9.2}", point.batch, seconds(point.time_per_structure), point.speedup)?;
         }
     }
     Ok(())
@@ -85,26 +87,18 @@ fn row(out: &mut String, component: &ComponentReport) -> std::fmt::Result {
     }
     let mega = |x: Option<f64>| x.map_or_else(String::new, |x| format!("{:.2}", x * 1e-6));
     let roofline =
-        component.roofline.map_or_else(String::new, |r| format!("{:.0}% {}", 100.0 * r.fraction, &r.bound[..3]));
+        component.roofline.map_or_else(String::new, |r| format!("{:.0}% {}", 100.0 * r.fraction, &r.bound.name()[..3]));
+    // Fused is the rule.
+    let variant = component.variant.filter(|&variant| variant != "fused").unwrap_or_default();
     let line = format!(
-        "{name:<24} {:>7} {:>12} {:>12} {:>6.1}% {:>9} {:>8} {:>8} {roofline:>9}",
+        "{name:<24} {:>7} {:>12} {:>12} {:>6.1}% {:>9} {:>8} {:>8} {roofline:>9} {variant}",
         component.calls,
-        time(component.time.median),
-        time(component.time.p95),
+        seconds(component.time.median),
+        seconds(component.time.p95),
         100.0 * component.share,
         mega(component.flops),
         mega(component.bytes),
         mega(component.unfused_bytes),
     );
     writeln!(out, "{}", line.trim_end())
-}
-
-/// Seconds in a unit that suits them.
-fn time(seconds: f64) -> String {
-    let (scale, unit) = match seconds {
-        s if s < 1e-3 => (1e6, "µs"),
-        s if s < 1.0 => (1e3, "ms"),
-        _ => (1.0, "s"),
-    };
-    format!("{:.3} {unit}", seconds * scale)
 }

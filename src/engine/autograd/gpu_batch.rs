@@ -11,6 +11,7 @@ use cudarc::driver::{CudaSlice, DevicePtr};
 use super::gpu::{Gpu, GpuBasis, GpuLayer, OnGpu};
 use super::ops::Element;
 use crate::batch::PaddedBatch;
+use crate::calibration::CostModel;
 use crate::cuda::{
     Address, DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, GateArrays, Launcher,
     MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays,
@@ -61,6 +62,7 @@ fn dense_shape<T>(layer: &Linear<T>, activation: Activation, n_rows: usize) -> D
 /// A batch's arrays on a GPU, and the operations on them. [`PaddedBatch`] counts rows and edges in 32 bits.
 pub struct GpuBatch<T> {
     gpu: Arc<Gpu<T>>,
+    launcher: Launcher,
     n_rows: usize,
     n_edges: usize,
     n_structures: usize,
@@ -79,11 +81,13 @@ pub struct GpuBatch<T> {
 type Forward = Result<(CudaStorage, Shape)>;
 
 impl<T: Element> GpuBatch<T> {
-    /// Copies a batch with at least one edge to the GPU.
+    /// Copies a batch with at least one edge to the GPU; `cost_model` chooses among its kernels.
     ///
     /// # Errors
     /// What the tensor library reports.
-    pub fn new(gpu: Arc<Gpu<T>>, batch: &PaddedBatch) -> Result<Self> {
+    pub fn new(gpu: Arc<Gpu<T>>, batch: &PaddedBatch, cost_model: &Arc<CostModel>) -> Result<Self> {
+        let mut launcher = gpu.launcher.clone();
+        launcher.dense_sizes.cost_model = Some(cost_model.clone());
         let atoms_of: Vec<u32> = batch.atoms_of.iter().flat_map(|rows| [rows.start as u32, rows.end as u32]).collect();
         let offsets = batch.offsets.as_flattened();
         let offsets = if offsets.iter().any(|&x| x != 0.0) { Some(gpu.upload(offsets)?) } else { None };
@@ -99,6 +103,7 @@ impl<T: Element> GpuBatch<T> {
             atoms_of: gpu.upload(&atoms_of)?,
             references: gpu.upload(&batch.references)?,
             offsets,
+            launcher,
             gpu,
         })
     }
@@ -120,7 +125,7 @@ impl<T: Element> GpuBatch<T> {
 
     /// In f64 whatever the network's precision, as on the processor.
     fn geometry_launcher(&self) -> Launcher {
-        Launcher { precision: Precision::F64, ..self.gpu.launcher }
+        Launcher { precision: Precision::F64, ..self.launcher.clone() }
     }
 
     pub fn edge_geometry(
@@ -189,7 +194,7 @@ impl<T: Element> GpuBatch<T> {
         let on_gpu = gpu.basis(functions)?;
         let out = gpu.uninitialised::<T>(n * width)?;
         let arrays = self.radial_basis_arrays(&on_gpu, address_in::<T>(storage, layout)?);
-        let launch = gpu.launcher.radial_basis(n as u32, functions.len() as u32, cutoff, &arrays, gpu.address(&out));
+        let launch = self.launcher.radial_basis(n as u32, functions.len() as u32, cutoff, &arrays, gpu.address(&out));
         // SAFETY: `n` distances, rows of `width` for them.
         unsafe { gpu.launch(&launch)? };
         self.finish(out, (n, width))
@@ -209,7 +214,7 @@ impl<T: Element> GpuBatch<T> {
         let arrays = self.radial_basis_arrays(&on_gpu, distances.address);
         let (n, n_rbf) = (arg.elem_count() as u32, functions.len() as u32);
         // SAFETY: as in the forward.
-        unsafe { gpu.launch(&gpu.launcher.radial_basis_vjp(n, n_rbf, cutoff, &arrays, grad.address, out))? };
+        unsafe { gpu.launch(&self.launcher.radial_basis_vjp(n, n_rbf, cutoff, &arrays, grad.address, out))? };
         self.tensor(array, arg)
     }
 
@@ -236,7 +241,7 @@ impl<T: Element> GpuBatch<T> {
             saved: saved.as_ref().map_or(0, |saved| gpu.address(saved)),
         };
         // SAFETY: `n_rows` rows of the layer's lengths.
-        unsafe { gpu.steps(&gpu.launcher.dense_steps(&dense_shape(layer, activation, n_rows), &arrays))? };
+        unsafe { gpu.steps(&self.launcher.dense_steps(&dense_shape(layer, activation, n_rows), &arrays))? };
         let mut dims = layout.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = layer.n_out;
@@ -268,11 +273,11 @@ impl<T: Element> GpuBatch<T> {
         };
         let n_rows = arg.elem_count() / layer.n_in;
         let shape = dense_shape(layer, activation, n_rows);
-        let behind_activation = gpu.launcher.dense_vjp_uses_library(&shape) && saved.is_some();
+        let behind_activation = self.launcher.dense_vjp_uses_library(&shape) && saved.is_some();
         let scratch = if behind_activation { Some(gpu.uninitialised::<T>(n_rows * layer.n_out)?) } else { None };
         let scratch_at = scratch.as_ref().map_or(0, |scratch| gpu.address(scratch));
         // SAFETY: as in the forward; the first step writes the scratch array.
-        unsafe { gpu.steps(&gpu.launcher.dense_vjp_steps(&shape, &arrays, scratch_at))? };
+        unsafe { gpu.steps(&self.launcher.dense_vjp_steps(&shape, &arrays, scratch_at))? };
         self.tensor(out, arg)
     }
 
@@ -303,7 +308,7 @@ impl<T: Element> GpuBatch<T> {
         let width = 4 * n_features;
         let sums = gpu.uninitialised::<T>(self.n_rows * width)?;
         let shape = self.message_shape(n_features, filter);
-        let launch = gpu.launcher.message(&shape, &arrays, gpu.address(&sums)).map_err(candle_core::Error::msg)?;
+        let launch = self.launcher.message(&shape, &arrays, gpu.address(&sums)).map_err(candle_core::Error::msg)?;
         // SAFETY: arrays of this batch; the engine made the tensors with the shapes of the CPU operation.
         unsafe { gpu.launch(&launch)? };
         self.finish(sums, (self.n_rows, width))
@@ -326,7 +331,7 @@ impl<T: Element> GpuBatch<T> {
         let grads = MessageGradArrays { nodes: a.0, edges: b.0, geometry: c.0 };
         let shape = self.message_shape(n_features, filter);
         let launch =
-            gpu.launcher.message_vjp(&shape, &arrays, grad.address, &grads).map_err(candle_core::Error::msg)?;
+            self.launcher.message_vjp(&shape, &arrays, grad.address, &grads).map_err(candle_core::Error::msg)?;
         // SAFETY: as in the forward.
         unsafe { gpu.launch(&launch)? };
         Ok((self.tensor(a.1, nodes)?, self.tensor(b.1, edges)?, self.tensor(c.1, geometry)?))
@@ -343,7 +348,7 @@ impl<T: Element> GpuBatch<T> {
         let out = gpu.uninitialised::<T>(n_rows * 2 * n_features)?;
         let (mixed, n) = (address_in::<T>(storage, layout)?, n_features as u32);
         // SAFETY: `n_rows` rows.
-        unsafe { gpu.launch(&gpu.launcher.update_invariants(n_rows as u32, n, epsilon, mixed, gpu.address(&out)))? };
+        unsafe { gpu.launch(&self.launcher.update_invariants(n_rows as u32, n, epsilon, mixed, gpu.address(&out)))? };
         self.finish(out, (n_rows, 2 * n_features))
     }
 
@@ -353,7 +358,7 @@ impl<T: Element> GpuBatch<T> {
         let (mixed, invariants, grad) = (hold::<T>(arg)?, hold::<T>(res)?, hold::<T>(grad)?);
         let (out, array) = self.zeros::<T>(arg)?;
         let (rows, n) = (n_rows as u32, n_features as u32);
-        let launch = gpu.launcher.update_invariants_vjp(rows, n, mixed.address, invariants.address, grad.address, out);
+        let launch = self.launcher.update_invariants_vjp(rows, n, mixed.address, invariants.address, grad.address, out);
         // SAFETY: `n_rows` rows.
         unsafe { gpu.launch(&launch)? };
         self.tensor(array, arg)
@@ -367,7 +372,7 @@ impl<T: Element> GpuBatch<T> {
         let change = gpu.uninitialised::<T>(n_rows * 4 * n_features)?;
         let (rows, n) = (n_rows as u32, n_features as u32);
         // SAFETY: `n_rows` rows.
-        unsafe { gpu.launch(&gpu.launcher.update_gate(rows, n, &arrays, gpu.address(&change)))? };
+        unsafe { gpu.launch(&self.launcher.update_gate(rows, n, &arrays, gpu.address(&change)))? };
         self.finish(change, (n_rows, 4 * n_features))
     }
 
@@ -386,7 +391,7 @@ impl<T: Element> GpuBatch<T> {
         let grads = GateArrays { gates: a.0, mixed: b.0, invariants: c.0 };
         let (rows, n) = ((gates.elem_count() / (3 * n_features)) as u32, n_features as u32);
         // SAFETY: as in the forward.
-        unsafe { gpu.launch(&gpu.launcher.update_gate_vjp(rows, n, &arrays, grad.address, &grads))? };
+        unsafe { gpu.launch(&self.launcher.update_gate_vjp(rows, n, &arrays, grad.address, &grads))? };
         Ok((self.tensor(a.1, gates)?, self.tensor(b.1, mixed)?, self.tensor(c.1, invariants)?))
     }
 
@@ -395,7 +400,7 @@ impl<T: Element> GpuBatch<T> {
         let energies = gpu.uninitialised::<f64>(self.n_structures)?;
         let (references, atoms_of) = (gpu.address(&self.references), gpu.address(&self.atoms_of));
         let (outputs, n) = (address_in::<T>(storage, layout)?, self.n_structures as u32);
-        let launch = gpu.launcher.readout(n, energy_scale, outputs, references, atoms_of, gpu.address(&energies));
+        let launch = self.launcher.readout(n, energy_scale, outputs, references, atoms_of, gpu.address(&energies));
         // SAFETY: arrays of this batch.
         unsafe { gpu.launch(&launch)? };
         self.finish(energies, self.n_structures)
@@ -407,7 +412,7 @@ impl<T: Element> GpuBatch<T> {
         let (out, array) = self.zeros::<T>(arg)?;
         let (n, atoms_of) = (self.n_structures as u32, gpu.address(&self.atoms_of));
         // SAFETY: arrays of this batch.
-        unsafe { gpu.launch(&gpu.launcher.readout_vjp(n, energy_scale, atoms_of, grad.address, out))? };
+        unsafe { gpu.launch(&self.launcher.readout_vjp(n, energy_scale, atoms_of, grad.address, out))? };
         self.tensor(array, arg)
     }
 }

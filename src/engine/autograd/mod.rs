@@ -6,6 +6,7 @@
 mod gpu;
 #[cfg(feature = "candle-cuda")]
 mod gpu_batch;
+mod layers;
 mod networks;
 pub mod ops;
 mod place;
@@ -17,6 +18,7 @@ use candle_core::{DType, Tensor, Var};
 
 use super::{Evaluation, Want};
 use crate::batch::PaddedBatch;
+use crate::calibration::CostModel;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
@@ -27,7 +29,7 @@ use crate::potential::DeviceKind;
 use crate::profile::clock::{Component, Part, enter, within};
 use crate::structure::{Mat3, Vec3};
 use networks::{Forward, Network};
-use ops::{Dense, EdgeGeometry, Element, RadialBasisOp, Readout};
+use ops::{Dense, EdgeGeometry, Element, Mlp, RadialBasisOp, Readout};
 pub use place::{Place, Run};
 use timed::Timed;
 
@@ -60,17 +62,17 @@ impl<T: Element> Autograd<T> {
         self.place.kind()
     }
 
-    /// Evaluates a batch.
+    /// Evaluates a batch; `cost_model` says which operations to fuse.
     ///
     /// # Errors
     /// `Error::Tensor` if the tensor library fails.
-    pub fn evaluate(&self, batch: PaddedBatch, want: Want) -> Result<Vec<Evaluation>> {
-        self.run(batch, want).map_err(|e| Error::Tensor(e.to_string()))
+    pub fn evaluate(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> Result<Vec<Evaluation>> {
+        self.run(batch, want, cost_model).map_err(|e| Error::Tensor(e.to_string()))
     }
 
-    fn run(&self, batch: PaddedBatch, want: Want) -> candle_core::Result<Vec<Evaluation>> {
+    fn run(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> candle_core::Result<Vec<Evaluation>> {
         let _component = within(Component::TensorOperations);
-        let run = &self.place.run(batch, want.gradient())?;
+        let run = &self.place.run(batch, want.gradient(), cost_model)?;
         let batch = &run.batch;
         let positions = batch.positions.concat();
         let positions = Tensor::from_vec(positions, (batch.n_rows(), 3), &run.device)?;
@@ -179,13 +181,19 @@ fn dense<T: Element>(
     x.contiguous()?.apply_op1(Timed(Dense { run, layer, activation, saved }, part))
 }
 
-/// Layers with SiLU between them.
+/// Layers with SiLU between them. Two on the processor are one operation.
 fn mlp<T: Element>(
     run: &Arc<Run<T>>,
     mut x: Tensor,
     layers: &[Arc<Linear<T>>],
     part: Part,
 ) -> candle_core::Result<Tensor> {
+    if let [first, second] = layers
+        && run.device.is_cpu()
+    {
+        let (run, layers, saved) = (run.clone(), [first.clone(), second.clone()], OnceLock::new());
+        return x.contiguous()?.apply_op1(Timed(Mlp { run, layers, saved }, part));
+    }
     for (k, layer) in layers.iter().enumerate() {
         let activation = if k + 1 < layers.len() { Activation::Silu } else { Activation::Identity };
         x = dense(run, &x, layer, activation, part)?;

@@ -3,7 +3,7 @@
 //! A backward returns a cotangent for every argument: candle drops a gradient that is `None` without a word. It runs where
 //! the forward ran.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 #[cfg(feature = "candle-cuda")]
 use candle_core::CudaStorage;
@@ -11,17 +11,25 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 
 #[cfg(feature = "candle-cuda")]
 use super::gpu::OnGpu;
+pub use super::layers::{Dense, Mlp, Saved};
 use super::place::Run;
-use crate::ops::Real;
-use crate::ops::dense::{self, Activation, Linear};
-use crate::ops::edge_geometry::{edge_geometry, edge_geometry_vjp};
-use crate::ops::message::{MessageGrads, MessageInputs, message, message_vjp};
-use crate::ops::radial_basis::{RadialBasis, radial_basis, radial_basis_vjp};
-use crate::ops::readout::{readout, readout_vjp};
-use crate::ops::update::{
-    GateGrads, GateInputs, update_gate, update_gate_vjp, update_invariants, update_invariants_vjp,
+use crate::calibration::{Pattern, Size, Variant};
+use crate::ops::dense::Linear;
+use crate::ops::dispatch::{
+    edge_geometry, edge_geometry_vjp, message, message_vjp, radial_basis, radial_basis_vjp, update_gate,
+    update_gate_vjp, update_invariants, update_invariants_vjp,
 };
+use crate::ops::message::{MessageGrads, MessageInputs};
+use crate::ops::radial_basis::RadialBasis;
+use crate::ops::readout::{readout, readout_vjp};
+use crate::ops::update::{GateGrads, GateInputs};
+use crate::ops::{Real, Topology};
 use crate::structure::{Mat3, Vec3};
+
+/// Size of a call that goes through all edges.
+fn by_edge(topology: &Topology, width: usize) -> Size {
+    Size { rows: topology.n_edges(), width }
+}
 
 /// What a GPU asks of its elements: nothing where there is none.
 #[cfg(not(feature = "candle-cuda"))]
@@ -34,7 +42,7 @@ pub trait Element: Real + WithDType + OnGpu {}
 impl Element for f32 {}
 impl Element for f64 {}
 
-fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+pub(super) fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     let data = T::cpu_storage_as_slice(storage)?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
@@ -43,7 +51,7 @@ fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&
 }
 
 /// Runs `f` over the values of a tensor on the CPU.
-fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+pub(super) fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
@@ -52,11 +60,11 @@ fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Re
     }
 }
 
-fn like<T: WithDType>(values: Vec<T>, tensor: &Tensor) -> Result<Tensor> {
+pub(super) fn like<T: WithDType>(values: Vec<T>, tensor: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, tensor.shape(), tensor.device())
 }
 
-fn zeros<T: Real>(tensor: &Tensor) -> Vec<T> {
+pub(super) fn zeros<T: Real>(tensor: &Tensor) -> Vec<T> {
     vec![T::zero(); tensor.elem_count()]
 }
 
@@ -82,7 +90,17 @@ impl<T: Element> CustomOp2 for EdgeGeometry<T> {
         let strain = to_matrices(slice::<f64>(s2, l2)?);
         let b = &self.run.batch;
         let mut geometry = vec![[0.0; 4]; b.topology.n_edges()];
-        edge_geometry(&b.topology, positions, &b.offsets, &strain, &b.structure_of, self.epsilon, &mut geometry);
+        let variant = self.run.choose(Pattern::EdgeGeometry, by_edge(&b.topology, 1));
+        edge_geometry(
+            variant,
+            &b.topology,
+            positions,
+            &b.offsets,
+            &strain,
+            &b.structure_of,
+            self.epsilon,
+            &mut geometry,
+        );
         let shape = Shape::from((geometry.len(), 4));
         Ok((CpuStorage::F64(geometry.into_flattened()), shape))
     }
@@ -100,9 +118,11 @@ impl<T: Element> CustomOp2 for EdgeGeometry<T> {
         let mut grad_positions = vec![[0.0; 3]; a.elem_count() / 3];
         let mut grad_strain = vec![[[0.0; 3]; 3]; b.elem_count() / 9];
         let batch = &self.run.batch;
+        let variant = self.run.choose(Pattern::EdgeGeometry, by_edge(&batch.topology, 1));
         with_slice::<f64, _>(res, |geometry| {
             with_slice::<f64, _>(grad, |grad| {
                 edge_geometry_vjp(
+                    variant,
                     &batch.topology,
                     geometry.as_chunks().0,
                     &batch.structure_of,
@@ -128,6 +148,12 @@ pub struct RadialBasisOp<T: Element> {
     pub run: Arc<Run<T>>,
 }
 
+impl<T: Element> RadialBasisOp<T> {
+    fn variant(&self, rows: usize) -> Variant {
+        self.run.choose(Pattern::RadialBasis, Size { rows, width: self.functions.len() })
+    }
+}
+
 impl<T: Element> CustomOp1 for RadialBasisOp<T> {
     fn name(&self) -> &'static str {
         "radial_basis"
@@ -137,7 +163,7 @@ impl<T: Element> CustomOp1 for RadialBasisOp<T> {
         let distances = slice::<T>(s, l)?;
         let width = self.functions.len() + 1;
         let mut basis = vec![T::zero(); distances.len() * width];
-        radial_basis(&self.functions, self.cutoff, distances, &mut basis);
+        radial_basis(self.variant(distances.len()), &self.functions, self.cutoff, distances, &mut basis);
         Ok((T::to_cpu_storage_owned(basis), Shape::from((distances.len(), width))))
     }
 
@@ -151,88 +177,13 @@ impl<T: Element> CustomOp1 for RadialBasisOp<T> {
         if let Some(gpu) = &self.run.gpu {
             return gpu.radial_basis_vjp(&self.functions, self.cutoff, arg, grad);
         }
+        let variant = self.variant(arg.elem_count());
         let mut out: Vec<T> = zeros(arg);
         with_slice::<T, _>(arg, |distances| {
-            with_slice::<T, _>(grad, |grad| radial_basis_vjp(&self.functions, self.cutoff, distances, grad, &mut out))
+            with_slice::<T, _>(grad, |grad| {
+                radial_basis_vjp(variant, &self.functions, self.cutoff, distances, grad, &mut out)
+            })
         })??;
-        Ok(Some(like(out, arg)?))
-    }
-}
-
-/// Rows `[.., n_in]` → `[.., n_out]`.
-pub struct Dense<T: Element> {
-    /// The batch.
-    pub run: Arc<Run<T>>,
-    /// Weights.
-    pub layer: Arc<Linear<T>>,
-    /// Activation.
-    pub activation: Activation,
-    /// Kept by the forward for the backward. An operation is applied once.
-    pub saved: OnceLock<Saved<T>>,
-}
-
-/// What the backward of an activation needs.
-pub enum Saved<T> {
-    /// Its argument.
-    Argument(Vec<T>),
-    /// Its slope, on the GPU.
-    #[cfg(feature = "candle-cuda")]
-    Slope(cudarc::driver::CudaSlice<T>),
-}
-
-impl<T: Element> Dense<T> {
-    fn keep(&self, saved: Saved<T>) -> Result<()> {
-        self.saved.set(saved).map_err(|_| candle_core::Error::msg("a dense operation was applied twice"))
-    }
-}
-
-impl<T: Element> CustomOp1 for Dense<T> {
-    fn name(&self) -> &'static str {
-        "dense"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice::<T>(s, l)?;
-        let n_rows = x.len() / self.layer.n_in;
-        let mut y = vec![T::zero(); n_rows * self.layer.n_out];
-        if self.run.keep && self.activation != Activation::Identity {
-            let mut saved = y.clone();
-            dense::dense(&self.layer, self.activation, x, &mut y, Some(&mut saved));
-            self.keep(Saved::Argument(saved))?;
-        } else {
-            dense::dense(&self.layer, self.activation, x, &mut y, None);
-        }
-        let mut dims = l.dims().to_vec();
-        if let Some(last) = dims.last_mut() {
-            *last = self.layer.n_out;
-        }
-        Ok((T::to_cpu_storage_owned(y), Shape::from(dims)))
-    }
-
-    #[cfg(feature = "candle-cuda")]
-    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (y, shape, saved) = self.run.gpu()?.dense(&self.layer, self.activation, self.run.keep, (s, l))?;
-        saved.map_or(Ok(()), |saved| self.keep(Saved::Slope(saved)))?;
-        Ok((y, shape))
-    }
-
-    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        #[cfg(feature = "candle-cuda")]
-        if let Some(gpu) = &self.run.gpu {
-            let saved = match self.saved.get() {
-                Some(Saved::Slope(slope)) => Some(slope),
-                _ if self.activation == Activation::Identity => None,
-                _ => candle_core::bail!("dense was run without keeping what its backward needs"),
-            };
-            return gpu.dense_vjp(&self.layer, self.activation, saved, arg, grad);
-        }
-        let saved = match self.saved.get() {
-            Some(Saved::Argument(saved)) => saved.as_slice(),
-            _ if self.activation == Activation::Identity => &[],
-            _ => candle_core::bail!("dense was run without keeping what its backward needs"),
-        };
-        let mut out: Vec<T> = zeros(arg);
-        with_slice::<T, _>(grad, |grad| dense::dense_vjp(&self.layer, self.activation, saved, grad, &mut out))?;
         Ok(Some(like(out, arg)?))
     }
 }
@@ -245,6 +196,12 @@ pub struct Message<T: Element> {
     pub n_features: usize,
     /// From edge features to filters: K → 3F.
     pub filter: Arc<Linear<T>>,
+}
+
+impl<T: Element> Message<T> {
+    fn variant(&self) -> Variant {
+        self.run.choose(Pattern::Message, by_edge(&self.run.batch.topology, self.n_features))
+    }
 }
 
 impl<T: Element> CustomOp3 for Message<T> {
@@ -271,7 +228,7 @@ impl<T: Element> CustomOp3 for Message<T> {
         let width = 4 * self.n_features;
         let n_rows = self.run.batch.n_rows();
         let mut sums = vec![T::zero(); n_rows * width];
-        message(&self.run.batch.topology, &inputs, &mut sums);
+        message(self.variant(), &self.run.batch.topology, &inputs, &mut sums);
         Ok((T::to_cpu_storage_owned(sums), Shape::from((n_rows, width))))
     }
 
@@ -300,6 +257,7 @@ impl<T: Element> CustomOp3 for Message<T> {
         if let Some(gpu) = &self.run.gpu {
             return gpu.message_vjp(self.n_features, &self.filter, [nodes, edges, geometry], grad);
         }
+        let variant = self.variant();
         let mut grads: [Vec<T>; 3] = [zeros(nodes), zeros(edges), zeros(geometry)];
         {
             let [nodes_out, edges_out, geometry_out] = &mut grads;
@@ -315,7 +273,7 @@ impl<T: Element> CustomOp3 for Message<T> {
                                 geometry,
                                 filter: &self.filter,
                             };
-                            message_vjp(&self.run.batch.topology, &inputs, grad, &mut out);
+                            message_vjp(variant, &self.run.batch.topology, &inputs, grad, &mut out);
                         })
                     })
                 })
@@ -324,6 +282,10 @@ impl<T: Element> CustomOp3 for Message<T> {
         let [a, b, c] = grads;
         Ok((Some(like(a, nodes)?), Some(like(b, edges)?), Some(like(c, geometry)?)))
     }
+}
+
+fn update_variant<T: Element>(run: &Run<T>, n_features: usize) -> Variant {
+    run.choose(Pattern::Update, Size { rows: run.batch.n_rows(), width: n_features })
 }
 
 /// Mixed vectors `[n_rows, 3, 2F]` → invariants `[n_rows, 2F]`.
@@ -344,7 +306,7 @@ impl<T: Element> CustomOp1 for UpdateInvariants<T> {
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let mixed = slice::<T>(s, l)?;
         let mut out = vec![T::zero(); mixed.len() / 3];
-        update_invariants(self.n_features, self.epsilon, mixed, &mut out);
+        update_invariants(update_variant(&self.run, self.n_features), self.n_features, self.epsilon, mixed, &mut out);
         Ok((T::to_cpu_storage_owned(out), Shape::from((mixed.len() / (6 * self.n_features), 2 * self.n_features))))
     }
 
@@ -358,11 +320,12 @@ impl<T: Element> CustomOp1 for UpdateInvariants<T> {
         if let Some(gpu) = &self.run.gpu {
             return gpu.update_invariants_vjp(self.n_features, [arg, res, grad]);
         }
+        let variant = update_variant(&self.run, self.n_features);
         let mut out: Vec<T> = zeros(arg);
         with_slice::<T, _>(arg, |mixed| {
             with_slice::<T, _>(res, |invariants| {
                 with_slice::<T, _>(grad, |grad| {
-                    update_invariants_vjp(self.n_features, mixed, invariants, grad, &mut out);
+                    update_invariants_vjp(variant, self.n_features, mixed, invariants, grad, &mut out);
                 })
             })
         })???;
@@ -400,7 +363,7 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
         };
         let n_rows = inputs.gates.len() / (3 * self.n_features);
         let mut change = vec![T::zero(); n_rows * 4 * self.n_features];
-        update_gate(&inputs, &mut change);
+        update_gate(update_variant(&self.run, self.n_features), &inputs, &mut change);
         Ok((T::to_cpu_storage_owned(change), Shape::from((n_rows, 4 * self.n_features))))
     }
 
@@ -429,6 +392,7 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
         if let Some(gpu) = &self.run.gpu {
             return gpu.update_gate_vjp(self.n_features, [gates, mixed, invariants], grad);
         }
+        let variant = update_variant(&self.run, self.n_features);
         let mut grads: [Vec<T>; 3] = [zeros(gates), zeros(mixed), zeros(invariants)];
         {
             let [a, b, c] = &mut grads;
@@ -438,7 +402,7 @@ impl<T: Element> CustomOp3 for UpdateGate<T> {
                     with_slice::<T, _>(invariants, |invariants| {
                         with_slice::<T, _>(grad, |grad| {
                             let inputs = GateInputs { n_features: self.n_features, gates, mixed, invariants };
-                            update_gate_vjp(&inputs, grad, &mut out);
+                            update_gate_vjp(variant, &inputs, grad, &mut out);
                         })
                     })
                 })

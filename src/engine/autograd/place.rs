@@ -7,8 +7,10 @@ use candle_core::Device;
 
 use super::ops::Element;
 use crate::batch::PaddedBatch;
+use crate::calibration::{CostModel, Pattern, Size, Variant};
 use crate::error::Result;
 use crate::potential::DeviceKind;
+use crate::profile::clock::ran;
 
 /// A processor, or a GPU with the kernels and the weights on it.
 pub struct Place<T: Element> {
@@ -50,21 +52,23 @@ impl<T: Element> Place<T> {
         self.kind
     }
 
-    /// Puts a batch here; `keep` says that a backward will follow. A batch without an edge stays on the processor: it is
+    /// Puts a batch here; `keep` says that a backward will follow, `cost_model` what to fuse. A batch without an edge stays on the processor: it is
     /// a matter of microseconds, and GPUs have no empty arrays.
     ///
     /// # Errors
     /// What the tensor library reports.
-    pub fn run(&self, batch: PaddedBatch, keep: bool) -> candle_core::Result<Arc<Run<T>>> {
+    pub fn run(&self, batch: PaddedBatch, keep: bool, cost_model: &Arc<CostModel>) -> candle_core::Result<Arc<Run<T>>> {
+        let cost_model = cost_model.clone();
         #[cfg(feature = "candle-cuda")]
         if let Some(gpu) = self.gpu.as_ref().filter(|_| batch.topology.n_edges() > 0) {
             let device = gpu.device().clone();
-            let gpu = Some(super::gpu_batch::GpuBatch::new(gpu.clone(), &batch)?);
-            return Ok(Arc::new(Run { batch, keep, device, gpu, element: PhantomData }));
+            let gpu = Some(super::gpu_batch::GpuBatch::new(gpu.clone(), &batch, &cost_model)?);
+            return Ok(Arc::new(Run { batch, keep, cost_model, device, gpu, element: PhantomData }));
         }
         Ok(Arc::new(Run {
             batch,
             keep,
+            cost_model,
             device: Device::Cpu,
             #[cfg(feature = "candle-cuda")]
             gpu: None,
@@ -79,12 +83,24 @@ pub struct Run<T: Element> {
     pub batch: PaddedBatch,
     /// Whether a backward will follow.
     pub keep: bool,
+    /// What to fuse.
+    pub cost_model: Arc<CostModel>,
     /// Where its tensors are.
     pub device: Device,
     /// Its arrays on the GPU.
     #[cfg(feature = "candle-cuda")]
     pub(super) gpu: Option<super::gpu_batch::GpuBatch<T>>,
     element: PhantomData<T>,
+}
+
+impl<T: Element> Run<T> {
+    /// Which variant of an operation runs on the processor; the profiler hears of it.
+    pub(super) fn choose(&self, pattern: Pattern, size: Size) -> Variant {
+        let is_fused = self.cost_model.should_fuse(pattern, size);
+        let variant = if is_fused { Variant::Fused } else { Variant::Unfused };
+        ran(variant);
+        variant
+    }
 }
 
 #[cfg(feature = "candle-cuda")]

@@ -1,0 +1,349 @@
+//! The record `mlff.calibration/1`: what was measured, on which machine. Its JSON Schema is
+//! `mlff.calibration-1.schema.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CostModel, Pattern, Size};
+use crate::error::{Error, Result};
+use crate::potential::Precision;
+use crate::profile::{Bound, Roofline};
+
+/// Name and version of the format.
+pub const FORMAT: &str = "mlff.calibration/1";
+
+/// Measurements on one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// [`FORMAT`].
+    pub format: String,
+    /// Program and version.
+    pub tool: String,
+    /// Machine.
+    pub machine: Machine,
+    /// Speed-up from which an operation is fused.
+    pub threshold: f64,
+    /// By pattern, device and precision.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Processor.
+    pub cpu: String,
+    /// Architecture and the widest vectors of it that are used.
+    pub instruction_set: String,
+    /// Cores that the process could use.
+    pub cores: usize,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        // Such as `V4(..)`.
+        let vectors = format!("{:?}", pulp::Arch::new());
+        let vectors = vectors.split('(').next().unwrap_or_default().to_lowercase();
+        Machine {
+            cpu: crate::profile::processor_name(),
+            instruction_set: format!("{}-{vectors}", std::env::consts::ARCH),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Whether measurements on one hold on the other. All are of one thread, and how many cores a process may use changes
+    /// from run to run.
+    fn is_like(&self, other: &Machine) -> bool {
+        (&self.cpu, &self.instruction_set) == (&other.cpu, &other.instruction_set)
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.cpu, self.instruction_set)
+    }
+}
+
+/// Kind of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Processor.
+    Cpu,
+    /// NVIDIA GPU.
+    Cuda,
+}
+
+/// What computed; rates measured in the same run, of one thread on a processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceInfo {
+    /// Kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// CUDA version of a GPU's driver.
+    pub driver: Option<String>,
+    /// Rate of a large matrix product, FLOP/s.
+    pub peak_flops: f64,
+    /// Rate of a copy between large arrays, bytes/s, read and written.
+    pub peak_bytes_s: f64,
+}
+
+/// One pattern on one device in one precision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// What was fused.
+    pub pattern: Pattern,
+    /// Where.
+    pub device: DeviceInfo,
+    /// Precision.
+    pub dtype: Precision,
+    /// Threads that computed.
+    pub threads: usize,
+    /// By size.
+    pub points: Vec<Point>,
+}
+
+/// One size: a forward and a VJP. Times are medians.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Edges, atoms or rows; see [`Pattern`].
+    pub rows: usize,
+    /// Numbers of a row.
+    pub width: usize,
+    /// Samples of each variant.
+    pub repeats: usize,
+    /// Floating-point operations of either variant. What is computed twice to save bytes is not counted twice.
+    pub flops: f64,
+    /// The chain of elementary operations.
+    pub unfused: Measured,
+    /// The fused operation.
+    pub fused: Measured,
+    /// Time of the unfused chain over that of the fused operation.
+    pub speedup: f64,
+    /// Bytes of the unfused chain over those of the fused operation.
+    pub memory_reduction: f64,
+}
+
+impl Point {
+    /// Its size.
+    pub fn size(&self) -> Size {
+        Size { rows: self.rows, width: self.width }
+    }
+}
+
+/// One variant.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Median time, s.
+    pub seconds: f64,
+    /// Bytes read and written by operations, counted from the shapes.
+    pub bytes: f64,
+    /// FLOP/s.
+    pub flops_s: f64,
+    /// Against the measured rates.
+    pub roofline: Roofline,
+}
+
+/// What a file turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// Measurements of this machine by this version.
+    Usable(Calibration),
+    /// Of another machine or version, in words.
+    Unusable(String),
+}
+
+/// What every version of the format says first.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    tool: String,
+}
+
+impl Calibration {
+    /// Nothing measured yet, on this machine.
+    pub fn new(threshold: f64) -> Self {
+        let (format, tool) = (FORMAT.into(), this_tool());
+        Calibration { format, tool, machine: Machine::this(), threshold, measurements: Vec::new() }
+    }
+
+    /// The user's file: `calibration.json` in the cache. `None` where the user has no cache.
+    pub fn user_file() -> Option<PathBuf> {
+        crate::user_cache::folder().map(|folder| folder.join("calibration.json"))
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// `Error::Io`; `Error::Calibration` for what is not a calibration, or damaged.
+    pub fn read(path: &Path) -> Result<Reading> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Self::parse(&text, &Machine::this())
+            .map_err(|reason| Error::Calibration { path: path.into(), reason: format!("not a calibration: {reason}") })
+    }
+
+    fn parse(text: &str, machine: &Machine) -> std::result::Result<Reading, String> {
+        let head: Head = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if !head.format.starts_with("mlff.calibration/") {
+            return Err(format!("found the format {:?}, expected {FORMAT:?}", head.format));
+        }
+        for (what, found, expected) in
+            [("format", head.format, FORMAT.to_string()), ("program", head.tool, this_tool())]
+        {
+            if found != expected {
+                return Ok(Reading::Unusable(format!("found the {what} {found}, expected {expected}")));
+            }
+        }
+        let calibration: Calibration = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if !calibration.machine.is_like(machine) {
+            let found = &calibration.machine;
+            return Ok(Reading::Unusable(format!("found measurements of {found}, expected those of {machine}")));
+        }
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let points = calibration.measurements.iter().flat_map(|m| &m.points);
+        let is_sound = |p: &Point| p.rows > 0 && p.width > 0 && positive(p.speedup);
+        if !positive(calibration.threshold) || !points.clone().all(is_sound) {
+            return Err("found a size, a speed-up or a threshold that is not positive".into());
+        }
+        Ok(Reading::Usable(calibration))
+    }
+
+    /// Adds measurements; those of the same pattern, device and precision give way, and so does the threshold.
+    pub fn merge(&mut self, newer: Calibration) {
+        let key = |m: &Measurement| (m.pattern, m.device.kind, m.dtype);
+        self.measurements.retain(|old| newer.measurements.iter().all(|new| key(new) != key(old)));
+        self.measurements.extend(newer.measurements);
+        self.measurements.sort_by_key(|m| (m.device.kind, m.dtype == Precision::F64, m.pattern));
+        (self.threshold, self.machine) = (newer.threshold, newer.machine);
+    }
+
+    /// Decisions for a device and a precision. Of GPUs, only measurements on the one named count: name and driver.
+    pub fn cost_model(&self, gpu: Option<(&str, &str)>, precision: Precision) -> CostModel {
+        let is_of = |device: &DeviceInfo| match gpu {
+            None => device.kind == Kind::Cpu,
+            Some((name, driver)) => {
+                device.kind == Kind::Cuda && device.name == name && device.driver.as_deref() == Some(driver)
+            }
+        };
+        let measured = self.measurements.iter().filter(|m| is_of(&m.device) && m.dtype == precision);
+        let points = measured.flat_map(|m| m.points.iter().map(|p| (m.pattern, p.size(), p.speedup)));
+        CostModel::new(self.threshold, points)
+    }
+}
+
+impl Point {
+    /// From times and counts; `None` where no time was seen.
+    pub(super) fn new(
+        size: Size,
+        repeats: usize,
+        work: super::counts::Work,
+        [unfused, fused]: [f64; 2],
+        peaks: crate::profile::roofline::Peaks,
+    ) -> Option<Self> {
+        let measured = |seconds: f64, bytes: f64| {
+            let roofline = Roofline::new(peaks, work.flops, bytes, seconds)?;
+            Some(Measured { seconds, bytes, flops_s: work.flops / seconds, roofline })
+        };
+        Some(Point {
+            rows: size.rows,
+            width: size.width,
+            repeats,
+            flops: work.flops,
+            unfused: measured(unfused, work.unfused_bytes)?,
+            fused: measured(fused, work.fused_bytes)?,
+            speedup: unfused / fused,
+            memory_reduction: work.unfused_bytes / work.fused_bytes,
+        })
+    }
+
+    /// What limits, before and after.
+    pub fn bounds(&self) -> [Bound; 2] {
+        [self.unfused.roofline.bound, self.fused.roofline.bound]
+    }
+}
+
+fn this_tool() -> String {
+    format!("mlff {}", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::counts::Work;
+    use super::*;
+    use crate::profile::roofline::Peaks;
+
+    fn calibration(pattern: Pattern, dtype: Precision, speedup: f64) -> Calibration {
+        let peaks = Peaks { flops: 1e9, bytes_s: 1e9 };
+        let work = Work { flops: 10.0, fused_bytes: 5.0, unfused_bytes: 40.0 };
+        let point = Point::new(Size { rows: 8, width: 4 }, 3, work, [speedup, 1.0], peaks).unwrap();
+        let device = DeviceInfo {
+            kind: Kind::Cpu,
+            name: "x".into(),
+            driver: None,
+            peak_flops: peaks.flops,
+            peak_bytes_s: peaks.bytes_s,
+        };
+        let measurement = Measurement { pattern, device, dtype, threads: 1, points: vec![point] };
+        Calibration { measurements: vec![measurement], ..Calibration::new(1.2) }
+    }
+
+    #[test]
+    fn point_says_what_limits_before_and_after() {
+        let point = calibration(Pattern::Mlp, Precision::F32, 2.0).measurements[0].points[0];
+        assert_eq!((point.speedup, point.memory_reduction), (2.0, 8.0));
+        assert_eq!(point.bounds(), [Bound::Memory, Bound::Compute]);
+        assert_eq!((point.unfused.flops_s, point.fused.roofline.intensity), (5.0, 2.0));
+    }
+
+    #[test]
+    fn record_survives_json_and_is_refused_where_it_should_be() {
+        let sound = calibration(Pattern::Mlp, Precision::F32, 2.0);
+        let text = serde_json::to_string(&sound).unwrap();
+        let machine = Machine::this();
+        assert_eq!(Calibration::parse(&text, &machine), Ok(Reading::Usable(sound.clone())));
+        let other = Machine { cpu: "other".into(), ..machine.clone() };
+        let fewer_cores = Machine { cores: 1000, ..machine.clone() };
+        assert!(matches!(Calibration::parse(&text, &fewer_cores), Ok(Reading::Usable(_))));
+        for (text, machine, want) in [
+            (text.clone(), &other, "expected those of other"),
+            (text.replace(FORMAT, "mlff.calibration/9"), &machine, "format mlff.calibration/9"),
+            (text.replace("mlff 0.", "mlff 99."), &machine, "program mlff 99."),
+        ] {
+            match Calibration::parse(&text, machine) {
+                Ok(Reading::Unusable(reason)) => assert!(reason.contains(want), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        for bad in ["", "{}", "[1]", &text[..text.len() / 2], &text.replace("\"mlp\"", "\"mlq\"")] {
+            assert!(Calibration::parse(bad, &machine).is_err(), "{bad}");
+        }
+        let mut negative = sound;
+        negative.measurements[0].points[0].speedup = -1.0;
+        assert!(Calibration::parse(&serde_json::to_string(&negative).unwrap(), &machine).is_err());
+    }
+
+    #[test]
+    fn merging_replaces_what_was_measured_again() {
+        let mut all = calibration(Pattern::Mlp, Precision::F32, 1.0);
+        all.merge(calibration(Pattern::Message, Precision::F32, 3.0));
+        all.merge(calibration(Pattern::Mlp, Precision::F64, 4.0));
+        all.merge(Calibration { threshold: 1.5, ..calibration(Pattern::Mlp, Precision::F32, 2.0) });
+        assert_eq!((all.measurements.len(), all.threshold), (3, 1.5));
+        let speedup = |pattern, precision, gpu| {
+            all.cost_model(gpu, precision).speedup(pattern, Size { rows: 1, width: 1 }).map(f64::round)
+        };
+        assert_eq!(speedup(Pattern::Mlp, Precision::F32, None), Some(2.0));
+        assert_eq!(speedup(Pattern::Mlp, Precision::F64, None), Some(4.0));
+        assert_eq!(speedup(Pattern::Message, Precision::F32, None), Some(3.0));
+        assert_eq!(speedup(Pattern::Message, Precision::F64, None), None);
+        assert_eq!(speedup(Pattern::Mlp, Precision::F32, Some(("x", "12.4"))), None);
+    }
+}
