@@ -7,7 +7,7 @@ use pulp::Simd;
 
 use super::shared::{Rows, Shared};
 use super::weights::Weights;
-use super::workspace::{Partition, Scratch, Tile, Workspace};
+use super::workspace::{Kept, Partition, Scratch, Tile, Workspace};
 use crate::batch::PackedBatch;
 use crate::cpu::geometry::{Edges, geometry_vjp};
 use crate::cpu::lanes::{Lanes, vectorize};
@@ -33,11 +33,7 @@ pub(super) struct Run<'a, T> {
     contexts: Rows<'a, T>,
     context_slopes: Rows<'a, T>,
     vectors: Rows<'a, T>,
-    invariants: Rows<'a, T>,
-    mixed: Rows<'a, T>,
-    products: Rows<'a, T>,
-    update_slopes: Rows<'a, T>,
-    gates: Rows<'a, T>,
+    kept: Kept<Rows<'a, T>>,
     grad_scalars: Rows<'a, T>,
     grad_vectors: Rows<'a, T>,
     pairs: Shared<'a, Pair<T>>,
@@ -73,11 +69,13 @@ impl<'a, T: Lanes> Run<'a, T> {
             contexts: Rows::new(&mut arrays.contexts, n_atoms, 3 * n),
             context_slopes: Rows::new(&mut arrays.context_slopes, n_atoms, n),
             vectors: Rows::new(&mut arrays.vectors, n_atoms, 3 * n),
-            invariants: Rows::new(&mut arrays.invariants, n_atoms, 2 * n),
-            mixed: Rows::new(&mut arrays.mixed, n_atoms, 6 * n),
-            products: Rows::new(&mut arrays.products, n_atoms, n),
-            update_slopes: Rows::new(&mut arrays.update_slopes, n_atoms, n),
-            gates: Rows::new(&mut arrays.gates, n_atoms, 3 * n),
+            kept: Kept {
+                context: Rows::new(&mut arrays.kept.context, n_atoms, 2 * n),
+                mixed: Rows::new(&mut arrays.kept.mixed, n_atoms, 6 * n),
+                products: Rows::new(&mut arrays.kept.products, n_atoms, n),
+                slopes: Rows::new(&mut arrays.kept.slopes, n_atoms, n),
+                gates: Rows::new(&mut arrays.kept.gates, n_atoms, 3 * n),
+            },
             grad_scalars: Rows::new(&mut arrays.grad_scalars, n_atoms, n),
             grad_vectors: Rows::new(&mut arrays.grad_vectors, n_atoms, 3 * n),
             pairs: Shared::new(&mut arrays.pairs),
@@ -126,25 +124,25 @@ impl<'a, T: Lanes> Run<'a, T> {
         }
         enter(Part::layer(Component::Message, l));
         for group in tile.groups.clone() {
-            self.message(simd, l, group, scratch);
+            self.message(simd, l, tile, group, scratch);
         }
         enter(Part::layer(Component::Update, l));
         // SAFETY: own rows, of arrays and layers that other tiles do not read in this stage (see `Run`).
         unsafe {
-            let update = &weights.updates[l];
-            let vectors = self.vectors.write(l, rows);
-            let mixed = self.mixed.write(l, rows);
-            let (context, products) = (self.invariants.write(l, rows), self.products.write(l, rows));
+            let (update, is_last) = (&weights.updates[l], self.is_last(l));
+            let Scratch { last, vectors: last_vectors, hidden, .. } = &mut *scratch;
+            let vectors = if is_last { &mut last_vectors[..rows.len() * 3 * n] } else { self.vectors.write(l, rows) };
+            let kept = if is_last { last.last_rows(rows.len(), n) } else { self.kept.rows(l, rows) };
+            let Kept { context, mixed, products, slopes, gates } = kept;
             update.mix.linear(simd, vectors, mixed);
             vectorize!(simd, invariants(simd, n, weights.epsilon, mixed, context, products));
-            let hidden = &mut scratch.hidden[..rows.len() * n];
-            update.hidden.linear_silu(simd, context, hidden, self.update_slopes.write(l, rows));
-            let gates = self.gates_rows(l, rows);
+            let hidden = &mut hidden[..rows.len() * n];
+            update.hidden.linear_silu(simd, context, hidden, slopes);
             update.gates.linear(simd, hidden, gates);
-            let inputs = Gates { gates, mixed, products, last: l + 1 == weights.n_layers };
+            let inputs = Gates { gates, mixed, products, last: is_last };
             let scalars = self.scalars.write(0, rows);
             vectorize!(simd, gate(simd, n, inputs, context, scalars, vectors));
-            if l + 1 < weights.n_layers {
+            if !is_last {
                 enter(Part::layer(Component::Context, l + 1));
                 let [first, second] = weights.context(l + 1);
                 first.linear_silu(simd, scalars, hidden, self.context_slopes.write(l, rows));
@@ -156,15 +154,8 @@ impl<'a, T: Lanes> Run<'a, T> {
         }
     }
 
-    /// Rows of the gates of layer `l`, shorter in the last one.
-    ///
-    /// # Safety
-    /// As [`Shared::write`].
-    #[expect(clippy::mut_from_ref)]
-    unsafe fn gates_rows(&self, l: usize, rows: &Range<usize>) -> &mut [T] {
-        // SAFETY: the caller's; rows of the last layer take the front of the room for them.
-        let gates = unsafe { self.gates.write(l, rows) };
-        &mut gates[..rows.len() * self.weights.updates[l].gates.n_out()]
+    fn is_last(&self, l: usize) -> bool {
+        l + 1 == self.weights.n_layers
     }
 
     /// Pairs of a group.
@@ -219,13 +210,18 @@ impl<'a, T: Lanes> Run<'a, T> {
     }
 
     #[inline(always)]
-    fn message<S: Simd>(&self, simd: S, l: usize, group: usize, scratch: &mut Scratch<T>) {
+    fn message<S: Simd>(&self, simd: S, l: usize, tile: &Tile, group: usize, scratch: &mut Scratch<T>) {
         let (n, rows) = (self.weights.n, &self.partition.groups[group]);
-        let buffers = &mut scratch.message;
+        let Scratch { message: buffers, last, vectors, .. } = scratch;
         // SAFETY: forward stage l writes contexts and vectors of the next layer, and own rows only.
         unsafe {
             let (group, nodes) = (self.group(l, group), self.nodes(l));
-            let (context, sums) = (self.invariants.write(l, rows), self.vectors.write(l, rows));
+            let (context, sums) = if self.is_last(l) {
+                let (start, end) = ((rows.start - tile.atoms.start) * n, (rows.end - tile.atoms.start) * n);
+                (&mut last.context[2 * start..2 * end], &mut vectors[3 * start..3 * end])
+            } else {
+                (self.kept.context.write(l, rows), self.vectors.write(l, rows))
+            };
             let scalars = self.scalars.write(0, rows);
             if l == 0 {
                 for (row, &s) in scalars.chunks_exact_mut(n).zip(&self.batch.species[rows.clone()]) {
@@ -334,17 +330,19 @@ impl<'a, T: Lanes> Run<'a, T> {
         let (weights, n, n_rows) = (self.weights, self.weights.n, rows.len());
         let update = &weights.updates[l];
         enter(Part::layer(Component::UpdateVjp, l));
+        let is_last = self.is_last(l);
+        let Scratch { last, scalars, vectors, wide, hidden, context: grad_context, mixed: grad_mixed, .. } = scratch;
         // SAFETY: the caller's.
         unsafe {
-            let (mixed, products) = (self.mixed.read(l, rows), self.products.read(l, rows));
-            let inputs = Gates { gates: self.gates_rows(l, rows), mixed, products, last: l + 1 == weights.n_layers };
-            let (context, slopes) = (self.invariants.read(l, rows), self.update_slopes.read(l, rows));
+            let kept = if is_last { last.last_rows(n_rows, n) } else { self.kept.rows(l, rows) };
+            let Kept { context, mixed, products, slopes, gates } = kept;
+            let inputs = Gates { gates, mixed, products, last: is_last };
             let (out_scalars, out_vectors) =
                 (self.grad_scalars.write(l % 2, rows), self.grad_vectors.write(l % 2, rows));
-            let (gq, gmu) = (&scratch.scalars[..n_rows * n], &scratch.vectors[..n_rows * 3 * n]);
-            let grad_gates = &mut scratch.wide[..n_rows * update.gates.n_out()];
-            let (hidden, grad_context) = (&mut scratch.hidden[..n_rows * n], &mut scratch.context[..n_rows * 2 * n]);
-            let grad_mixed = &mut scratch.mixed[..n_rows * 6 * n];
+            let (gq, gmu) = (&scalars[..n_rows * n], &vectors[..n_rows * 3 * n]);
+            let grad_gates = &mut wide[..n_rows * update.gates.n_out()];
+            let (hidden, grad_context) = (&mut hidden[..n_rows * n], &mut grad_context[..n_rows * 2 * n]);
+            let grad_mixed = &mut grad_mixed[..n_rows * 6 * n];
             vectorize!(simd, gate_vjp(simd, n, inputs, gq, gmu, grad_gates));
             update.gates.vjp_silu(simd, grad_gates, slopes, hidden);
             update.hidden.vjp(simd, hidden, grad_context);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use super::shared::Rows;
 use super::weights::Weights;
 use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
@@ -53,18 +54,10 @@ pub(super) struct Arrays<T> {
     pub contexts: Buffer<T>,
     /// Derivative of its hidden layer's activation, `[L - 1, n_atoms, n]`.
     pub context_slopes: Buffer<T>,
-    /// Vectors after each layer, `[L, n_atoms, 3n]`.
+    /// Vectors after each layer but the last, `[L - 1, n_atoms, 3n]`.
     pub vectors: Buffer<T>,
-    /// Scalars after the message, and norms, `[L, n_atoms, 2n]`.
-    pub invariants: Buffer<T>,
-    /// V and W, `[L, n_atoms, 3, 2n]`.
-    pub mixed: Buffer<T>,
-    /// Inner products, `[L, n_atoms, n]`.
-    pub products: Buffer<T>,
-    /// Derivative of the update's activation, `[L, n_atoms, n]`.
-    pub update_slopes: Buffer<T>,
-    /// `[L, n_atoms, 3n]`; rows of the last layer are `2n` long.
-    pub gates: Buffer<T>,
+    /// Of each layer but the last, `[L - 1, n_atoms, …]`.
+    pub kept: Kept<Buffer<T>>,
     /// Cotangents of scalars after a layer's message, `[2, n_atoms, n]`: read by neighbours while the next are written.
     pub grad_scalars: Buffer<T>,
     /// The same of vectors, `[2, n_atoms, 3n]`.
@@ -83,14 +76,73 @@ pub(super) struct Arrays<T> {
     pub cotangents: Vec<[T; 4]>,
 }
 
+/// What an update keeps for its backward, `[n_atoms, …]`.
+#[derive(Debug, Default)]
+pub(super) struct Kept<B> {
+    /// Scalars after the message, and norms, `2n`.
+    pub context: B,
+    /// V and W, `[3, 2n]`.
+    pub mixed: B,
+    /// Inner products, `n`.
+    pub products: B,
+    /// Derivative of the activation, `n`.
+    pub slopes: B,
+    /// `3n`, and `2n` in the last layer.
+    pub gates: B,
+}
+
+impl<T: Lanes> Kept<Buffer<T>> {
+    /// Makes room; a row's gates are `n_gates` long.
+    fn resize(&mut self, n_rows: usize, n: usize, n_gates: usize) {
+        self.context.resize(n_rows * 2 * n);
+        self.mixed.resize(n_rows * 6 * n);
+        self.products.resize(n_rows * n);
+        self.slopes.resize(n_rows * n);
+        self.gates.resize(n_rows * n_gates);
+    }
+
+    /// The first rows, those of the last layer.
+    pub fn last_rows(&mut self, n_rows: usize, n: usize) -> Kept<&mut [T]> {
+        Kept {
+            context: &mut self.context[..n_rows * 2 * n],
+            mixed: &mut self.mixed[..n_rows * 6 * n],
+            products: &mut self.products[..n_rows * n],
+            slopes: &mut self.slopes[..n_rows * n],
+            gates: &mut self.gates[..n_rows * 2 * n],
+        }
+    }
+}
+
+impl<'a, T> Kept<Rows<'a, T>> {
+    /// Rows of a layer.
+    ///
+    /// # Safety
+    /// As [`Rows::write`].
+    pub unsafe fn rows(&self, layer: usize, rows: &Range<usize>) -> Kept<&'a mut [T]> {
+        // SAFETY: the caller's.
+        unsafe {
+            Kept {
+                context: self.context.write(layer, rows),
+                mixed: self.mixed.write(layer, rows),
+                products: self.products.write(layer, rows),
+                slopes: self.slopes.write(layer, rows),
+                gates: self.gates.write(layer, rows),
+            }
+        }
+    }
+}
+
 /// A thread's own buffers, for the atoms of one tile.
 #[derive(Debug, Default)]
 pub(super) struct Scratch<T> {
+    /// Of the last layer, whose backward follows its forward within the tile.
+    pub last: Kept<Buffer<T>>,
     pub hidden: Buffer<T>,
     pub wide: Buffer<T>,
     pub mixed: Buffer<T>,
     pub context: Buffer<T>,
     pub scalars: Buffer<T>,
+    /// Cotangents; in the forward of the last layer its vectors.
     pub vectors: Buffer<T>,
     pub readout: Vec<(Buffer<T>, Buffer<T>)>,
     pub message: [Buffer<T>; 3],
@@ -186,12 +238,8 @@ impl<T: Lanes> Workspace<T> {
         let layers = |count: usize, width: usize| count * n_atoms * width;
         arrays.contexts.resize(layers(n_layers - 1, 3 * n));
         arrays.context_slopes.resize(layers(n_layers - 1, n));
-        arrays.vectors.resize(layers(n_layers, 3 * n));
-        arrays.invariants.resize(layers(n_layers, 2 * n));
-        arrays.mixed.resize(layers(n_layers, 6 * n));
-        arrays.products.resize(layers(n_layers, n));
-        arrays.update_slopes.resize(layers(n_layers, n));
-        arrays.gates.resize(layers(n_layers, 3 * n));
+        arrays.vectors.resize(layers(n_layers - 1, 3 * n));
+        arrays.kept.resize(layers(n_layers - 1, 1), n, 3 * n);
         arrays.pairs.resize(n_edges, Pair::default());
         arrays.outside.resize(n_edges, 0);
         arrays.pair_of_edge.resize(n_edges, 0);
@@ -260,6 +308,7 @@ impl<T> Workspace<T> {
 impl<T: Lanes> Scratch<T> {
     fn resize(&mut self, weights: &Weights<T>, n_atoms: usize, n_tile: usize, n_group: usize) {
         let (n, n_group) = (weights.n, n_group.max(EDGES_PER_GROUP));
+        self.last.resize(n_tile, n, 2 * n);
         self.hidden.resize(n_tile * n);
         self.wide.resize(n_tile * 3 * n);
         self.mixed.resize(n_tile * 6 * n);
