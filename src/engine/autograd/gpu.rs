@@ -5,21 +5,44 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use candle_core::cuda_backend::CudaDType;
-use candle_core::{CudaDevice, Device, Result};
+use candle_core::{CudaDevice, Device, Result, Tensor};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits};
 
 use super::ops::Element;
-use crate::cuda::{Address, Backend, Launch, Launcher, Step, require_libraries};
+use crate::cuda::{Address, Backend, Launch, Launcher, Step, StreamEvents, require_libraries};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
 use crate::ops::radial_basis::RadialBasis;
 use crate::potential::Precision;
+use crate::profile::clock::Events;
+use crate::profile::roofline::Peaks;
 
 /// Elements of arrays on a GPU.
 pub trait OnGpu: CudaDType + DeviceRepr + ValidAsZeroBits {}
 impl<T: CudaDType + DeviceRepr + ValidAsZeroBits> OnGpu for T {}
+
+/// Rows and columns of the products of which the best rate counts.
+const SIZES: [usize; 3] = [1024, 2048, 4096];
+
+/// Bytes that are copied: beyond the caches.
+const COPY: usize = 256 << 20;
+
+/// Shortest of some runs after one that is not counted, s on the stream. They are queued together, so that the stream does
+/// not wait for the host.
+fn shortest(events: &mut StreamEvents, mut work: impl FnMut() -> crate::Result<()>) -> crate::Result<f64> {
+    work()?;
+    events.start()?;
+    for _ in 0..7 {
+        work()?;
+        events.record();
+    }
+    let mut since = Duration::ZERO;
+    let times = events.times()?.into_iter().map(|now| (now - std::mem::replace(&mut since, now)).as_secs_f64());
+    Ok(times.fold(f64::INFINITY, f64::min))
+}
 
 /// A GPU with the kernels that candle's tensors go through, and a model's weights there.
 pub struct Gpu<T> {
@@ -74,6 +97,31 @@ impl<T: Element> Gpu<T> {
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Rates of candle's matrix product in the precision of the network, which is cuBLAS's, and of a copy.
+    ///
+    /// # Errors
+    /// `Error::Tensor`, also for want of memory; `CudaError::Call`.
+    pub fn peaks(&self) -> crate::Result<Peaks> {
+        let failed = |e: candle_core::Error| crate::Error::Tensor(e.to_string());
+        let mut events = StreamEvents::new(self.stream.clone());
+        let mut flops = 0.0_f64;
+        for n in SIZES {
+            // Not of equal numbers, with which GPUs take less power and run faster.
+            let a = Tensor::rand(-0.5_f32, 0.5, (n, n), &self.device).and_then(|a| a.to_dtype(T::DTYPE));
+            let a = a.map_err(failed)?;
+            let time = shortest(&mut events, || a.matmul(&a).map(drop).map_err(failed))?;
+            flops = flops.max(2.0 * (n as f64).powi(3) / time);
+        }
+        let zeros = || self.candle.alloc_zeros::<u8>(COPY).map_err(failed);
+        let (from, mut to) = (zeros()?, zeros()?);
+        let time = shortest(&mut events, || self.candle.memcpy_dtod(&from, &mut to).map_err(failed))?;
+        Ok(Peaks { flops, bytes_s: 2.0 * COPY as f64 / time })
     }
 
     /// # Safety
