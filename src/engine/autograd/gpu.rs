@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use candle_core::cuda_backend::CudaDType;
 use candle_core::{CudaDevice, Device, Result, Tensor};
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits};
+use cudarc::driver::sys::CUmemPool_attribute;
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits, result};
 
 use super::ops::Element;
 use crate::cuda::{Address, Backend, Launch, Launcher, Step, StreamEvents, require_libraries};
@@ -29,6 +30,18 @@ const SIZES: [usize; 3] = [1024, 2048, 4096];
 
 /// Bytes that are copied: beyond the caches.
 const COPY: usize = 256 << 20;
+
+/// Lets arrays to come have the memory of those that are gone. Otherwise each synchronisation gives it back to the system,
+/// and the next batch has to ask for it again. Where that is refused it costs time only.
+fn keep_memory(context: &CudaContext) {
+    let mut threshold = u64::MAX;
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the context's own device; the attribute is a live integer of 64 bits.
+    let _ = unsafe {
+        result::device::get_default_mem_pool(context.cu_device())
+            .and_then(|pool| result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast()))
+    };
+}
 
 /// Shortest of some runs after one that is not counted, s on the stream. They are queued together, so that the stream does
 /// not wait for the host.
@@ -86,6 +99,7 @@ impl<T: Element> Gpu<T> {
         // SAFETY: all arrays of this device are allocated, used and freed on its one stream.
         unsafe { candle.disable_event_tracking() };
         let stream = candle.cuda_stream();
+        keep_memory(stream.context());
         let mut kernels = crate::cuda::Device::on_stream(stream.clone())?;
         let precision = if size_of::<T>() == 8 { Precision::F64 } else { Precision::F32 };
         // Comes with cuBLAS; without it our kernels make all products.
