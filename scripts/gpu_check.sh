@@ -83,9 +83,9 @@ print(":".join(sorted({p for r in roots for p in glob.glob(r + "/nvidia/*/lib")}
     step autograd 120 "$place/bin/cuda_autograd" --test-threads 1 --nocapture
     step benchmark 120 "$place/bin/cuda" --json "$out/kernels.json"
     local mlff=$place/bin/mlff
-    step profile 30 "$mlff" profile --device cuda --molecule benzene \
+    step profile 20 "$mlff" profile --device cuda --molecule benzene \
         --json="$out/profile.json" --trace "$out/profile_trace.json" --plot "$out/profile.svg"
-    step profile_sweep 40 "$mlff" profile --device cuda --molecule benzene --structures 256 --repeats 5 \
+    step profile_sweep 20 "$mlff" profile --device cuda --molecule benzene --structures 256 --repeats 5 \
         --sweep 1,4,16,64,256 --json="$out/profile_sweep.json" --plot "$out/profile_sweep.svg"
     if [ -s "$out/kernels.json" ] && python3 -c 'import torch' 2> /dev/null; then
         step unfused 60 python3 benchmarks/cuda_unfused.py "$out/kernels.json"
