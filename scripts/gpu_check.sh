@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in two parts, since what builds need not be what has the GPU.
 #
-#   scripts/gpu_check.sh build     here, without a GPU: target/gpu/check.tar.xz (test programs and benchmark)
+#   scripts/gpu_check.sh build     here, without a GPU: target/gpu/check.tar.xz (test programs, benchmark, mlff)
 #   scripts/gpu_check.sh run       there, in a copy of this repository with target/gpu: under 10 minutes
 #
 # `run` needs NVIDIA's driver for CUDA 13.0, and NVRTC, cuBLAS and cuRAND: of the toolkit, or of the Python packages that PyTorch
@@ -24,7 +24,9 @@ build() {
         cargo test --locked --release --no-run --test cuda_kernels --message-format json
         cargo bench --locked --no-run --bench cuda --message-format json
         scripts/build_candle_cuda.sh test --release --no-run --test cuda_autograd --message-format json
-    } | programs | grep -E '^(cuda_kernels|cuda|cuda_autograd)=' > "$place/programs"
+        # Last: the others build a program of the same name without candle's CUDA.
+        scripts/build_candle_cuda.sh build --release --bin mlff --message-format json
+    } | programs | grep -E '^(cuda_kernels|cuda|cuda_autograd|mlff)=' > "$place/programs"
     while IFS== read -r name path; do cp "$path" "$place/bin/$name" && strip "$place/bin/$name"; done < "$place/programs"
     rm "$place/programs"
     # compute-sanitizer, which machines with a GPU rarely have.
@@ -80,6 +82,11 @@ print(":".join(sorted({p for r in roots for p in glob.glob(r + "/nvidia/*/lib")}
     step kernels 120 "$place/bin/cuda_kernels" --test-threads 1 cuda_
     step autograd 120 "$place/bin/cuda_autograd" --test-threads 1 --nocapture
     step benchmark 120 "$place/bin/cuda" --json "$out/kernels.json"
+    local mlff=$place/bin/mlff
+    step profile 20 "$mlff" profile --device cuda --molecule benzene \
+        --json="$out/profile.json" --trace "$out/profile_trace.json" --plot "$out/profile.svg"
+    step profile_sweep 20 "$mlff" profile --device cuda --molecule benzene --structures 256 --repeats 5 \
+        --sweep 1,4,16,64,256 --json="$out/profile_sweep.json" --plot "$out/profile_sweep.svg"
     if [ -s "$out/kernels.json" ] && python3 -c 'import torch' 2> /dev/null; then
         step unfused 60 python3 benchmarks/cuda_unfused.py "$out/kernels.json"
     fi
@@ -93,6 +100,9 @@ print(":".join(sorted({p for r in roots for p in glob.glob(r + "/nvidia/*/lib")}
     fi
     for table in benchmark unfused; do
         [ -f "$out/$table.log" ] && { echo && grep -vE ': [0-9.]+ µs$' "$out/$table.log"; } >> "$out/gpu.md"
+    done
+    for table in profile profile_sweep; do
+        [ -f "$out/$table.log" ] && printf '\n```\n%s\n```\n' "$(cat "$out/$table.log")" >> "$out/gpu.md"
     done
     return "$failed"
 }

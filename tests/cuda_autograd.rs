@@ -21,7 +21,8 @@ use mlff::engine::autograd::{Place, Run};
 use mlff::ops::Real;
 use mlff::ops::dense::{Activation, Linear};
 use mlff::ops::radial_basis::RadialBasis;
-use mlff::potential::{DeviceKind, EngineKind, Precision};
+use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
+use mlff::profile::{Names, Options, measure};
 use mlff::{Error, Model, Potential, Structure};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -221,6 +222,36 @@ fn models_gpu_gives_the_same_bits_again() {
     let potential = Potential::on_device(model(64, false), Precision::F32, EngineKind::Autograd, GPU).unwrap();
     let run = || potential.evaluate(&structures, Want::ALL).into_iter().map(|e| e.ok()).collect::<Vec<_>>();
     assert!(run() == run());
+}
+
+/// By events on the stream: the parts add up to what a clock outside shows.
+#[test]
+fn profile_gpu_adds_up() {
+    if !gpu() {
+        return;
+    }
+    let options = Options { warmup: 3, repeats: 5, sweep: vec![1, 4], batch: BatchSize::Auto };
+    for (model, precision) in [(model(64, false), Precision::F32), (model(20, true), Precision::F64)] {
+        let potential = Potential::on_device(model, precision, EngineKind::Autograd, GPU).unwrap();
+        let names = Names { model: "random".into(), workload: "random".into() };
+        let good = structures().into_iter().filter(|s| potential.evaluate_one(s, Want::ENERGY).is_ok());
+        let (profile, spans) = measure(&potential, &good.collect::<Vec<_>>(), &options, names).unwrap();
+        let top = profile.components.iter().filter(|c| c.parent.is_none());
+        let sum = top.map(|c| c.share).sum::<f64>() + profile.derived.unattributed_share;
+        assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+        for id in
+            ["neighbor_search", "batch", "transfers", "message", "message_vjp", "tensor_operations_vjp", "results"]
+        {
+            assert!(profile.components.iter().any(|c| c.id == id && c.time.median > 0.0), "{id}");
+        }
+        assert_eq!((profile.device.kind, profile.run.timer), ("cuda", "cuda_events"));
+        // A small workload is mostly launches, which events slow down.
+        let outside = profile.run.profiler.sum_over_unprofiled;
+        assert!((0.8..2.0).contains(&outside), "{outside}");
+        for pair in spans.windows(2) {
+            assert_eq!(pair[0].start + pair[0].time, pair[1].start);
+        }
+    }
 }
 
 /// Reference results, all cases alone and in one batch.

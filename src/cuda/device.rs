@@ -286,7 +286,7 @@ fn driver_is_there() -> bool {
     return unsafe { libloading::Library::new("libcuda.so.1") }.is_ok();
 }
 
-fn call<T>(what: &str, done: std::result::Result<T, DriverError>) -> Result<T> {
+pub(super) fn call<T>(what: &str, done: std::result::Result<T, DriverError>) -> Result<T> {
     done.map_err(|error| CudaError::Call { call: what.into(), reason: name_of(error) }.into())
 }
 

@@ -14,6 +14,7 @@ mod blas;
 pub mod cache;
 mod choice;
 mod device;
+mod events;
 mod launch;
 mod launcher;
 mod library;
@@ -29,6 +30,7 @@ pub use choice::{DenseChoice, DenseSizes};
 pub use device::Device;
 #[cfg(feature = "candle-cuda")]
 pub(crate) use device::check;
+pub(crate) use events::StreamEvents;
 pub use launch::{Address, Arg, Backend, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
 #[cfg(feature = "candle-cuda")]

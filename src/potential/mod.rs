@@ -7,6 +7,8 @@ mod session;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use cudarc::driver::CudaStream;
+
 use crate::calibration::CostModel;
 use crate::engine::adjoint::FilterKind;
 use crate::engine::autograd::Autograd;
@@ -14,6 +16,7 @@ use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
+use crate::profile::roofline::{self, Peaks};
 use crate::structure::Structure;
 use packed::Packed;
 pub use session::{DEFAULT_SKIN, Session};
@@ -190,6 +193,28 @@ impl Potential {
             Engine::AutogradF32(engine) => engine.device(),
             Engine::AutogradF64(engine) => engine.device(),
         }
+    }
+
+    /// The stream that all work is queued on; none on the processor.
+    pub(crate) fn stream(&self) -> Option<Arc<CudaStream>> {
+        match &self.engine {
+            Engine::AdjointF32(_) | Engine::AdjointF64(_) => None,
+            Engine::AutogradF32(engine) => engine.place().stream(),
+            Engine::AutogradF64(engine) => engine.place().stream(),
+        }
+    }
+
+    /// Rates of the device, of one thread where it is the processor, measured now.
+    ///
+    /// # Errors
+    /// What a GPU reports.
+    pub(crate) fn peaks(&self) -> Result<Peaks> {
+        let on_gpu = match &self.engine {
+            Engine::AdjointF32(_) | Engine::AdjointF64(_) => None,
+            Engine::AutogradF32(engine) => engine.place().peaks()?,
+            Engine::AutogradF64(engine) => engine.place().peaks()?,
+        };
+        Ok(on_gpu.unwrap_or_else(|| roofline::measure(self.precision())))
     }
 
     /// Radial functions that the adjoint engine evaluates for a pair.

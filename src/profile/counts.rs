@@ -6,7 +6,29 @@
 
 use super::clock::{Component, Part};
 use crate::model::config::{Architecture, ModelConfig};
-use crate::potential::{EngineKind, Precision};
+use crate::potential::{DeviceKind, EngineKind, Potential, Precision};
+
+/// Which kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// The adjoint engine's.
+    Adjoint,
+    /// Batched autograd's on the processor.
+    Autograd,
+    /// Batched autograd's on a GPU.
+    AutogradCuda,
+}
+
+impl Kernels {
+    /// Those of a potential.
+    pub fn of(potential: &Potential) -> Self {
+        match (potential.engine(), potential.device()) {
+            (EngineKind::Autograd, DeviceKind::Cpu) => Kernels::Autograd,
+            (EngineKind::Autograd, DeviceKind::Cuda(_)) => Kernels::AutogradCuda,
+            _ => Kernels::Adjoint,
+        }
+    }
+}
 
 /// Shapes that decide.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,13 +51,13 @@ pub struct Shapes {
     pub readout: Vec<f64>,
     /// Bytes of a number.
     pub number: f64,
-    /// Engine.
-    pub engine: EngineKind,
+    /// What runs.
+    pub kernels: Kernels,
 }
 
 impl Shapes {
     /// Of a model; atoms, edges and calls are to be filled in. `None` for architectures that are not counted.
-    pub fn new(config: &ModelConfig, engine: EngineKind, precision: Precision, window: Option<usize>) -> Option<Self> {
+    pub fn new(config: &ModelConfig, kernels: Kernels, precision: Precision, window: Option<usize>) -> Option<Self> {
         let Architecture::Painn(painn) = &config.architecture else { return None };
         let n_functions = painn.radial_basis.n + 1;
         let hidden = painn.readout_hidden.iter().map(|&n| n as f64);
@@ -49,7 +71,7 @@ impl Shapes {
             window: window.unwrap_or(n_functions) as f64,
             readout: std::iter::once(painn.n_features as f64).chain(hidden).chain([1.0]).collect(),
             number: if precision == Precision::F32 { 4.0 } else { 8.0 },
-            engine,
+            kernels,
         })
     }
 }
@@ -76,7 +98,7 @@ impl std::ops::AddAssign for Counts {
 /// Work of a part in one evaluation of forces; `None` where it is not arithmetic on arrays of known shape.
 pub fn counts(s: &Shapes, part: Part) -> Option<Counts> {
     let layer = usize::from(part.layer.unwrap_or(0));
-    let out = match (part.component, s.engine == EngineKind::Adjoint) {
+    let out = match (part.component, s.kernels == Kernels::Adjoint) {
         (Component::EdgeGeometry, true) => s.pairs(),
         (Component::EdgeGeometry, false) => Counts { flops: 18.0 * s.n_edges, bytes: 104.0 * s.n_edges, ..s.none() },
         (Component::EdgeGeometryVjp, true) => s.pairs_vjp(),
@@ -89,8 +111,10 @@ pub fn counts(s: &Shapes, part: Part) -> Option<Counts> {
         // Computed by receiver and by sender again; then their cotangents meet the weights.
         (Component::FiltersVjp, _) => s.filters(3.0),
         (Component::Message, true) => s.fused_message(layer),
+        (Component::Message, false) if s.kernels == Kernels::AutogradCuda => s.cuda_message(),
         (Component::Message, false) => s.message(),
         (Component::MessageVjp, true) => s.fused_message_vjp(layer),
+        (Component::MessageVjp, false) if s.kernels == Kernels::AutogradCuda => s.cuda_message_vjp(),
         (Component::MessageVjp, false) => s.message_vjp(),
         (Component::Update, _) => s.update(layer),
         (Component::UpdateVjp, _) => s.update_vjp(layer),
@@ -102,12 +126,13 @@ pub fn counts(s: &Shapes, part: Part) -> Option<Counts> {
 }
 
 /// What is computed together under a part's name.
-pub fn fused(component: Component, engine: EngineKind) -> &'static [&'static str] {
-    match component {
-        _ if engine != EngineKind::Adjoint => &[],
-        Component::EdgeGeometry => &["edge_geometry", "radial_basis"],
-        Component::Message => &["filters", "message"],
-        Component::MessageVjp => &["filters", "filters_vjp", "message_vjp", "radial_basis_vjp"],
+pub fn fused(component: Component, kernels: Kernels) -> &'static [&'static str] {
+    match (component, kernels) {
+        (_, Kernels::Autograd) => &[],
+        (Component::EdgeGeometry, Kernels::Adjoint) => &["edge_geometry", "radial_basis"],
+        (Component::Message, _) => &["filters", "message"],
+        (Component::MessageVjp, Kernels::Adjoint) => &["filters", "filters_vjp", "message_vjp", "radial_basis_vjp"],
+        (Component::MessageVjp, Kernels::AutogradCuda) => &["filters", "filters_vjp", "message_vjp"],
         _ => &[],
     }
 }
@@ -123,7 +148,7 @@ impl Shapes {
     }
 
     fn is_last(&self, layer: usize) -> bool {
-        self.engine == EngineKind::Adjoint && layer + 1 == self.n_layers
+        self.kernels == Kernels::Adjoint && layer + 1 == self.n_layers
     }
 
     /// Products of `rows` of `n_in` numbers, arrays left out.
@@ -214,8 +239,7 @@ impl Shapes {
         let out = Counts {
             flops: n_pairs * f * (2.0 * filters * self.window + 2.0 * direction),
             bytes: n_pairs * (12.0 + (3.0 + self.window) * self.number),
-            unfused_bytes: (self.n_edges * (self.n_functions + UNFUSED_MESSAGE * f) + self.n_atoms * 4.0 * f)
-                * self.number,
+            unfused_bytes: self.unfused_message(),
         };
         self.by_feature(out, 0.0, nodes)
     }
@@ -229,11 +253,40 @@ impl Shapes {
             bytes: n_pairs * (12.0 + (11.0 + 2.0 * self.window) * self.number),
             // A tensor operation's backward reads the cotangent and the other argument for each argument: twice the
             // forward.
-            unfused_bytes: 2.0
-                * (self.n_edges * (self.n_functions + UNFUSED_MESSAGE * f) + self.n_atoms * 4.0 * f)
-                * self.number,
+            unfused_bytes: 2.0 * self.unfused_message(),
         };
         self.by_feature(out, 0.0, nodes)
+    }
+
+    /// Bytes of a message as a chain of tensor operations.
+    fn unfused_message(&self) -> f64 {
+        let (k, f) = (self.n_functions, self.n_features);
+        (self.n_edges * (k + UNFUSED_MESSAGE * f) + self.n_atoms * 4.0 * f) * self.number
+    }
+
+    /// By edge, with the filter in registers: basis and geometry in, a sender's number.
+    fn cuda_message(&self) -> Counts {
+        let (k, f) = (self.n_functions, self.n_features);
+        let weights = self.n_calls * 3.0 * f * k;
+        let out = Counts {
+            flops: self.n_edges * f * (6.0 * k + 16.0),
+            bytes: 4.0 * self.n_edges + (self.n_edges * (k + 4.0) + weights) * self.number,
+            unfused_bytes: self.unfused_message(),
+        };
+        self.by_feature(out, 0.0, 10.0)
+    }
+
+    /// The filter once more, and its cotangent times the weights; cotangents of basis and geometry out.
+    fn cuda_message_vjp(&self) -> Counts {
+        let (k, f) = (self.n_functions, self.n_features);
+        let weights = self.n_calls * 3.0 * f * k;
+        let out = Counts {
+            flops: self.n_edges * f * (12.0 * k + 48.0),
+            bytes: 8.0 * self.n_edges + (self.n_edges * (2.0 * k + 8.0) + weights) * self.number,
+            // As of the adjoint engine's.
+            unfused_bytes: 2.0 * self.unfused_message(),
+        };
+        self.by_feature(out, 0.0, 16.0)
     }
 
     fn update(&self, layer: usize) -> Counts {
@@ -274,7 +327,7 @@ impl Shapes {
 mod tests {
     use super::*;
 
-    fn shapes(engine: EngineKind) -> Shapes {
+    fn shapes(kernels: Kernels) -> Shapes {
         Shapes {
             n_atoms: 10.0,
             n_edges: 120.0,
@@ -285,7 +338,7 @@ mod tests {
             window: 6.0,
             readout: vec![128.0, 64.0, 1.0],
             number: 4.0,
-            engine,
+            kernels,
         }
     }
 
@@ -296,7 +349,7 @@ mod tests {
     /// 80 F² an atom in each direction: the first layer's context is a table, the last one's vectors are not updated.
     #[test]
     fn dense_layers_of_the_adjoint_engine_take_160_flop_an_atom_and_squared_feature() {
-        let s = shapes(EngineKind::Adjoint);
+        let s = shapes(Kernels::Adjoint);
         let square = s.n_atoms * s.n_features * s.n_features;
         for (context, update) in
             [(Component::Context, Component::Update), (Component::ContextVjp, Component::UpdateVjp)]
@@ -308,12 +361,30 @@ mod tests {
 
     #[test]
     fn work_by_edge_grows_with_edges_and_fusing_saves_bytes() {
-        let (s, mut twice) = (shapes(EngineKind::Adjoint), shapes(EngineKind::Adjoint));
+        let (s, mut twice) = (shapes(Kernels::Adjoint), shapes(Kernels::Adjoint));
         twice.n_edges *= 2.0;
         for component in [Component::EdgeGeometry, Component::Message, Component::MessageVjp] {
             let (one, two) = (counts(&s, component.into()).unwrap(), counts(&twice, component.into()).unwrap());
             assert!(two.flops == 2.0 * one.flops && one.unfused_bytes > 2.0 * one.bytes, "{component:?}: {one:?}");
         }
         assert!(counts(&s, Component::NeighborSearch.into()).is_none());
+    }
+
+    /// What the CUDA kernel fuses is what the processor's operations do under two names.
+    #[test]
+    fn message_on_a_gpu_is_filters_and_message_in_one() {
+        let (cpu, gpu) = (shapes(Kernels::Autograd), shapes(Kernels::AutogradCuda));
+        let count = |s: &Shapes, component: Component| counts(s, component.into()).unwrap();
+        let parts = [count(&cpu, Component::Filters), count(&cpu, Component::Message)];
+        let message = count(&gpu, Component::Message);
+        approx::assert_relative_eq!(message.flops, parts[0].flops + parts[1].flops);
+        assert!(message.bytes < parts[0].bytes + parts[1].bytes && message.unfused_bytes > 2.0 * message.bytes);
+        // The processor computes filters twice in the backward.
+        let parts = [count(&cpu, Component::FiltersVjp), count(&cpu, Component::MessageVjp)];
+        let vjp = count(&gpu, Component::MessageVjp);
+        approx::assert_relative_eq!(vjp.flops, parts[0].flops * 2.0 / 3.0 + parts[1].flops);
+        assert!(vjp.bytes < parts[0].bytes + parts[1].bytes);
+        assert!(fused(Component::Message, Kernels::Autograd).is_empty());
+        assert_eq!(fused(Component::Message, Kernels::AutogradCuda), ["filters", "message"]);
     }
 }

@@ -1,19 +1,23 @@
 //! Where the time of evaluations goes: components timed by one thread, compared with what the machine can do.
 //!
 //! [`measure`] evaluates structures again and again, in turn with the recorder on and off, and makes the record
-//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. Processor only, as yet.
+//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. On a GPU, where times are those of
+//! events on its stream, not yet run.
 
 pub(crate) mod clock;
+mod component;
 mod counts;
 mod report;
 pub(crate) mod roofline;
 pub(crate) mod statistics;
 mod trace;
 
+use std::cell::RefCell;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::Instant;
 
-use clock::Recording;
+use clock::{Clock, Recording};
 pub use clock::{Component, Part, Phase, Span};
 pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
 pub use roofline::{Bound, Roofline};
@@ -21,11 +25,12 @@ pub use statistics::Statistics;
 pub use trace::trace;
 
 use crate::batch::Preparer;
+use crate::cuda::StreamEvents;
 use crate::engine::Want;
 use crate::error::{Error, Result};
-use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential};
+use crate::potential::{BatchSize, EngineKind, Potential};
 use crate::structure::Structure;
-use counts::Shapes;
+use counts::{Kernels, Shapes};
 use report::{Derived, RunInfo, components};
 use statistics::median;
 
@@ -53,20 +58,20 @@ pub struct Names {
 
 /// Profiles evaluations of `structures`, energies and forces (stress where periodic), on one thread.
 ///
+/// On a GPU the boundaries between components are events on its stream, so a component's time is what the stream did for it
+/// and how long it stood idle because the host was at it.
+///
 /// Returns the profile and the spans of one evaluation for [`trace`].
 ///
 /// # Errors
-/// `Error::Usage` without structures or for a potential on a GPU; what [`Potential::evaluate`] says of a structure that it
-/// cannot evaluate.
+/// `Error::Usage` without structures; what [`Potential::evaluate`] says of a structure that it cannot evaluate; what a GPU
+/// reports.
 pub fn measure(
     potential: &Potential,
     structures: &[Structure],
     options: &Options,
     names: Names,
 ) -> Result<(Profile, Vec<Span>)> {
-    if potential.device() != DeviceKind::Cpu {
-        return Err(Error::Usage("profiles are of the processor only, as yet: leave --device out".into()));
-    }
     if structures.is_empty() || options.repeats == 0 || options.sweep.contains(&0) {
         return Err(Error::Usage("a profile needs a structure, a repeat, and batches of at least one".into()));
     }
@@ -95,23 +100,24 @@ fn on_this_thread(
     for _ in 1..options.warmup {
         evaluate(potential, structures, Want::ALL)?;
     }
-    let peaks = roofline::measure(potential.precision());
-    let per_boundary = time_per_boundary();
+    let peaks = potential.peaks()?;
+    let (clock, device_name) = clock(potential)?;
+    let per_boundary = time_per_boundary(&clock)?;
     let mut samples = Samples::default();
     for _ in 0..options.repeats {
-        samples.unprofiled.push(timed(|| evaluate(potential, structures, Want::ALL))?);
-        let (done, recording) = clock::record(false, || evaluate(potential, structures, Want::ALL));
+        samples.unprofiled.push(timed(&clock, || evaluate(potential, structures, Want::ALL))?);
+        let (done, recording) = clock::record(&clock, false, || evaluate(potential, structures, Want::ALL))?;
         done?;
         samples.recordings.push(recording);
-        samples.energies.push(timed(|| evaluate(potential, structures, Want::ENERGY))?);
+        samples.energies.push(timed(&clock, || evaluate(potential, structures, Want::ENERGY))?);
     }
-    let (done, traced) = clock::record(true, || evaluate(potential, structures, Want::ALL));
+    let (done, traced) = clock::record(&clock, true, || evaluate(potential, structures, Want::ALL))?;
     done?;
-    let sweep = sweep(potential, structures, options)?;
+    let sweep = sweep(potential, structures, options, &clock)?;
 
-    let engine = potential.engine();
+    let kernels = Kernels::of(potential);
     let shapes = shapes(potential, &workload, &samples.recordings);
-    let (components, unattributed_share) = components(&samples.recordings, shapes.as_ref(), engine, peaks);
+    let (components, unattributed_share) = components(&samples.recordings, shapes.as_ref(), kernels, peaks);
     let totals: Vec<f64> = samples.recordings.iter().map(|r| r.total.as_secs_f64()).collect();
     let boundaries = samples.recordings.last().map_or(0, |r| r.boundaries);
     let profiler = Overhead::new(boundaries, per_boundary, &totals, &samples.unprofiled);
@@ -139,20 +145,20 @@ fn on_this_thread(
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         },
         device: DeviceInfo {
-            kind: "cpu",
-            name: processor_name(),
+            kind: if kernels == Kernels::AutogradCuda { "cuda" } else { "cpu" },
+            name: device_name,
             peak_flops: peaks.flops,
             peak_bytes_s: peaks.bytes_s,
         },
         model: names.model,
         workload,
         run: RunInfo {
-            engine: if engine == EngineKind::Autograd { "autograd" } else { "adjoint" },
+            engine: if potential.engine() == EngineKind::Autograd { "autograd" } else { "adjoint" },
             threads: 1,
             batch,
             warmup: options.warmup.max(1),
             repeats: options.repeats,
-            timer: "monotonic clock",
+            timer: clock.name(),
             profiler,
         },
         unit: "s",
@@ -170,21 +176,34 @@ fn evaluate(potential: &Potential, structures: &[Structure], want: Want) -> Resu
     Ok(())
 }
 
-/// Time of some work, s.
-fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+/// What stamps the boundaries, and the device's name.
+fn clock(potential: &Potential) -> Result<(Clock, String)> {
+    let Some(stream) = potential.stream() else { return Ok((Clock::Monotonic, processor_name())) };
+    let events = StreamEvents::new(stream);
+    let name = events.device_name()?;
+    Ok((Clock::Events(Rc::new(RefCell::new(events))), name))
+}
+
+/// Time of some work by the clock outside, s. A stream has nothing queued before and after.
+fn timed(clock: &Clock, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    clock.wait()?;
     let start = Instant::now();
     work()?;
+    clock.wait()?;
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Time of one reading of the clock with what is noted at it, s: the smallest of some means.
-fn time_per_boundary() -> f64 {
+/// Time of one stamp with what is noted at it, s: the smallest of some means. Of an event it is what the host or the
+/// stream takes for it, whichever is longer.
+fn time_per_boundary(clock: &Clock) -> Result<f64> {
     const N: usize = 10_000;
-    let mean = |_| {
+    let mut smallest = f64::INFINITY;
+    for _ in 0..10 {
         let work = || (0..N).for_each(|k| clock::enter(Part::layer(Component::Message, black_box(k % 3))));
-        clock::record(false, work).1.total.as_secs_f64() / N as f64
-    };
-    (0..10).map(mean).fold(f64::INFINITY, f64::min)
+        let ((), recording) = clock::record(clock, false, work)?;
+        smallest = smallest.min(recording.total.as_secs_f64() / N as f64);
+    }
+    Ok(smallest)
 }
 
 fn workload(potential: &Potential, structures: &[Structure], name: String) -> Result<Workload> {
@@ -199,8 +218,8 @@ fn workload(potential: &Potential, structures: &[Structure], name: String) -> Re
 }
 
 fn shapes(potential: &Potential, workload: &Workload, recordings: &[Recording]) -> Option<Shapes> {
-    let (config, engine) = (potential.model().config(), potential.engine());
-    let mut shapes = Shapes::new(config, engine, potential.precision(), potential.radial_window())?;
+    let (config, kernels) = (potential.model().config(), Kernels::of(potential));
+    let mut shapes = Shapes::new(config, kernels, potential.precision(), potential.radial_window())?;
     shapes.n_atoms = workload.atoms as f64;
     shapes.n_edges = workload.edges as f64;
     shapes.n_calls = recordings.last().map_or(0, |r| r.calls(Part::layer(Component::Message, 0))) as f64;
@@ -208,7 +227,7 @@ fn shapes(potential: &Potential, workload: &Workload, recordings: &[Recording]) 
 }
 
 /// The structures, repeated up to the largest batch, in batches of every size in turn.
-fn sweep(potential: &Potential, structures: &[Structure], options: &Options) -> Result<Vec<SweepPoint>> {
+fn sweep(potential: &Potential, structures: &[Structure], options: &Options, clock: &Clock) -> Result<Vec<SweepPoint>> {
     let mut sizes = options.sweep.clone();
     sizes.sort_unstable();
     sizes.dedup();
@@ -218,7 +237,7 @@ fn sweep(potential: &Potential, structures: &[Structure], options: &Options) -> 
     for repeat in 0..=options.repeats {
         for (&size, times) in sizes.iter().zip(&mut times) {
             let potential = potential.clone().with_batch_size(BatchSize::Structures(size));
-            let time = timed(|| evaluate(&potential, &structures, Want::ALL))?;
+            let time = timed(clock, || evaluate(&potential, &structures, Want::ALL))?;
             // The first round warms up.
             if repeat > 0 {
                 times.push(time / largest as f64);

@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use super::clock::{Component, Part, Phase, Ran, Recording};
-use super::counts::{Counts, Shapes, counts, fused};
+use super::counts::{Counts, Kernels, Shapes, counts, fused};
 use super::roofline::{Peaks, Roofline};
 use super::statistics::{Statistics, faster_half, faster_mean, median};
-use crate::potential::EngineKind;
 
 /// Name and version of the format.
 pub const FORMAT: &str = "mlff.profile/1";
@@ -49,10 +48,10 @@ pub struct Host {
     pub cores: usize,
 }
 
-/// What computed; rates are of one thread, measured in the same run.
+/// What computed; rates are of one thread or of the GPU, measured in the same run.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceInfo {
-    /// `cpu`.
+    /// `cpu` or `cuda`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
@@ -82,7 +81,7 @@ pub struct Workload {
 pub struct RunInfo {
     /// `adjoint` or `autograd`.
     pub engine: &'static str,
-    /// Threads that computed.
+    /// Threads of the processor that computed or queued work.
     pub threads: usize,
     /// Structures in a batch, where not left to the engine.
     pub batch: Option<usize>,
@@ -90,7 +89,7 @@ pub struct RunInfo {
     pub warmup: usize,
     /// Evaluations that count.
     pub repeats: usize,
-    /// Clock.
+    /// `monotonic`: a clock that the thread reads; `cuda_events`: events on the GPU's stream.
     pub timer: &'static str,
     /// What profiling costs.
     pub profiler: Overhead,
@@ -99,7 +98,7 @@ pub struct RunInfo {
 /// What profiling costs.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Overhead {
-    /// Readings of the clock in one evaluation.
+    /// Readings of the clock, or events, in one evaluation.
     pub boundaries: u64,
     /// Time of one, measured in the same run, s.
     pub seconds_per_boundary: f64,
@@ -198,7 +197,7 @@ struct Series {
 pub(super) fn components(
     recordings: &[Recording],
     shapes: Option<&Shapes>,
-    engine: EngineKind,
+    kernels: Kernels,
     peaks: Peaks,
 ) -> (Vec<ComponentReport>, f64) {
     let totals: Vec<f64> = recordings.iter().map(|r| r.total.as_secs_f64()).collect();
@@ -234,9 +233,9 @@ pub(super) fn components(
             unattributed = share(&sum.times, &totals);
             continue;
         }
-        out.push(report(&sum, None, work, engine, peaks, &totals));
+        out.push(report(&sum, None, work, kernels, peaks, &totals));
         for series in own.iter().filter(|s| s.part.layer.is_some()) {
-            out.push(report(series, Some(component), counts(series.part), engine, peaks, &totals));
+            out.push(report(series, Some(component), counts(series.part), kernels, peaks, &totals));
         }
     }
     (out, unattributed)
@@ -246,7 +245,7 @@ fn report(
     series: &Series,
     parent: Option<Component>,
     work: Option<Counts>,
-    engine: EngineKind,
+    kernels: Kernels,
     peaks: Peaks,
     totals: &[f64],
 ) -> ComponentReport {
@@ -256,10 +255,10 @@ fn report(
         id: series.part.id(),
         parent: parent.map(|c| c.name().into()),
         phase: component.phase(),
-        fused: fused(component, engine),
-        variant: match engine {
-            EngineKind::Autograd => series.ran.name(),
-            _ => (component.phase() != Phase::Other).then_some("fused"),
+        fused: fused(component, kernels),
+        variant: match kernels {
+            Kernels::Adjoint => (component.phase() != Phase::Other).then_some("fused"),
+            _ => series.ran.name(),
         },
         calls: series.calls,
         time: Time { median: times.median, mean: times.mean, p95: times.p95 },
@@ -315,7 +314,7 @@ mod tests {
         let (got, rest) = components(
             &[recording(1, 2, 3, 4), recording(9, 9, 9, 9), recording(3, 3, 3, 1)],
             None,
-            EngineKind::Adjoint,
+            Kernels::Adjoint,
             peaks,
         );
         let ids: Vec<&str> = got.iter().map(|c| c.id.as_str()).collect();

@@ -25,15 +25,16 @@ pub fn trace(spans: &[Span], name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::{Part, enter, record};
+    use super::super::clock::{Clock, Part, enter, record};
     use super::*;
 
     #[test]
     fn trace_has_an_event_for_every_span_of_a_component() {
-        let ((), recording) = record(true, || {
+        let ((), recording) = record(&Clock::Monotonic, true, || {
             enter(Part::layer(Component::MessageVjp, 1));
             enter(Component::Results);
-        });
+        })
+        .unwrap();
         let got = trace(&recording.spans, "mlff");
         let events = got["traceEvents"].as_array().unwrap();
         let names: Vec<&str> = events.iter().map(|e| e["name"].as_str().unwrap()).collect();

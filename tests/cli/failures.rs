@@ -185,6 +185,7 @@ fn gpu_that_is_not_there_is_named() {
         "predict in.xyz --device cuda",
         "predict in.xyz --device cuda:0 --engine autograd",
         "eval in.xyz --device cuda",
+        "profile in.xyz --device cuda --json=r.json",
     ] {
         let output = sandbox.command(args).env("CUDA_VISIBLE_DEVICES", "").output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();

@@ -84,6 +84,9 @@ fn profile_of_the_autograd_engine_fits_its_schema() {
     let backward: Vec<&Value> = backward.filter(|c| c["parent"].is_null()).collect();
     approx::assert_relative_eq!(share_of(&backward), number(&profile["derived"]["autograd_share"]), epsilon = 1e-9);
     assert_eq!((&profile["workload"]["dtype"], &profile["run"]["batch"]), (&"f64".into(), &2.into()));
+    // On the processor nothing is copied to a device.
+    assert!(!ids(&profile).contains(&"transfers"));
+    assert_eq!((&profile["device"]["kind"], &profile["run"]["timer"]), (&"cpu".into(), &"monotonic".into()));
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn bad_input_gets_one_message() {
         ("in.xyz --json=nowhere/r.json", 1, &["nowhere/r.json"]),
         ("in.xyz --plot folder", 2, &["folder: expected the name of a file"]),
         ("in.xyz --threads 2", 2, &["--threads 2", "one thread"]),
-        ("in.xyz --device cuda", 2, &["--device cuda:0", "processor only"]),
+        ("in.xyz --device cuda --engine adjoint", 2, &["--device cuda:0: the adjoint engine does not"]),
         ("in.xyz --molecule water", 2, &["cannot be used with"]),
         ("in.xyz --sweep 0", 2, &["0 is not in 1.."]),
         ("in.xyz --index 5", 2, &["--index asks for a frame"]),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use mlff::profile::{Component, Names, Options, measure, trace};
 use mlff::{Error, Result};
 
-use super::model::{DeviceName, ModelArgs};
+use super::model::ModelArgs;
 use super::output::Output;
 use super::trajectory::FrameSlice;
 use super::{Outcome, complain, json, print};
@@ -19,6 +19,9 @@ use workload::Molecule;
 ///
 /// Evaluates a file or a generated workload on one thread, in turn with and without the profiler. Without INPUT,
 /// --molecule or --atoms, the workload is benzene.
+///
+/// On a GPU the boundaries between components are CUDA events on its stream: a component's time is what the stream did
+/// for it, and how long it stood idle because the thread was at it. Not yet run on a GPU.
 #[derive(clap::Args)]
 pub struct Args {
     /// Trajectory to take structures from, evenly spaced; - is standard input
@@ -69,12 +72,6 @@ fn parse_component(text: &str) -> std::result::Result<Component, String> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    if !matches!(args.model.device, DeviceName::Auto | DeviceName::Cpu) {
-        return Err(Error::Usage(format!(
-            "--device {}: mlff profile times the processor only, as yet; `cargo bench --bench cuda` times CUDA kernels",
-            args.model.device
-        )));
-    }
     if let Some(n) = args.model.threads.filter(|&n| n != 1) {
         return Err(Error::Usage(format!(
             "--threads {n}: mlff profile times one thread, as threads that wait for each other have no clear shares"

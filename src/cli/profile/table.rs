@@ -29,6 +29,12 @@ fn write(out: &mut String, profile: &Profile, shown: impl Fn(&str) -> bool) -> s
         device.peak_flops * 1e-9,
         device.peak_bytes_s * 1e-9
     )?;
+    if run.timer == "cuda_events" {
+        writeln!(
+            out,
+            "by events on the GPU's stream: its work in a component, and its waits for the thread in that component\n"
+        )?;
+    }
     writeln!(
         out,
         "{:<24} {:>7} {:>12} {:>12} {:>7} {:>9} {:>8} {:>8} {:>9}",
@@ -61,9 +67,9 @@ fn write(out: &mut String, profile: &Profile, shown: impl Fn(&str) -> bool) -> s
     let profiler = run.profiler;
     writeln!(
         out,
-        "profiler: {} readings of the clock of {:.0} ns, {:.2} % of the time; sum of the components {:.3} of the same \
-         work without it",
+        "profiler: {} {} of {:.0} ns, {:.2} % of the time; sum of the components {:.3} of the same work without it",
         profiler.boundaries,
+        if run.timer == "cuda_events" { "events" } else { "readings of the clock" },
         profiler.seconds_per_boundary * 1e9,
         100.0 * profiler.share,
         profiler.sum_over_unprofiled

@@ -5,21 +5,57 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use candle_core::cuda_backend::CudaDType;
-use candle_core::{CudaDevice, Device, Result};
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits};
+use candle_core::{CudaDevice, Device, Result, Tensor};
+use cudarc::driver::sys::CUmemPool_attribute;
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits, result};
 
 use super::ops::Element;
-use crate::cuda::{Address, Backend, Launch, Launcher, Step, require_libraries};
+use crate::cuda::{Address, Backend, Launch, Launcher, Step, StreamEvents, require_libraries};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
 use crate::ops::radial_basis::RadialBasis;
 use crate::potential::Precision;
+use crate::profile::clock::Events;
+use crate::profile::roofline::Peaks;
 
 /// Elements of arrays on a GPU.
 pub trait OnGpu: CudaDType + DeviceRepr + ValidAsZeroBits {}
 impl<T: CudaDType + DeviceRepr + ValidAsZeroBits> OnGpu for T {}
+
+/// Rows and columns of the products of which the best rate counts.
+const SIZES: [usize; 3] = [1024, 2048, 4096];
+
+/// Bytes that are copied: beyond the caches.
+const COPY: usize = 256 << 20;
+
+/// Lets arrays to come have the memory of those that are gone. Otherwise each synchronisation gives it back to the system,
+/// and the next batch has to ask for it again. Where that is refused it costs time only.
+fn keep_memory(context: &CudaContext) {
+    let mut threshold = u64::MAX;
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the context's own device; the attribute is a live integer of 64 bits.
+    let _ = unsafe {
+        result::device::get_default_mem_pool(context.cu_device())
+            .and_then(|pool| result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast()))
+    };
+}
+
+/// Shortest of some runs after one that is not counted, s on the stream. They are queued together, so that the stream does
+/// not wait for the host.
+fn shortest(events: &mut StreamEvents, mut work: impl FnMut() -> crate::Result<()>) -> crate::Result<f64> {
+    work()?;
+    events.start()?;
+    for _ in 0..7 {
+        work()?;
+        events.record();
+    }
+    let mut since = Duration::ZERO;
+    let times = events.times()?.into_iter().map(|now| (now - std::mem::replace(&mut since, now)).as_secs_f64());
+    Ok(times.fold(f64::INFINITY, f64::min))
+}
 
 /// A GPU with the kernels that candle's tensors go through, and a model's weights there.
 pub struct Gpu<T> {
@@ -63,6 +99,7 @@ impl<T: Element> Gpu<T> {
         // SAFETY: all arrays of this device are allocated, used and freed on its one stream.
         unsafe { candle.disable_event_tracking() };
         let stream = candle.cuda_stream();
+        keep_memory(stream.context());
         let mut kernels = crate::cuda::Device::on_stream(stream.clone())?;
         let precision = if size_of::<T>() == 8 { Precision::F64 } else { Precision::F32 };
         // Comes with cuBLAS; without it our kernels make all products.
@@ -74,6 +111,31 @@ impl<T: Element> Gpu<T> {
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// Rates of candle's matrix product in the precision of the network, which is cuBLAS's, and of a copy.
+    ///
+    /// # Errors
+    /// `Error::Tensor`, also for want of memory; `CudaError::Call`.
+    pub fn peaks(&self) -> crate::Result<Peaks> {
+        let failed = |e: candle_core::Error| crate::Error::Tensor(e.to_string());
+        let mut events = StreamEvents::new(self.stream.clone());
+        let mut flops = 0.0_f64;
+        for n in SIZES {
+            // Not of equal numbers, with which GPUs take less power and run faster.
+            let a = Tensor::rand(-0.5_f32, 0.5, (n, n), &self.device).and_then(|a| a.to_dtype(T::DTYPE));
+            let a = a.map_err(failed)?;
+            let time = shortest(&mut events, || a.matmul(&a).map(drop).map_err(failed))?;
+            flops = flops.max(2.0 * (n as f64).powi(3) / time);
+        }
+        let zeros = || self.candle.alloc_zeros::<u8>(COPY).map_err(failed);
+        let (from, mut to) = (zeros()?, zeros()?);
+        let time = shortest(&mut events, || self.candle.memcpy_dtod(&from, &mut to).map_err(failed))?;
+        Ok(Peaks { flops, bytes_s: 2.0 * COPY as f64 / time })
     }
 
     /// # Safety

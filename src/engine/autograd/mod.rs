@@ -62,6 +62,11 @@ impl<T: Element> Autograd<T> {
         self.place.kind()
     }
 
+    /// What the profiler asks of a device.
+    pub(crate) fn place(&self) -> &Place<T> {
+        &self.place
+    }
+
     /// Evaluates a batch; `cost_model` says which operations to fuse.
     ///
     /// # Errors
@@ -75,19 +80,26 @@ impl<T: Element> Autograd<T> {
         let run = &self.place.run(batch, want.gradient(), cost_model)?;
         let batch = &run.batch;
         let positions = batch.positions.concat();
-        let positions = Tensor::from_vec(positions, (batch.n_rows(), 3), &run.device)?;
+        let positions = {
+            let _component = run.transfer();
+            Tensor::from_vec(positions, (batch.n_rows(), 3), &run.device)?
+        };
         let strain = Tensor::zeros((batch.n_structures(), 3, 3), DType::F64, &run.device)?;
         let (positions, strain) = if want.gradient() {
             (Var::from_tensor(&positions)?, Var::from_tensor(&strain)?)
         } else {
-            return self.collect(batch, &self.forward(run, &positions, &strain)?, None);
+            return self.collect(run, &self.forward(run, &positions, &strain)?, None);
         };
         let outputs = self.forward(run, &positions, &strain)?;
         enter(Component::TensorOperationsVjp);
         let gradients = outputs.energies.backward()?;
         let gradient = |var: &Var| -> candle_core::Result<Vec<f64>> {
             match gradients.get(var.as_tensor()) {
-                Some(gradient) => gradient.flatten_all()?.to_vec1(),
+                Some(gradient) => {
+                    let gradient = gradient.flatten_all()?;
+                    let _component = run.transfer();
+                    gradient.to_vec1()
+                }
                 // Not an edge in the whole batch: nothing depends on the positions.
                 None if batch.topology.n_edges() == 0 => Ok(vec![0.0; var.elem_count()]),
                 None => candle_core::bail!("no gradient reached the positions"),
@@ -98,7 +110,7 @@ impl<T: Element> Autograd<T> {
             strain: gradient(&strain)?.as_chunks::<3>().0.as_chunks::<3>().0.to_vec(),
             want,
         };
-        self.collect(batch, &outputs, Some(gradients))
+        self.collect(run, &outputs, Some(gradients))
     }
 
     fn forward(&self, run: &Arc<Run<T>>, positions: &Tensor, strain: &Tensor) -> candle_core::Result<Outputs> {
@@ -119,13 +131,16 @@ impl<T: Element> Autograd<T> {
 
     fn collect(
         &self,
-        batch: &PaddedBatch,
+        run: &Run<T>,
         outputs: &Outputs,
         gradients: Option<Gradients>,
     ) -> candle_core::Result<Vec<Evaluation>> {
         enter(Component::Results);
+        let (batch, atomic) = (&run.batch, outputs.atomic.flatten_all()?);
+        let transfer = run.transfer();
         let energies: Vec<f64> = outputs.energies.to_vec1()?;
-        let atomic: Vec<T> = outputs.atomic.flatten_all()?.to_vec1()?;
+        let atomic: Vec<T> = atomic.to_vec1()?;
+        drop(transfer);
         let evaluation = |(s, &energy): (usize, &f64)| {
             let rows = batch.atoms_of[s].clone();
             let atomic_energies = rows

@@ -61,7 +61,11 @@ impl<T: Element> Network<T> {
             Network::Distiller(network) => (&network.embedding, network.n_features),
         };
         let rows = forward.run.batch.species.iter().flat_map(|&s| &embedding[s as usize * n..][..n]).copied();
-        let scalars = Tensor::from_vec(rows.collect::<Vec<T>>(), (forward.run.batch.n_rows(), n), &forward.run.device)?;
+        let rows: Vec<T> = rows.collect();
+        let scalars = {
+            let _component = forward.run.transfer();
+            Tensor::from_vec(rows, (forward.run.batch.n_rows(), n), &forward.run.device)?
+        };
         match self {
             Network::Painn(network) => painn_scalars(network, forward, scalars),
             Network::Distiller(network) => distiller_scalars(network, forward, scalars),

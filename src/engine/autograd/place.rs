@@ -4,13 +4,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use candle_core::Device;
+use cudarc::driver::CudaStream;
 
 use super::ops::Element;
 use crate::batch::PaddedBatch;
 use crate::calibration::{CostModel, Pattern, Size, Variant};
 use crate::error::Result;
 use crate::potential::DeviceKind;
-use crate::profile::clock::ran;
+use crate::profile::clock::{Component, Within, ran, within};
+use crate::profile::roofline::Peaks;
 
 /// A processor, or a GPU with the kernels and the weights on it.
 pub struct Place<T: Element> {
@@ -52,6 +54,25 @@ impl<T: Element> Place<T> {
         self.kind
     }
 
+    /// The stream that all work is queued on; none on the processor.
+    pub(crate) fn stream(&self) -> Option<Arc<CudaStream>> {
+        #[cfg(feature = "candle-cuda")]
+        return self.gpu.as_ref().map(|gpu| gpu.stream().clone());
+        #[cfg(not(feature = "candle-cuda"))]
+        None
+    }
+
+    /// Rates of a GPU, measured now; none on the processor.
+    ///
+    /// # Errors
+    /// What the device or the tensor library reports.
+    pub(crate) fn peaks(&self) -> Result<Option<Peaks>> {
+        #[cfg(feature = "candle-cuda")]
+        return self.gpu.as_ref().map(|gpu| gpu.peaks()).transpose();
+        #[cfg(not(feature = "candle-cuda"))]
+        Ok(None)
+    }
+
     /// Puts a batch here; `keep` says that a backward will follow, `cost_model` what to fuse. A batch without an edge stays on the processor: it is
     /// a matter of microseconds, and GPUs have no empty arrays.
     ///
@@ -61,6 +82,7 @@ impl<T: Element> Place<T> {
         let cost_model = cost_model.clone();
         #[cfg(feature = "candle-cuda")]
         if let Some(gpu) = self.gpu.as_ref().filter(|_| batch.topology.n_edges() > 0) {
+            let _component = within(Component::Transfers);
             let device = gpu.device().clone();
             let gpu = Some(super::gpu_batch::GpuBatch::new(gpu.clone(), &batch, &cost_model)?);
             return Ok(Arc::new(Run { batch, keep, cost_model, device, gpu, element: PhantomData }));
@@ -100,6 +122,11 @@ impl<T: Element> Run<T> {
         let variant = if is_fused { Variant::Fused } else { Variant::Unfused };
         ran(variant);
         variant
+    }
+
+    /// What follows, until the value returned is dropped, copies to or from a GPU. The processor keeps what it has.
+    pub(super) fn transfer(&self) -> Option<Within> {
+        self.device.is_cuda().then(|| within(Component::Transfers))
     }
 }
 

@@ -21,6 +21,7 @@ impl<O: CustomOp1> CustomOp1 for Timed<O> {
 
     #[cfg(feature = "candle-cuda")]
     fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _component = within(self.1);
         self.0.cuda_fwd(s, l)
     }
 
@@ -42,6 +43,7 @@ impl<O: CustomOp2> CustomOp2 for Timed<O> {
 
     #[cfg(feature = "candle-cuda")]
     fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _component = within(self.1);
         self.0.cuda_fwd(s1, l1, s2, l2)
     }
 
@@ -79,6 +81,7 @@ impl<O: CustomOp3> CustomOp3 for Timed<O> {
         s3: &CudaStorage,
         l3: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
+        let _component = within(self.1);
         self.0.cuda_fwd(s1, l1, s2, l2, s3, l3)
     }
 
