@@ -6,7 +6,7 @@ use crate::cuda::{Address, DenseArrays, DenseShape, DenseVjpArrays, Launcher, St
 
 impl Launcher {
     /// A layer behind SiLU, `before` of the fused [`Launcher::dense`]: shape and arrays are as there, without residual and
-    /// activation of the result. `scratch` of [`scratch::activation_dense`].
+    /// activation of the result. `scratch` of `scratch::activation_dense`.
     pub fn unfused_activation_dense(&self, s: &DenseShape, a: &DenseArrays, scratch: Address) -> Vec<Step> {
         let mut chain = Chain::new(self, scratch);
         let active = chain.map([s.n_rows, s.n_in], Silu, 0.0, (a.x, s.n_in));
@@ -14,7 +14,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// VJP of [`Launcher::unfused_activation_dense`]; `scratch` of [`scratch::activation_dense_vjp`].
+    /// VJP of [`Launcher::unfused_activation_dense`]; `scratch` of `scratch::activation_dense_vjp`.
     pub fn unfused_activation_dense_vjp(&self, s: &DenseShape, a: &DenseVjpArrays, scratch: Address) -> Vec<Step> {
         let mut chain = Chain::new(self, scratch);
         let size = [s.n_rows, s.n_in];

@@ -7,7 +7,7 @@ use crate::potential::Precision;
 
 impl Launcher {
     /// [`Launcher::edge_geometry`] unfused, in f64 whatever the precision, its geometry too; `scratch` of
-    /// [`scratch::edge_geometry`].
+    /// `scratch::edge_geometry`.
     pub fn unfused_edge_geometry(
         &self,
         n_edges: u32,
@@ -40,7 +40,7 @@ impl Launcher {
     }
 
     /// [`Launcher::edge_geometry_vjp`] unfused, in f64 whatever the precision, geometry and its cotangent too; the strain's
-    /// part ends in [`Launcher::edge_geometry_strain_vjp`] as well. `scratch` of [`scratch::edge_geometry_vjp`].
+    /// part ends in [`Launcher::edge_geometry_strain_vjp`] as well. `scratch` of `scratch::edge_geometry_vjp`.
     pub fn unfused_edge_geometry_vjp(
         &self,
         n_atoms: u32,

@@ -39,7 +39,7 @@ fn directions(chain: &Chain, a: &MessageArrays) -> Operand {
 }
 
 impl Launcher {
-    /// [`Launcher::message`] unfused; `scratch` of [`scratch::message`].
+    /// [`Launcher::message`] unfused; `scratch` of `scratch::message`.
     pub fn unfused_message(
         &self,
         s: &MessageShape,
@@ -67,7 +67,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// [`Launcher::message_vjp`] unfused; `scratch` of [`scratch::message_vjp`].
+    /// [`Launcher::message_vjp`] unfused; `scratch` of `scratch::message_vjp`.
     pub fn unfused_message_vjp(
         &self,
         s: &MessageShape,

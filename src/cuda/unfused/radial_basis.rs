@@ -5,7 +5,7 @@ use super::chain::{Chain, Operand, Pairwise};
 use crate::cuda::{Address, Launcher, RadialBasisArrays, Step};
 
 impl Launcher {
-    /// [`Launcher::radial_basis`] unfused; `scratch` of [`scratch::radial_basis`].
+    /// [`Launcher::radial_basis`] unfused; `scratch` of `scratch::radial_basis`.
     pub fn unfused_radial_basis(
         &self,
         n_edges: u32,
@@ -26,7 +26,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// [`Launcher::radial_basis_vjp`] unfused; `scratch` of [`scratch::radial_basis_vjp`].
+    /// [`Launcher::radial_basis_vjp`] unfused; `scratch` of `scratch::radial_basis_vjp`.
     #[allow(clippy::too_many_arguments)] // those of the fused launch, and the scratch
     pub fn unfused_radial_basis_vjp(
         &self,

@@ -34,7 +34,7 @@ fn part(chain: &mut Chain, [n_atoms, n]: [u32; 2], x: Address, n_parts: u32, k: 
 }
 
 impl Launcher {
-    /// [`Launcher::update_invariants`] unfused; `scratch` of [`scratch::update_invariants`].
+    /// [`Launcher::update_invariants`] unfused; `scratch` of `scratch::update_invariants`.
     pub fn unfused_update_invariants(
         &self,
         n_atoms: u32,
@@ -59,7 +59,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// [`Launcher::update_invariants_vjp`] unfused; `scratch` of [`scratch::update_invariants_vjp`].
+    /// [`Launcher::update_invariants_vjp`] unfused; `scratch` of `scratch::update_invariants_vjp`.
     #[allow(clippy::too_many_arguments)] // those of the fused launch, and the scratch
     pub fn unfused_update_invariants_vjp(
         &self,
@@ -88,7 +88,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// [`Launcher::update_gate`] unfused; `scratch` of [`scratch::update_gate`].
+    /// [`Launcher::update_gate`] unfused; `scratch` of `scratch::update_gate`.
     pub fn unfused_update_gate(
         &self,
         n_atoms: u32,
@@ -114,7 +114,7 @@ impl Launcher {
         chain.steps()
     }
 
-    /// [`Launcher::update_gate_vjp`] unfused; `scratch` of [`scratch::update_gate_vjp`].
+    /// [`Launcher::update_gate_vjp`] unfused; `scratch` of `scratch::update_gate_vjp`.
     pub fn unfused_update_gate_vjp(
         &self,
         n_atoms: u32,
