@@ -1,7 +1,7 @@
-//! Every CUDA kernel on GPU 0, by the device's clock: time, bytes/s and FLOP/s beside what a copy and a large matrix product
-//! reach in the same run. Prints a table; `--json FILE` writes the numbers too. Without a GPU it says so and ends well.
+//! Every CUDA kernel on GPU 0, and the chains of elementary kernels beside those that fuse them, by the device's clock: time,
+//! bytes/s and FLOP/s beside what a copy and a large matrix product reach in the same run. Prints a table; `--json FILE` writes the numbers too. Without a GPU it says so and ends well.
 //!
-//! Bytes are those that must pass between memory and chip at least once, operations are counted from the formulas (an
+//! Bytes are those that must pass between memory and chip at least once, of a chain those of the fused kernel; operations are counted from the formulas (an
 //! exponential, root or division as one). Not yet run on a GPU.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -10,10 +10,11 @@
 mod workload;
 
 use mlff::Result;
+use mlff::cuda::unfused::scratch;
 use mlff::cuda::{
     Address, Backend, DenseArrays, DenseChoice, DenseShape, DenseVjpArrays, Device, EdgeGeometryArrays,
-    EdgeGeometryVjpArrays, GateArrays, Launcher, MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays,
-    Step,
+    EdgeGeometryVjpArrays, EdgeList, GateArrays, Launcher, MessageArrays, MessageGradArrays, MessageShape,
+    RadialBasisArrays, Step,
 };
 use mlff::ops::dense::Activation;
 use mlff::potential::Precision;
@@ -147,9 +148,18 @@ impl Bench {
         let arrays = RadialBasisArrays { first, widths, distances, stride: 1 };
         let rbf = N_RBF as f64;
         let launch = launcher.radial_basis(n as u32, N_RBF as u32, CUTOFF, &arrays, basis);
-        self.steps("radial_basis", (4 + 4 * k) as f64 * edges, 6.0 * rbf * edges, &[Step::Kernel(launch)]);
+        let bytes = (4 + 4 * k) as f64 * edges;
+        self.steps("radial_basis", bytes, 6.0 * rbf * edges, &[Step::Kernel(launch)]);
+        let room = self.put(scratch::radial_basis_vjp(n, N_RBF));
+        let chain = launcher.unfused_radial_basis(n as u32, N_RBF as u32, CUTOFF, &arrays, basis, room);
+        self.steps("radial_basis unfused", bytes, 6.0 * rbf * edges, &chain);
         let launch = launcher.radial_basis_vjp(n as u32, N_RBF as u32, CUTOFF, &arrays, grad_basis, grad_distances);
-        self.steps("radial_basis vjp", (12 + 4 * k) as f64 * edges, 10.0 * rbf * edges, &[Step::Kernel(launch)]);
+        let bytes = (12 + 4 * k) as f64 * edges;
+        self.steps("radial_basis vjp", bytes, 10.0 * rbf * edges, &[Step::Kernel(launch)]);
+        let (count, n_rbf) = (n as u32, N_RBF as u32);
+        let chain = launcher.unfused_radial_basis_vjp(count, n_rbf, CUTOFF, &arrays, grad_basis, grad_distances, room);
+        self.steps("radial_basis vjp unfused", bytes, 10.0 * rbf * edges, &chain);
+        self.free(&[room]);
 
         for f in [64, 128] {
             let (nodes, sums) = (self.put(n_atoms * 6 * f), self.put(n_atoms * 4 * f));
@@ -161,18 +171,21 @@ impl Bench {
             let bytes = atoms * 40.0 * fs + edges * (4.0 * ks + 16.0 + 4.0);
             let filters = edges * 6.0 * fs * ks;
             let launch = launcher.message(&shape, &arrays, sums).unwrap();
-            self.steps(&format!("message F={f}"), bytes, filters + 17.0 * edges * fs, &[Step::Kernel(launch)]);
+            let flops = filters + 17.0 * edges * fs;
+            self.steps(&format!("message F={f}"), bytes, flops, &[Step::Kernel(launch)]);
+            let (list, room) =
+                (EdgeList { n_edges: n as u32, receivers }, self.put(scratch::message_vjp(n_atoms, n, f)));
+            let chain = launcher.unfused_message(&shape, &list, &arrays, sums, room);
+            self.steps(&format!("message F={f} unfused"), bytes, flops, &chain);
             let grad_nodes = self.put(n_atoms * 6 * f);
             let grads = MessageGradArrays { nodes: grad_nodes, edges: grad_basis, geometry: grad_geometry };
             let launch = launcher.message_vjp(&shape, &arrays, sums, &grads).unwrap();
             let bytes = atoms * 88.0 * fs + edges * (12.0 * ks + 48.0 + 8.0);
-            self.steps(
-                &format!("message vjp F={f}"),
-                bytes,
-                2.0 * filters + 45.0 * edges * fs,
-                &[Step::Kernel(launch)],
-            );
-            self.free(&[nodes, sums, weight, grad_nodes]);
+            let flops = 2.0 * filters + 45.0 * edges * fs;
+            self.steps(&format!("message vjp F={f}"), bytes, flops, &[Step::Kernel(launch)]);
+            let chain = launcher.unfused_message_vjp(&shape, &list, &arrays, sums, &grads, room);
+            self.steps(&format!("message vjp F={f} unfused"), bytes, flops, &chain);
+            self.free(&[nodes, sums, weight, grad_nodes, room]);
         }
         self.free(&[receivers, senders, edge_ptr, reverse_edge, positions, grad_positions, virials, geometry]);
         self.free(&[grad_geometry, first, widths, basis, grad_basis, distances, grad_distances]);
@@ -188,21 +201,40 @@ impl Bench {
         let (a, g) = (arrays(self), arrays(self));
         let change = self.put(n_atoms * 4 * f);
         let (rows, n, elements) = (n_atoms as u32, f as u32, (n_atoms * f) as f64);
-        let launches = [
-            ("update_invariants", 32.0, 12.0, launcher.update_invariants(rows, n, 1e-8, a.mixed, a.invariants)),
+        let room = self.put(scratch::update_invariants_vjp(n_atoms, f));
+        let (mixed, norms) = (a.mixed, a.invariants);
+        let variants = [
+            (
+                "update_invariants",
+                (32.0, 12.0),
+                launcher.update_invariants(rows, n, 1e-8, mixed, norms),
+                launcher.unfused_update_invariants(rows, n, 1e-8, mixed, norms, room),
+            ),
             (
                 "update_invariants vjp",
-                88.0,
-                25.0,
-                launcher.update_invariants_vjp(rows, n, a.mixed, a.invariants, g.invariants, g.mixed),
+                (88.0, 25.0),
+                launcher.update_invariants_vjp(rows, n, mixed, norms, g.invariants, g.mixed),
+                launcher.unfused_update_invariants_vjp(rows, n, mixed, norms, g.invariants, g.mixed, room),
             ),
-            ("update_gate", 44.0, 5.0, launcher.update_gate(rows, n, &a, change)),
-            ("update_gate vjp", 100.0, 17.0, launcher.update_gate_vjp(rows, n, &a, change, &g)),
+            (
+                "update_gate",
+                (44.0, 5.0),
+                launcher.update_gate(rows, n, &a, change),
+                launcher.unfused_update_gate(rows, n, &a, change, room),
+            ),
+            (
+                "update_gate vjp",
+                (100.0, 17.0),
+                launcher.update_gate_vjp(rows, n, &a, change, &g),
+                launcher.unfused_update_gate_vjp(rows, n, &a, change, &g, room),
+            ),
         ];
-        for (name, bytes, flops, launch) in launches {
-            self.steps(&format!("{name} F={f}"), bytes * elements, flops * elements, &[Step::Kernel(launch)]);
+        for (name, (bytes, flops), launch, chain) in variants {
+            let (bytes, flops) = (bytes * elements, flops * elements);
+            self.steps(&format!("{name} F={f}"), bytes, flops, &[Step::Kernel(launch)]);
+            self.steps(&format!("{name} F={f} unfused"), bytes, flops, &chain);
         }
-        self.free(&[a.gates, a.mixed, a.invariants, g.gates, g.mixed, g.invariants, change]);
+        self.free(&[room, a.gates, a.mixed, a.invariants, g.gates, g.mixed, g.invariants, change]);
     }
 
     fn readout(&mut self, w: &Workload) {

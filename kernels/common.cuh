@@ -1,4 +1,4 @@
-// What the kernels share: vectors of elements, activations, reductions in a fixed order.
+// What the kernels share: vectors of elements, activations, radial functions, reductions in a fixed order.
 //
 // Conventions. Arrays are dense, row-major and those of the CPU ops (src/ops): a forward overwrites, a VJP accumulates.
 // `T` is float or double; each kernel exists as `NAME_f32` and `NAME_f64`. Counts and indices are 32 bits, offsets into
@@ -46,12 +46,48 @@ __device__ __forceinline__ T silu_slope(T x) {
     return s * (T(1) + x * (T(1) - s));
 }
 
-// Activations by number, as src/cuda/launch.rs passes them.
+// Activations by number, as src/cuda/launcher.rs passes them.
 enum Activation : u32 { IDENTITY = 0, SILU = 1 };
 
 template <typename T>
 __device__ __forceinline__ T activate(u32 activation, T x) {
     return activation == SILU ? silu(x) : x;
+}
+
+// Radial functions by number, as src/cuda/launcher.rs passes them.
+enum Functions : u32 {
+    GAUSSIAN = 0,  // exp(-½ ((d - center) / width)²), parameters: centers, widths
+    BESSEL = 1,    // sin(frequency d) / d, parameters: frequencies
+};
+
+__device__ __forceinline__ void sin_cos(float x, float* s, float* c) { sincosf(x, s, c); }
+__device__ __forceinline__ void sin_cos(double x, double* s, double* c) { sincos(x, s, c); }
+__device__ __forceinline__ void sin_cos_pi(float x, float* s, float* c) { sincospif(x, s, c); }
+__device__ __forceinline__ void sin_cos_pi(double x, double* s, double* c) { sincospi(x, s, c); }
+
+// Cosine cutoff ½ (cos(π d / cutoff) + 1) and its derivative; zero from the cutoff on.
+template <typename T>
+__device__ __forceinline__ void envelope_at(T d, T cutoff, T* value, T* slope) {
+    T s, c;
+    sin_cos_pi(d / cutoff, &s, &c);
+    const bool inside = d < cutoff;
+    *value = inside ? T(0.5) * (c + T(1)) : T(0);
+    *slope = inside ? T(-0.5) * (T(3.14159265358979323846) / cutoff) * s : T(0);
+}
+
+template <typename T>
+__device__ __forceinline__ void function_at(u32 kind, T first, T inverse_width, T d, T inverse_d, T* value,
+                                            T* derivative) {
+    if (kind == GAUSSIAN) {
+        const T x = (d - first) * inverse_width;
+        *value = exp(T(-0.5) * x * x);
+        *derivative = -*value * x * inverse_width;
+    } else {
+        T s, c;
+        sin_cos(first * d, &s, &c);
+        *value = s * inverse_d;
+        *derivative = (first * c - *value) * inverse_d;
+    }
 }
 
 constexpr u32 ALL_LANES = 0xffffffffu;

@@ -1,47 +1,11 @@
 // radial_basis: radial basis functions and cutoff in one pass, the envelope as the last column.
 #include "common.cuh"
 
-// Basis functions by number, as src/cuda/launch.rs passes them.
-enum Functions : u32 {
-    GAUSSIAN = 0,  // exp(-½ ((d - center) / width)²), parameters: centers, widths
-    BESSEL = 1,    // sin(frequency d) / d, parameters: frequencies
-};
-
 // Edges of a block, one thread each, and columns that are staged at a time. The odd row length keeps the columns of
 // neighbouring edges in different banks of the shared memory.
 constexpr u32 EDGES_PER_BLOCK = 128;
 constexpr u32 COLUMNS = 32;
 constexpr u32 ROW = COLUMNS + 1;
-
-__device__ __forceinline__ void sin_cos(float x, float* s, float* c) { sincosf(x, s, c); }
-__device__ __forceinline__ void sin_cos(double x, double* s, double* c) { sincos(x, s, c); }
-__device__ __forceinline__ void sin_cos_pi(float x, float* s, float* c) { sincospif(x, s, c); }
-__device__ __forceinline__ void sin_cos_pi(double x, double* s, double* c) { sincospi(x, s, c); }
-
-// Cosine cutoff ½ (cos(π d / cutoff) + 1) and its derivative; zero from the cutoff on.
-template <typename T>
-__device__ __forceinline__ void envelope_at(T d, T cutoff, T* value, T* slope) {
-    T s, c;
-    sin_cos_pi(d / cutoff, &s, &c);
-    const bool inside = d < cutoff;
-    *value = inside ? T(0.5) * (c + T(1)) : T(0);
-    *slope = inside ? T(-0.5) * (T(3.14159265358979323846) / cutoff) * s : T(0);
-}
-
-template <typename T>
-__device__ __forceinline__ void function_at(u32 kind, T first, T inverse_width, T d, T inverse_d, T* value,
-                                            T* derivative) {
-    if (kind == GAUSSIAN) {
-        const T x = (d - first) * inverse_width;
-        *value = exp(T(-0.5) * x * x);
-        *derivative = -*value * x * inverse_width;
-    } else {
-        T s, c;
-        sin_cos(first * d, &s, &c);
-        *value = s * inverse_d;
-        *derivative = (first * c - *value) * inverse_d;
-    }
-}
 
 // Parameters of the columns at hand: one division a block and function, not one an edge.
 template <typename T>

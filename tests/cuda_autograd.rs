@@ -13,6 +13,7 @@ use candle_core::Tensor;
 use common::deviation;
 use common::random::{Random, Shape, crystals, molecules, random_model};
 use mlff::batch::{PaddedBatch, Preparer};
+use mlff::calibration::{CostModel, Pattern, Size};
 use mlff::engine::Want;
 use mlff::engine::autograd::ops::{
     Dense, EdgeGeometry, Element, Message, RadialBasisOp, Readout, UpdateGate, UpdateInvariants,
@@ -86,7 +87,7 @@ fn random(shape: &[usize], seed: u64) -> Argument {
     (shape.to_vec(), (0..shape.iter().product()).map(|_| random.next()).collect())
 }
 
-/// Applies an operation here and on the GPU; compares its result and the gradient of every argument under one cotangent.
+/// Applies an operation here and on the GPU, fused and as its chain of elementary kernels; compares its result and the gradient of every argument under one cotangent.
 fn compare<T: Element>(
     name: &str,
     f64_arguments: bool,
@@ -94,8 +95,8 @@ fn compare<T: Element>(
     apply: impl Fn(&Arc<Run<T>>, &[Tensor]) -> candle_core::Result<Tensor>,
 ) {
     let limit = if size_of::<T>() == 8 { 1e-12 } else { 2e-5 };
-    let run = |device| {
-        let run = Place::<T>::open(device).unwrap().run(batch(&model(20, false)), true, &Arc::default()).unwrap();
+    let run = |device, cost_model: &Arc<CostModel>| {
+        let run = Place::<T>::open(device).unwrap().run(batch(&model(20, false)), true, cost_model).unwrap();
         let dtype = if f64_arguments { candle_core::DType::F64 } else { T::DTYPE };
         let tensors: Vec<Tensor> = arguments
             .iter()
@@ -112,9 +113,13 @@ fn compare<T: Element>(
         let gradients = tensors.iter().map(|tensor| values(gradients.get(tensor).unwrap()));
         std::iter::once(values(&result)).chain(gradients).collect::<Vec<_>>()
     };
-    for (k, (got, want)) in run(GPU).iter().zip(&run(DeviceKind::Cpu)).enumerate() {
-        let error = deviation(got, want);
-        assert!(error <= limit, "{name}, {}: array {k} is off by {error:e}", T::DTYPE.as_str());
+    let want = run(DeviceKind::Cpu, &Arc::default());
+    let slow = Pattern::ALL.map(|pattern| (pattern, Size { rows: 1, width: 1 }, 0.5));
+    for (variant, cost_model) in [("fused", CostModel::default()), ("unfused", CostModel::new(1.2, slow))] {
+        for (k, (got, want)) in run(GPU, &Arc::new(cost_model)).iter().zip(&want).enumerate() {
+            let error = deviation(got, want);
+            assert!(error <= limit, "{name}, {variant}, {}: array {k} is off by {error:e}", T::DTYPE.as_str());
+        }
     }
 }
 

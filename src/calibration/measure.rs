@@ -140,7 +140,7 @@ fn layer<T: Real>(n_in: usize, n_out: usize, bias: bool) -> Linear<T> {
 
 /// Atoms on a ring, each with [`EDGES_PER_ATOM`] edges to the nearest, more than once around a ring that is small, as in a
 /// small periodic cell.
-fn topology(n_edges: usize) -> Topology {
+pub(super) fn topology(n_edges: usize) -> Topology {
     let n = n_edges.div_ceil(EDGES_PER_ATOM);
     let mut out = Topology { edge_ptr: vec![0], ..Topology::default() };
     for i in 0..n {

@@ -32,7 +32,7 @@ pub struct Launcher {
     pub has_library: bool,
 }
 
-const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 256;
 /// Edges whose filters a block of `message` has in registers (`BATCH` there).
 const MESSAGE_BATCH: u64 = 8;
 const MESSAGE_THREADS: u32 = 128;
@@ -42,6 +42,7 @@ const MESSAGE_STATIC: (u64, u64) = (960, 256);
 macro_rules! args {
     ($($x:expr),* $(,)?) => { vec![$(Arg::from($x)),*] };
 }
+pub(super) use args;
 
 impl Launcher {
     /// With the default choice of dense kernels and no library.
@@ -49,14 +50,14 @@ impl Launcher {
         Launcher { precision, limits, dense_sizes: DenseSizes::default(), has_library: false }
     }
 
-    fn element_bytes(&self) -> u64 {
+    pub(super) fn element_bytes(&self) -> u64 {
         match self.precision {
             Precision::F32 => 4,
             Precision::F64 => 8,
         }
     }
 
-    fn real(&self, x: f64) -> Arg {
+    pub(super) fn real(&self, x: f64) -> Arg {
         match self.precision {
             Precision::F32 => Arg::from(x as f32),
             Precision::F64 => Arg::from(x),
@@ -74,7 +75,7 @@ impl Launcher {
         Launch { kernel: format!("{name}_{suffix}"), grid: [x, y, 1], block, shared_bytes, args }
     }
 
-    fn per_thread(&self, name: &str, n_threads: u64, block: u32, args: Vec<Arg>) -> Launch {
+    pub(super) fn per_thread(&self, name: &str, n_threads: u64, block: u32, args: Vec<Arg>) -> Launch {
         self.launch(name, [n_threads.div_ceil(u64::from(block)), 1], block, 0, args)
     }
 

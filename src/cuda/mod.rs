@@ -19,6 +19,7 @@ mod launch;
 mod launcher;
 mod library;
 pub mod nvrtc;
+pub mod unfused;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub use launch::{Address, Arg, Backend, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
 #[cfg(feature = "candle-cuda")]
 pub(crate) use library::require_libraries;
+pub use unfused::EdgeList;
 
 /// One file of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct Source {
 pub const HEADER: (&str, &str) = ("common.cuh", include_str!("../../kernels/common.cuh"));
 
 /// All kernels.
-pub const SOURCES: [Source; 6] = [
+pub const SOURCES: [Source; 7] = [
     Source {
         name: "edge_geometry.cu",
         text: include_str!("../../kernels/edge_geometry.cu"),
@@ -112,6 +114,26 @@ pub const SOURCES: [Source; 6] = [
         name: "readout.cu",
         text: include_str!("../../kernels/readout.cu"),
         kernels: &["readout_forward_f32", "readout_forward_f64", "readout_vjp_f32", "readout_vjp_f64"],
+    },
+    Source {
+        name: "unfused.cu",
+        text: include_str!("../../kernels/unfused.cu"),
+        kernels: &[
+            "unfused_copy_f32",
+            "unfused_copy_f64",
+            "unfused_combine_f32",
+            "unfused_combine_f64",
+            "unfused_sum_f32",
+            "unfused_sum_f64",
+            "unfused_inner_f32",
+            "unfused_inner_f64",
+            "unfused_segment_sum_f32",
+            "unfused_segment_sum_f64",
+            "unfused_map_f32",
+            "unfused_map_f64",
+            "unfused_functions_f32",
+            "unfused_functions_f64",
+        ],
     },
 ];
 

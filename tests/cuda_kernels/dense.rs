@@ -123,7 +123,7 @@ impl Case {
 }
 
 /// Whether large products can go to the device's library; on the host they can.
-fn has_library() -> bool {
+pub fn has_library() -> bool {
     let Some(device) = device() else { return true };
     let loaded = device.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).load_library();
     loaded.map_err(|why| say(&format!("\nSKIPPED: dense by the library: {why}\n"))).is_ok()

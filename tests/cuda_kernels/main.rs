@@ -20,4 +20,5 @@ mod nvrtc;
 mod radial_basis;
 mod readout;
 mod shim;
+mod unfused;
 mod update;

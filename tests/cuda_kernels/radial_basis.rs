@@ -4,9 +4,9 @@ use mlff::ops::radial_basis::{RadialBasis, radial_basis, radial_basis_vjp};
 
 use crate::bench::{Element, Random, SMALL, check, wide};
 
-const CUTOFF: f64 = 4.0;
+pub const CUTOFF: f64 = 4.0;
 
-fn functions(n: usize, bessel: bool) -> RadialBasis {
+pub fn functions(n: usize, bessel: bool) -> RadialBasis {
     if bessel {
         return RadialBasis::Bessel {
             frequencies: (1..=n).map(|k| k as f64 * std::f64::consts::PI / CUTOFF).collect(),

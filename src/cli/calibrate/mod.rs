@@ -26,8 +26,8 @@ pub struct Args {
     /// Patterns to measure, such as message,update [default: all]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_pattern)]
     patterns: Vec<Pattern>,
-    /// Where to measure: auto (the processor), cpu, cuda or cuda:N. On a GPU, linear_silu and linear_residual_activation in
-    /// f32: kernels against cuBLASLt; not yet run on a GPU
+    /// Where to measure: auto (the processor), cpu, cuda or cuda:N. On a GPU, layers (f32 only) against cuBLASLt and the other
+    /// patterns against chains of elementary kernels; not yet run on a GPU
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceName,
     /// Precision of the operations

@@ -11,14 +11,16 @@ use cudarc::driver::{CudaSlice, DevicePtr};
 use super::gpu::{Gpu, GpuBasis, GpuLayer, OnGpu};
 use super::ops::Element;
 use crate::batch::PaddedBatch;
-use crate::calibration::CostModel;
+use crate::calibration::{CostModel, Pattern, Size, Variant};
+use crate::cuda::unfused::scratch;
 use crate::cuda::{
-    Address, DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, GateArrays, Launcher,
-    MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays,
+    Address, DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, EdgeList, GateArrays,
+    Launch, Launcher, MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays, Step,
 };
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
 use crate::potential::Precision;
+use crate::profile::clock::ran;
 
 /// A contiguous tensor on the GPU, held while kernels that read it are queued; what is freed later is freed behind them.
 struct Held {
@@ -63,6 +65,7 @@ fn dense_shape<T>(layer: &Linear<T>, activation: Activation, n_rows: usize) -> D
 pub struct GpuBatch<T> {
     gpu: Arc<Gpu<T>>,
     launcher: Launcher,
+    cost_model: Arc<CostModel>,
     n_rows: usize,
     n_edges: usize,
     n_structures: usize,
@@ -81,7 +84,8 @@ pub struct GpuBatch<T> {
 type Forward = Result<(CudaStorage, Shape)>;
 
 impl<T: Element> GpuBatch<T> {
-    /// Copies a batch with at least one edge to the GPU; `cost_model` chooses among its kernels.
+    /// Copies a batch with at least one edge to the GPU; `cost_model` chooses among its kernels and the chains of
+    /// elementary ones.
     ///
     /// # Errors
     /// What the tensor library reports.
@@ -104,8 +108,40 @@ impl<T: Element> GpuBatch<T> {
             references: gpu.upload(&batch.references)?,
             offsets,
             launcher,
+            cost_model: cost_model.clone(),
             gpu,
         })
+    }
+
+    /// Which variant of an operation runs; the profiler hears of it.
+    fn choose(&self, pattern: Pattern, rows: usize, width: usize) -> Variant {
+        let is_fused = self.cost_model.should_fuse(pattern, Size { rows, width });
+        let variant = if is_fused { Variant::Fused } else { Variant::Unfused };
+        ran(variant);
+        variant
+    }
+
+    /// Queues the fused launch, or the chain that is made with the address of `n_scratch` elements of U.
+    ///
+    /// # Safety
+    /// The arrays of both are on this GPU, with the shapes that the kernels document.
+    unsafe fn either<U: OnGpu>(
+        &self,
+        variant: Variant,
+        fused: impl FnOnce() -> crate::Result<Launch>,
+        n_scratch: usize,
+        unfused: impl FnOnce(Address) -> Vec<Step>,
+    ) -> Result<()> {
+        match variant {
+            // SAFETY: the caller's.
+            Variant::Fused => unsafe { self.gpu.launch(&fused().map_err(candle_core::Error::msg)?) },
+            Variant::Unfused => {
+                // The chain writes what it reads of it, and it is freed behind the chain.
+                let scratch = self.gpu.uninitialised::<U>(n_scratch)?;
+                // SAFETY: the caller's.
+                unsafe { self.gpu.steps(&unfused(self.gpu.address(&scratch))) }
+            }
+        }
     }
 
     fn finish<U: OnGpu>(&self, array: CudaSlice<U>, shape: impl Into<Shape>) -> Forward {
@@ -145,8 +181,12 @@ impl<T: Element> GpuBatch<T> {
             strain: address_in::<f64>(strain.0, strain.1)?,
             geometry: gpu.address(&geometry),
         };
+        let (variant, launcher) = (self.choose(Pattern::EdgeGeometry, self.n_edges, 1), self.geometry_launcher());
+        let n_edges = self.n_edges as u32;
+        let fused = || Ok(launcher.edge_geometry(n_edges, epsilon, &arrays));
+        let unfused = |scratch| launcher.unfused_edge_geometry(n_edges, epsilon, &arrays, scratch);
         // SAFETY: arrays of this batch; candle checked the types.
-        unsafe { gpu.launch(&self.geometry_launcher().edge_geometry(self.n_edges as u32, epsilon, &arrays))? };
+        unsafe { self.either::<f64>(variant, fused, scratch::edge_geometry(self.n_edges), unfused)? };
         self.finish(geometry, (self.n_edges, 4))
     }
 
@@ -168,11 +208,15 @@ impl<T: Element> GpuBatch<T> {
             grad_positions,
             virials: gpu.address(&virials),
         };
-        let launcher = self.geometry_launcher();
+        let (variant, launcher) = (self.choose(Pattern::EdgeGeometry, self.n_edges, 1), self.geometry_launcher());
+        let (n_rows, n_edges) = (self.n_rows as u32, self.n_edges as u32);
+        let n_scratch = scratch::edge_geometry_vjp(self.n_rows, self.n_edges);
+        let fused = || Ok(launcher.edge_geometry_vjp(n_rows, epsilon, &arrays));
+        let unfused = |scratch| launcher.unfused_edge_geometry_vjp(n_rows, n_edges, epsilon, &arrays, scratch);
         let (n_structures, atoms_of) = (self.n_structures as u32, gpu.address(&self.atoms_of));
-        // SAFETY: arrays of this batch; candle checked the types. The first kernel writes all virials.
+        // SAFETY: arrays of this batch; candle checked the types. The first call writes all virials.
         unsafe {
-            gpu.launch(&launcher.edge_geometry_vjp(self.n_rows as u32, epsilon, &arrays))?;
+            self.either::<f64>(variant, fused, n_scratch, unfused)?;
             gpu.launch(&launcher.edge_geometry_strain_vjp(n_structures, atoms_of, arrays.virials, grad_strain))?;
         }
         Ok((self.tensor(positions_out, positions)?, self.tensor(strain_out, strain)?))
@@ -194,9 +238,12 @@ impl<T: Element> GpuBatch<T> {
         let on_gpu = gpu.basis(functions)?;
         let out = gpu.uninitialised::<T>(n * width)?;
         let arrays = self.radial_basis_arrays(&on_gpu, address_in::<T>(storage, layout)?);
-        let launch = self.launcher.radial_basis(n as u32, functions.len() as u32, cutoff, &arrays, gpu.address(&out));
+        let (variant, launcher) = (self.choose(Pattern::RadialBasis, n, functions.len()), &self.launcher);
+        let (n_edges, n_rbf, basis) = (n as u32, functions.len() as u32, gpu.address(&out));
+        let fused = || Ok(launcher.radial_basis(n_edges, n_rbf, cutoff, &arrays, basis));
+        let unfused = |scratch| launcher.unfused_radial_basis(n_edges, n_rbf, cutoff, &arrays, basis, scratch);
         // SAFETY: `n` distances, rows of `width` for them.
-        unsafe { gpu.launch(&launch)? };
+        unsafe { self.either::<T>(variant, fused, scratch::radial_basis(n, functions.len()), unfused)? };
         self.finish(out, (n, width))
     }
 
@@ -212,9 +259,13 @@ impl<T: Element> GpuBatch<T> {
         let on_gpu = gpu.basis(functions)?;
         let (out, array) = self.zeros::<T>(arg)?;
         let arrays = self.radial_basis_arrays(&on_gpu, distances.address);
-        let (n, n_rbf) = (arg.elem_count() as u32, functions.len() as u32);
+        let (n_edges, n_rbf, grad) = (arg.elem_count() as u32, functions.len() as u32, grad.address);
+        let (n_scratch, launcher) = (scratch::radial_basis_vjp(arg.elem_count(), functions.len()), &self.launcher);
+        let fused = || Ok(launcher.radial_basis_vjp(n_edges, n_rbf, cutoff, &arrays, grad, out));
+        let unfused = |room| launcher.unfused_radial_basis_vjp(n_edges, n_rbf, cutoff, &arrays, grad, out, room);
+        let variant = self.choose(Pattern::RadialBasis, arg.elem_count(), functions.len());
         // SAFETY: as in the forward.
-        unsafe { gpu.launch(&self.launcher.radial_basis_vjp(n, n_rbf, cutoff, &arrays, grad.address, out))? };
+        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
         self.tensor(array, arg)
     }
 
@@ -295,6 +346,10 @@ impl<T: Element> GpuBatch<T> {
         }
     }
 
+    fn edge_list(&self) -> EdgeList {
+        EdgeList { n_edges: self.n_edges as u32, receivers: self.gpu.address(&self.receivers) }
+    }
+
     fn message_shape(&self, n_features: usize, filter: &Linear<T>) -> MessageShape {
         let n_atoms = self.n_rows as u32;
         MessageShape { n_atoms, n_features: n_features as u32, n_edge_features: filter.n_in as u32 }
@@ -308,9 +363,13 @@ impl<T: Element> GpuBatch<T> {
         let width = 4 * n_features;
         let sums = gpu.uninitialised::<T>(self.n_rows * width)?;
         let shape = self.message_shape(n_features, filter);
-        let launch = self.launcher.message(&shape, &arrays, gpu.address(&sums)).map_err(candle_core::Error::msg)?;
+        let (list, launcher, out) = (self.edge_list(), &self.launcher, gpu.address(&sums));
+        let fused = || launcher.message(&shape, &arrays, out);
+        let unfused = |scratch| launcher.unfused_message(&shape, &list, &arrays, out, scratch);
+        let variant = self.choose(Pattern::Message, self.n_edges, n_features);
+        let n_scratch = scratch::message(self.n_rows, self.n_edges, n_features);
         // SAFETY: arrays of this batch; the engine made the tensors with the shapes of the CPU operation.
-        unsafe { gpu.launch(&launch)? };
+        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
         self.finish(sums, (self.n_rows, width))
     }
 
@@ -330,10 +389,13 @@ impl<T: Element> GpuBatch<T> {
         let (a, b, c) = (self.zeros::<T>(nodes)?, self.zeros::<T>(edges)?, self.zeros::<T>(geometry)?);
         let grads = MessageGradArrays { nodes: a.0, edges: b.0, geometry: c.0 };
         let shape = self.message_shape(n_features, filter);
-        let launch =
-            self.launcher.message_vjp(&shape, &arrays, grad.address, &grads).map_err(candle_core::Error::msg)?;
+        let (list, launcher, grad) = (self.edge_list(), &self.launcher, grad.address);
+        let fused = || launcher.message_vjp(&shape, &arrays, grad, &grads);
+        let unfused = |scratch| launcher.unfused_message_vjp(&shape, &list, &arrays, grad, &grads, scratch);
+        let variant = self.choose(Pattern::Message, self.n_edges, n_features);
+        let n_scratch = scratch::message_vjp(self.n_rows, self.n_edges, n_features);
         // SAFETY: as in the forward.
-        unsafe { gpu.launch(&launch)? };
+        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
         Ok((self.tensor(a.1, nodes)?, self.tensor(b.1, edges)?, self.tensor(c.1, geometry)?))
     }
 
@@ -346,21 +408,27 @@ impl<T: Element> GpuBatch<T> {
         let gpu = &self.gpu;
         let n_rows = layout.shape().elem_count() / (6 * n_features);
         let out = gpu.uninitialised::<T>(n_rows * 2 * n_features)?;
-        let (mixed, n) = (address_in::<T>(storage, layout)?, n_features as u32);
+        let (mixed, invariants) = (address_in::<T>(storage, layout)?, gpu.address(&out));
+        let (rows, n, launcher) = (n_rows as u32, n_features as u32, &self.launcher);
+        let fused = || Ok(launcher.update_invariants(rows, n, epsilon, mixed, invariants));
+        let unfused = |scratch| launcher.unfused_update_invariants(rows, n, epsilon, mixed, invariants, scratch);
+        let variant = self.choose(Pattern::Update, n_rows, n_features);
         // SAFETY: `n_rows` rows.
-        unsafe { gpu.launch(&self.launcher.update_invariants(n_rows as u32, n, epsilon, mixed, gpu.address(&out)))? };
+        unsafe { self.either::<T>(variant, fused, scratch::update_invariants(n_rows, n_features), unfused)? };
         self.finish(out, (n_rows, 2 * n_features))
     }
 
     pub fn update_invariants_vjp(&self, n_features: usize, [arg, res, grad]: [&Tensor; 3]) -> Result<Option<Tensor>> {
-        let gpu = &self.gpu;
         let n_rows = arg.elem_count() / (6 * n_features);
         let (mixed, invariants, grad) = (hold::<T>(arg)?, hold::<T>(res)?, hold::<T>(grad)?);
         let (out, array) = self.zeros::<T>(arg)?;
-        let (rows, n) = (n_rows as u32, n_features as u32);
-        let launch = self.launcher.update_invariants_vjp(rows, n, mixed.address, invariants.address, grad.address, out);
+        let (rows, n, launcher) = (n_rows as u32, n_features as u32, &self.launcher);
+        let [x, norms, grad] = [mixed.address, invariants.address, grad.address];
+        let fused = || Ok(launcher.update_invariants_vjp(rows, n, x, norms, grad, out));
+        let unfused = |scratch| launcher.unfused_update_invariants_vjp(rows, n, x, norms, grad, out, scratch);
+        let variant = self.choose(Pattern::Update, n_rows, n_features);
         // SAFETY: `n_rows` rows.
-        unsafe { gpu.launch(&launch)? };
+        unsafe { self.either::<T>(variant, fused, scratch::update_invariants_vjp(n_rows, n_features), unfused)? };
         self.tensor(array, arg)
     }
 
@@ -370,9 +438,12 @@ impl<T: Element> GpuBatch<T> {
         let [gates, mixed, invariants] = inputs.map(|(storage, layout)| address_in::<T>(storage, layout));
         let arrays = GateArrays { gates: gates?, mixed: mixed?, invariants: invariants? };
         let change = gpu.uninitialised::<T>(n_rows * 4 * n_features)?;
-        let (rows, n) = (n_rows as u32, n_features as u32);
+        let (rows, n, launcher, out) = (n_rows as u32, n_features as u32, &self.launcher, gpu.address(&change));
+        let fused = || Ok(launcher.update_gate(rows, n, &arrays, out));
+        let unfused = |scratch| launcher.unfused_update_gate(rows, n, &arrays, out, scratch);
+        let variant = self.choose(Pattern::Update, n_rows, n_features);
         // SAFETY: `n_rows` rows.
-        unsafe { gpu.launch(&self.launcher.update_gate(rows, n, &arrays, gpu.address(&change)))? };
+        unsafe { self.either::<T>(variant, fused, scratch::update_gate(n_rows, n_features), unfused)? };
         self.finish(change, (n_rows, 4 * n_features))
     }
 
@@ -382,16 +453,19 @@ impl<T: Element> GpuBatch<T> {
         inputs: [&Tensor; 3],
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gpu = &self.gpu;
         let [gates, mixed, invariants] = inputs;
         let held = [hold::<T>(gates)?, hold::<T>(mixed)?, hold::<T>(invariants)?];
         let grad = hold::<T>(grad)?;
         let arrays = GateArrays { gates: held[0].address, mixed: held[1].address, invariants: held[2].address };
         let (a, b, c) = (self.zeros::<T>(gates)?, self.zeros::<T>(mixed)?, self.zeros::<T>(invariants)?);
         let grads = GateArrays { gates: a.0, mixed: b.0, invariants: c.0 };
-        let (rows, n) = ((gates.elem_count() / (3 * n_features)) as u32, n_features as u32);
+        let n_rows = gates.elem_count() / (3 * n_features);
+        let (rows, n, launcher, grad) = (n_rows as u32, n_features as u32, &self.launcher, grad.address);
+        let fused = || Ok(launcher.update_gate_vjp(rows, n, &arrays, grad, &grads));
+        let unfused = |scratch| launcher.unfused_update_gate_vjp(rows, n, &arrays, grad, &grads, scratch);
+        let variant = self.choose(Pattern::Update, n_rows, n_features);
         // SAFETY: as in the forward.
-        unsafe { gpu.launch(&self.launcher.update_gate_vjp(rows, n, &arrays, grad.address, &grads))? };
+        unsafe { self.either::<T>(variant, fused, scratch::update_gate_vjp(n_rows, n_features), unfused)? };
         Ok((self.tensor(a.1, gates)?, self.tensor(b.1, mixed)?, self.tensor(c.1, invariants)?))
     }
 

@@ -1,0 +1,113 @@
+//! Filters of all edges, what senders have gathered to the edges, products, sums at the receivers.
+
+use super::chain::{Chain, Operand, Pairwise, elements};
+use crate::cuda::{Address, EdgeList, Launcher, MessageArrays, MessageGradArrays, MessageShape, Step};
+
+/// What each edge has of its sender and its filter.
+struct OfEdges {
+    /// W, `[n_edges, 3F]`.
+    filters: Address,
+    /// x_j, `[n_edges, 3F]`.
+    context: Address,
+    /// µ_j, `[n_edges, 3F]`: x, y, z.
+    vectors: Address,
+    /// W ∘ x_j, `[n_edges, 3F]`.
+    filtered: Address,
+}
+
+impl OfEdges {
+    fn new(chain: &mut Chain, s: &MessageShape, n_edges: u32, a: &MessageArrays) -> Self {
+        let n = s.n_features;
+        let size = [n_edges, 3 * n];
+        let filters = chain.product([n_edges, s.n_edge_features, 3 * n], a.edges, (a.weight, a.bias));
+        let context = chain.gather(size, a.senders, (a.nodes, 6 * n));
+        let second = chain.after(a.nodes, 3 * u64::from(n));
+        let vectors = chain.gather(size, a.senders, (second, 6 * n));
+        let filtered = chain.multiply(size, filters, context);
+        OfEdges { filters, context, vectors, filtered }
+    }
+
+    /// A third of W ∘ x_j, the same for x, y, z.
+    fn third(&self, chain: &Chain, n: u32, k: u64) -> Operand {
+        Operand::rows(chain.after(self.filtered, k * u64::from(n)), 3 * n)
+    }
+}
+
+/// Directions u_e, a number for x, y and z.
+fn directions(chain: &Chain, a: &MessageArrays) -> Operand {
+    Operand::numbers(chain.after(a.geometry, 1), 4).parts(1)
+}
+
+impl Launcher {
+    /// [`Launcher::message`] unfused; `scratch` of `scratch::message`.
+    pub fn unfused_message(
+        &self,
+        s: &MessageShape,
+        edges: &EdgeList,
+        a: &MessageArrays,
+        sums: Address,
+        scratch: Address,
+    ) -> Vec<Step> {
+        let (n, n_edges) = (s.n_features, edges.n_edges);
+        let mut chain = Chain::new(self, scratch);
+        let of = OfEdges::new(&mut chain, s, n_edges, a);
+        // (W₁ x₁_j) u_e
+        let (gate, direction) = (of.third(&chain, n, 1), directions(&chain, a));
+        let along = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, direction);
+        // (W₂ x₂_j) µ_j
+        let (gate, vectors) = (of.third(&chain, n, 2), Operand::rows(of.vectors, 3 * n).parts(n));
+        let gated = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, vectors);
+        chain.accumulate([n_edges, 3 * n], (along, 3 * n), (gated, 3 * n));
+        let scalars = chain.columns([n_edges, n], (of.filtered, 3 * n));
+        let scalars = chain.segment_sum([s.n_atoms, n], a.edge_ptr, scalars);
+        let vectors = chain.segment_sum([s.n_atoms, 3 * n], a.edge_ptr, gated);
+        chain.write([s.n_atoms, n], (scalars, n), (sums, 4 * n));
+        let of_vectors = chain.after(sums, n.into());
+        chain.write([s.n_atoms, 3 * n], (vectors, 3 * n), (of_vectors, 4 * n));
+        chain.steps()
+    }
+
+    /// [`Launcher::message_vjp`] unfused; `scratch` of `scratch::message_vjp`.
+    pub fn unfused_message_vjp(
+        &self,
+        s: &MessageShape,
+        edges: &EdgeList,
+        a: &MessageArrays,
+        grad_sums: Address,
+        grads: &MessageGradArrays,
+        scratch: Address,
+    ) -> Vec<Step> {
+        let (n, n_edges) = (s.n_features, edges.n_edges);
+        let mut chain = Chain::new(self, scratch);
+        let of = OfEdges::new(&mut chain, s, n_edges, a);
+        // Of the scalar, then of the vector's components, [n_edges, 4F].
+        let grad = chain.gather([n_edges, 4 * n], edges.receivers, (grad_sums, 4 * n));
+        let grad_mu = Operand::rows(chain.after(grad, n.into()), 4 * n).parts(n);
+        let along = of.third(&chain, n, 1);
+        let grad_directions = chain.inner([n_edges, 3, n], grad_mu, along);
+        let last3 = chain.after(grads.geometry, 1);
+        chain.accumulate([n_edges, 3], (grad_directions, 3), (last3, 4));
+        let gate = of.third(&chain, n, 2);
+        let grad_vectors = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, grad_mu);
+
+        let wide = [n_edges, 3 * n];
+        let grad_filtered = chain.take(elements(&wide));
+        let [along, gated] = [1, 2].map(|k| (chain.after(grad_filtered, k * u64::from(n)), 3 * n));
+        chain.write([n_edges, n], (grad, 4 * n), (grad_filtered, 3 * n));
+        let direction = directions(&chain, a);
+        chain.sum_into([n_edges, 3, n], grad_mu, 0, direction, along);
+        chain.sum_into([n_edges, 3, n], grad_mu, 0, Operand::rows(of.vectors, 3 * n).parts(n), gated);
+
+        let grad_context = chain.multiply(wide, grad_filtered, of.filters);
+        let grad_filters = chain.multiply(wide, grad_filtered, of.context);
+        chain.accumulate_product_vjp([n_edges, s.n_edge_features, 3 * n], grad_filters, a.weight, grads.edges);
+        // An atom's outgoing edges are the reverse of those that it receives.
+        let second = chain.after(grads.nodes, 3 * u64::from(n));
+        for (x, half) in [(grad_context, grads.nodes), (grad_vectors, second)] {
+            let sent = chain.gather(wide, a.reverse_edge, (x, 3 * n));
+            let at_sender = chain.segment_sum([s.n_atoms, 3 * n], a.edge_ptr, sent);
+            chain.accumulate([s.n_atoms, 3 * n], (at_sender, 3 * n), (half, 6 * n));
+        }
+        chain.steps()
+    }
+}

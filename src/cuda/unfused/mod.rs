@@ -1,0 +1,26 @@
+//! The operations as chains of elementary kernels (`kernels/unfused.cu`), as [`crate::ops::unfused`] has them on the
+//! processor: what a calibration compares the fused kernels with, and what runs where it says that fusing does not pay.
+//!
+//! Contracts are those of the fused launches: a forward overwrites, a VJP accumulates and computes anew what its forward did
+//! not save. What lies between the steps is in `scratch`, an array of the elements that each chain documents ([`scratch`]
+//! counts them), in any state. Products are cuBLASLt's where `Launcher::has_library`, else those of the dense kernels, with
+//! the bias in either. Not yet run on a GPU.
+
+mod chain;
+mod dense;
+mod edge_geometry;
+mod message;
+mod radial_basis;
+pub mod scratch;
+mod update;
+
+use super::Address;
+
+/// What a chain must know of a batch's edges beside what the fused launches take.
+#[derive(Debug, Clone, Copy)]
+pub struct EdgeList {
+    /// Edges.
+    pub n_edges: u32,
+    /// `[n_edges]`.
+    pub receivers: Address,
+}
