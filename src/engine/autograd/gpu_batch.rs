@@ -10,6 +10,7 @@ use cudarc::driver::{CudaSlice, DevicePtr};
 
 use super::gpu::{Gpu, GpuBasis, GpuLayer, OnGpu};
 use super::ops::Element;
+use super::place::choose;
 use crate::batch::PaddedBatch;
 use crate::calibration::{CostModel, Pattern, Size, Variant};
 use crate::cuda::unfused::scratch;
@@ -20,7 +21,6 @@ use crate::cuda::{
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
 use crate::potential::Precision;
-use crate::profile::clock::ran;
 
 /// A contiguous tensor on the GPU, held while kernels that read it are queued; what is freed later is freed behind them.
 struct Held {
@@ -113,12 +113,9 @@ impl<T: Element> GpuBatch<T> {
         })
     }
 
-    /// Which variant of an operation runs; the profiler hears of it.
+    /// Which variant of an operation runs.
     fn choose(&self, pattern: Pattern, rows: usize, width: usize) -> Variant {
-        let is_fused = self.cost_model.should_fuse(pattern, Size { rows, width });
-        let variant = if is_fused { Variant::Fused } else { Variant::Unfused };
-        ran(variant);
-        variant
+        choose(&self.cost_model, pattern, Size { rows, width })
     }
 
     /// Queues the fused launch, or the chain that is made with the address of `n_scratch` elements of U.

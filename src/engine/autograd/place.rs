@@ -73,8 +73,8 @@ impl<T: Element> Place<T> {
         Ok(None)
     }
 
-    /// Puts a batch here; `keep` says that a backward will follow, `cost_model` what to fuse. A batch without an edge stays on the processor: it is
-    /// a matter of microseconds, and GPUs have no empty arrays.
+    /// Puts a batch here; `keep` says that a backward will follow, `cost_model` what to fuse. A batch without an edge stays
+    /// on the processor: it is a matter of microseconds, and GPUs have no empty arrays.
     ///
     /// # Errors
     /// What the tensor library reports.
@@ -99,6 +99,13 @@ impl<T: Element> Place<T> {
     }
 }
 
+/// Which variant of an operation runs; the profiler hears of it.
+pub(super) fn choose(cost_model: &CostModel, pattern: Pattern, size: Size) -> Variant {
+    let variant = if cost_model.should_fuse(pattern, size) { Variant::Fused } else { Variant::Unfused };
+    ran(variant);
+    variant
+}
+
 /// What the operations of one batch share.
 pub struct Run<T: Element> {
     /// The batch.
@@ -116,12 +123,9 @@ pub struct Run<T: Element> {
 }
 
 impl<T: Element> Run<T> {
-    /// Which variant of an operation runs on the processor; the profiler hears of it.
+    /// Which variant of an operation runs on the processor.
     pub(super) fn choose(&self, pattern: Pattern, size: Size) -> Variant {
-        let is_fused = self.cost_model.should_fuse(pattern, size);
-        let variant = if is_fused { Variant::Fused } else { Variant::Unfused };
-        ran(variant);
-        variant
+        choose(&self.cost_model, pattern, size)
     }
 
     /// What follows, until the value returned is dropped, copies to or from a GPU. The processor keeps what it has.
