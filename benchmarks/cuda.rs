@@ -2,7 +2,7 @@
 //! bytes/s and FLOP/s beside what a copy and a large matrix product reach in the same run. Prints a table; `--json FILE` writes the numbers too. Without a GPU it says so and ends well.
 //!
 //! Bytes are those that must pass between memory and chip at least once, of a chain those of the fused kernel; operations are counted from the formulas (an
-//! exponential, root or division as one). Not yet run on a GPU.
+//! exponential, root or division as one).
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

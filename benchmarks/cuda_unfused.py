@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PyTorch's unfused tensor operations beside the CUDA kernels of mlff, on the same GPU and sizes. Not yet run on a GPU.
+"""PyTorch's unfused tensor operations beside the CUDA kernels of mlff, on the same GPU and sizes.
 
     cargo bench --bench cuda -- --json kernels.json && python benchmarks/cuda_unfused.py kernels.json
 

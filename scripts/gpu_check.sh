@@ -5,7 +5,7 @@
 #   scripts/gpu_check.sh run       there, in a copy of this repository with target/gpu: under 10 minutes
 #
 # `run` needs NVIDIA's driver for CUDA 13.0, and NVRTC, cuBLAS and cuRAND: of the toolkit, or of the Python packages that PyTorch
-# brings along. compute-sanitizer travels with the programs; PyTorch is used where it is. Results: $OUT, else benchmarks/results/gpu. Not yet run on a GPU.
+# brings along. compute-sanitizer travels with the programs; PyTorch is used where it is. Results: $OUT, else benchmarks/results/gpu.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 place=target/gpu
@@ -90,7 +90,9 @@ print(":".join(sorted({p for r in roots for p in glob.glob(r + "/nvidia/*/lib")}
     if [ -s "$out/kernels.json" ] && python3 -c 'import torch' 2> /dev/null; then
         step unfused 60 python3 benchmarks/cuda_unfused.py "$out/kernels.json"
     fi
-    local sanitizer=$place/bin/sanitizer/bin/compute-sanitizer
+    # The machine's own first: on an H200 the one packed along said its version, but started no program.
+    local sanitizer
+    sanitizer=$(PATH="$PATH:/usr/local/cuda/bin" command -v compute-sanitizer) || sanitizer=$place/bin/sanitizer/bin/compute-sanitizer
     if "$sanitizer" --version > "$out/sanitizer.log" 2>&1; then
         step memcheck 70 "$sanitizer" --error-exitcode 9 --tool memcheck "$place/bin/cuda_kernels" --test-threads 1 cuda_matches_cpu
         step racecheck 70 "$sanitizer" --error-exitcode 9 --tool racecheck "$place/bin/cuda_kernels" --test-threads 1 message_cuda_matches_cpu

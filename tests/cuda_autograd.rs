@@ -1,5 +1,5 @@
 //! Batched autograd on a GPU: each custom operation against the same one on the processor, whole models against the processor
-//! and against reference results. Without a GPU the tests skip themselves and say so. Not yet run on a GPU.
+//! and against reference results. Without a GPU the tests skip themselves and say so.
 
 #![cfg(feature = "candle-cuda")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]

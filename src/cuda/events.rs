@@ -1,4 +1,4 @@
-//! Events on a stream, which stamp the profiler's boundaries. Not yet run on a GPU.
+//! Events on a stream, which stamp the profiler's boundaries.
 
 use std::sync::Arc;
 use std::time::Duration;

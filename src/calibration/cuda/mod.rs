@@ -1,4 +1,4 @@
-//! Times both variants on a GPU by its clock. Not yet run on a GPU.
+//! Times both variants on a GPU by its clock.
 //!
 //! Unfused there are the chains of `cuda/unfused`. Of layers it is cuBLASLt's product with bias and residual and a kernel for
 //! the activation, what the choice of dense kernels has in place of a fused one: in f32 only, as the library's products are.

@@ -4,7 +4,7 @@
 //! Contracts are those of the fused launches: a forward overwrites, a VJP accumulates and computes anew what its forward did
 //! not save. What lies between the steps is in `scratch`, an array of the elements that each chain documents ([`scratch`]
 //! counts them), in any state. Products are cuBLASLt's where `Launcher::has_library`, else those of the dense kernels, with
-//! the bias in either. Not yet run on a GPU.
+//! the bias in either.
 
 mod chain;
 mod dense;

@@ -1,7 +1,6 @@
 //! A GPU shared with candle: its memory and stream, our kernels, a model's weights.
 //!
 //! Everything is queued on one stream, which candle allocates and frees on as well, so nothing waits but the reading of results.
-//! Not yet run on a GPU.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,4 @@
-//! A batch on a GPU, and the custom operations on it: the kernels of `kernels/` over candle's storage. Not yet run on a
-//! GPU.
+//! A batch on a GPU, and the custom operations on it: the kernels of `kernels/` over candle's storage.
 
 use std::sync::Arc;
 
