@@ -38,34 +38,34 @@ impl Partial {
         let partial = hidden_name(destination)?;
         for _ in 0..ATTEMPTS {
             refuse_existing(destination, named, overwrite)?;
-            match make(&partial)? {
-                Some(file) => return Self::begin(file, partial, named, destination, overwrite),
+            match make(&partial, named)? {
+                Some(file) => return Self::begin(file, partial, named, destination, overwrite, false),
                 None => remove_stale(&partial, named)?,
             }
         }
         Err(in_use(named, &partial))
     }
 
-    /// Takes up the file that an interrupted run has left, or starts it.
+    /// Takes up the file that an interrupted run has left, or starts it; it is kept when this is dropped.
     ///
     /// # Errors
     /// As [`Partial::create`]; `Error::Io` where what stands there is no regular file, or has other names too.
     pub fn resume(named: &Path, destination: &Path, overwrite: bool) -> Result<Self> {
         let partial = hidden_name(destination)?;
-        let io_error = |e| Error::io(&partial, e);
+        let io_error = |e| Error::io(named, e);
         for _ in 0..ATTEMPTS {
             refuse_existing(destination, named, overwrite)?;
             let file = match open_existing(&partial, true) {
                 Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => match make(&partial)? {
-                    Some(file) => return Self::begin(file, partial, named, destination, overwrite),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => match make(&partial, named)? {
+                    Some(file) => return Self::begin(file, partial, named, destination, overwrite, true),
                     None => continue,
                 },
-                Err(_) if partial.is_symlink() => return Err(not_ours(&partial, "a link")),
+                Err(_) if partial.is_symlink() => return Err(not_ours(named, &partial, "a link")),
                 Err(e) => return Err(io_error(e)),
             };
             if !file.metadata().map_err(io_error)?.is_file() {
-                return Err(not_ours(&partial, "no regular file"));
+                return Err(not_ours(named, &partial, "no regular file"));
             }
             match lock(&file).map_err(io_error)? {
                 Lock::Theirs => return Err(in_use(named, &partial)),
@@ -76,28 +76,36 @@ impl Partial {
                 continue;
             }
             if has_other_names(&file).map_err(io_error)? {
-                return Err(not_ours(&partial, "a file that has another name too"));
+                return Err(not_ours(named, &partial, "a file that has another name too"));
             }
-            return Self::begin(file, partial, named, destination, overwrite);
+            return Self::begin(file, partial, named, destination, overwrite, true);
         }
         Err(in_use(named, &partial))
     }
 
-    fn begin(file: File, partial: PathBuf, named: &Path, destination: &Path, overwrite: bool) -> Result<Self> {
+    fn begin(
+        file: File,
+        partial: PathBuf,
+        named: &Path,
+        destination: &Path,
+        overwrite: bool,
+        keep: bool,
+    ) -> Result<Self> {
         let live = Live::new(&partial, named);
+        live.set_keep(keep);
         let begun = Partial {
             file,
             partial,
             destination: destination.into(),
             named: named.into(),
             overwrite,
-            keep: false,
+            keep,
             is_finished: false,
             live,
         };
         // Another run may have finished since it was last looked at. Now that we have the lock, none can.
         refuse_existing(destination, named, overwrite)?;
-        begun.copy_mode(0o600).map_err(|e| Error::io(&begun.partial, e))?;
+        begun.copy_mode(0o600).map_err(|e| Error::io(named, e))?;
         Ok(begun)
     }
 
@@ -202,7 +210,7 @@ impl PartialFolder {
         // A link to an empty folder stays.
         let destination = named.canonicalize().unwrap_or_else(|_| named.to_path_buf());
         let partial = hidden_name(&destination)?;
-        let io_error = |e| Error::io(&partial, e);
+        let io_error = |e| Error::io(named, e);
         if let Some(folder) = partial.parent() {
             fs::create_dir_all(folder).map_err(io_error)?;
         }
@@ -272,8 +280,8 @@ impl Drop for PartialFolder {
 }
 
 /// Makes a file that was not there, and locks it. `None` where something is there, or was taken away before the lock.
-fn make(partial: &Path) -> Result<Option<File>> {
-    let io_error = |e| Error::io(partial, e);
+fn make(partial: &Path, named: &Path) -> Result<Option<File>> {
+    let io_error = |e| Error::io(named, e);
     let file = match OpenOptions::new().read(true).write(true).create_new(true).open(partial) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -286,14 +294,14 @@ fn make(partial: &Path) -> Result<Option<File>> {
 
 /// Removes what a dead run has left. Names are removed, never followed.
 fn remove_stale(partial: &Path, named: &Path) -> Result<()> {
-    let io_error = |e| Error::io(partial, e);
+    let io_error = |e| Error::io(named, e);
     let gone = |done: io::Result<()>| match done {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(e)),
         _ => Ok(()),
     };
     let Ok(metadata) = fs::symlink_metadata(partial) else { return Ok(()) };
     if metadata.is_dir() {
-        return Err(not_ours(partial, "a directory"));
+        return Err(not_ours(named, partial, "a directory"));
     }
     if !metadata.is_file() {
         return gone(fs::remove_file(partial));
@@ -305,8 +313,11 @@ fn remove_stale(partial: &Path, named: &Path) -> Result<()> {
     match lock(&file).map_err(io_error)? {
         Lock::Theirs => Err(in_use(named, partial)),
         Lock::Unknown => {
-            let reason = "an earlier run has left it, or another one is writing it, which this file system cannot \
-                          tell: remove it if no other run is going, or go on with --resume";
+            let reason = format!(
+                "{} is there: an earlier run has left it, or another one is writing it, which this file system cannot \
+                 tell: remove it if no other run is going, or go on with --resume",
+                partial.display()
+            );
             Err(io_error(io::Error::other(reason)))
         }
         // While we have its lock, nobody else removes it and puts another file there.
@@ -323,9 +334,9 @@ fn in_use(named: &Path, partial: &Path) -> Error {
     Error::io(named, io::Error::new(io::ErrorKind::WouldBlock, reason))
 }
 
-fn not_ours(partial: &Path, what: &str) -> Error {
-    let reason = format!("is {what}, but unfinished output goes there: move it away");
-    Error::io(partial, io::Error::other(reason))
+fn not_ours(named: &Path, partial: &Path, what: &str) -> Error {
+    let reason = format!("unfinished output goes to {}, which is {what}: move it away", partial.display());
+    Error::io(named, io::Error::other(reason))
 }
 
 /// Gives a file its name; without `overwrite`, only where there is none of that name.

@@ -55,8 +55,8 @@ pub fn plan(args: &Args) -> Result<Plan> {
     if args.input.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
         return Err(Error::Usage("standard input (-) can be read only once".into()));
     }
-    if args.resume && args.input.iter().any(|i| i.as_os_str() == "-") {
-        return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
+    if args.resume && args.input.iter().any(|i| i.as_os_str() == "-" || is_pipe(i)) {
+        return Err(Error::Usage("--resume needs input files: standard input and pipes cannot be read again".into()));
     }
     let inputs = without_own_outputs(args);
     let jobs = match &args.output {
