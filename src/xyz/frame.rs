@@ -91,7 +91,8 @@ impl Frame {
             let value = &self.comment()[entry.value.clone()?];
             is_record(value).then_some((prefix, value))
         });
-        found.map(|(prefix, value)| (lossy(prefix), lossy(value)))
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        found.map(|(prefix, value)| (text(prefix), text(value)))
     }
 
     /// Total charge, from `charge` or `total_charge`, e.

@@ -17,7 +17,7 @@ fn file_that_fails_does_not_stop_the_others() {
     // What is missing is said before anything is computed; all of it is summed up at the end.
     let first = ran.err.lines().next().unwrap();
     assert!(first.contains("error: gone.xyz: No such file"), "{}", ran.err);
-    let end = ran.err.split("3 files failed:\n").nth(1).unwrap();
+    let end = ran.err.split("3 of the files failed:\n").nth(1).unwrap();
     for (line, want) in end.lines().zip(["gone.xyz: No such", "bad.xyz: frame 1, line 6: element He", "empty.xyz: frame 0"]) {
         assert!(line.contains(want), "{}", ran.err);
     }
@@ -38,7 +38,7 @@ fn short_file_fails_alone_under_an_index() {
         sandbox.write(name, waters(n));
     }
     let ran = sandbox.run("predict a.xyz b.xyz c.xyz --index 1:").expect(1);
-    ran.says(&["error: --index selects no frame of a.xyz", "1 files failed"]);
+    ran.says(&["error: --index selects no frame of a.xyz", "1 of the files failed:"]);
     assert_eq!((n_frames(&sandbox, "b.mlff.xyz"), n_frames(&sandbox, "c.mlff.xyz")), (2, 1));
     let ran = sandbox.run("predict a.xyz b.xyz --index 2 --overwrite").expect(1);
     ran.says(&["--index asks for a frame that a.xyz does not have: it has 1"]);

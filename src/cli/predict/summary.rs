@@ -164,7 +164,9 @@ fn report_failures(args: &Args, s: &Summary) {
         }
     }
     if !s.failed_files.is_empty() {
-        complain(&format!("{} files failed:", HumanCount(s.failed_files.len() as u64)));
-        s.failed_files.iter().for_each(|failed| complain(&format!("  {}", failed.reason)));
+        // Said once where nothing else was said in between.
+        let (n, again) = (HumanCount(s.failed_files.len() as u64), s.n_frames > 0);
+        complain(&format!("{n} of the files failed{}", if again { ":" } else { "" }));
+        s.failed_files.iter().filter(|_| again).for_each(|failed| complain(&format!("  {}", failed.reason)));
     }
 }
