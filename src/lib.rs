@@ -19,6 +19,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod model;
 pub mod neighbors;
 pub mod ops;

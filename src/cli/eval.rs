@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
+use super::output::{Files, Output, refuse_unreadable};
 use super::pipeline::{self, Done, Job};
 use super::plot::{Panel, Points, parity};
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
-use super::{Outcome, complain, json, print};
+use super::{Outcome, complain, json, print, signals};
 
 /// Compare a model with the energies, forces and stresses in files
 #[derive(clap::Args)]
@@ -34,6 +35,9 @@ pub struct Args {
     /// Draw predictions against labels
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Replace a plot that exists
+    #[arg(long)]
+    overwrite: bool,
     /// Show no progress bar
     #[arg(long)]
     no_progress: bool,
@@ -71,6 +75,15 @@ struct Report {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    // Before anything is computed for what cannot be read or written.
+    refuse_unreadable(&args.input)?;
+    let mut files = Files::default();
+    files.reads(args.input.iter().map(PathBuf::as_path));
+    files.reads_model(&args.model);
+    if let Some(plot) = &args.plot {
+        files.writes_report(plot, args.overwrite)?;
+    }
+    let plot_file = args.plot.as_deref().map(|path| Output::create(path, args.overwrite)).transpose()?;
     let potential = args.model.potential()?;
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
@@ -84,6 +97,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         |results| results,
         |done| {
             compare(&potential, args, done, &mut tally);
+            signals::frames_done(tally.n_frames + tally.n_failed);
             Ok(true)
         },
     )?;
@@ -102,8 +116,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         )));
     }
     print(&if args.json { json(&report)? } else { table(&report) })?;
-    if let Some(path) = &args.plot {
-        draw(path, &tally, &report)?;
+    if let Some(file) = plot_file {
+        file.write(&draw(&tally, &report)?)?;
     }
     Ok(if tally.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
@@ -177,7 +191,7 @@ impl Tally {
     }
 }
 
-fn draw(path: &std::path::Path, tally: &Tally, report: &Report) -> Result<()> {
+fn draw(tally: &Tally, report: &Report) -> Result<String> {
     let mut panels = Vec::new();
     if let Some(e) = report.energy_per_atom {
         let note = format!("MAE {:.4}", e.mae);
@@ -191,7 +205,7 @@ fn draw(path: &std::path::Path, tally: &Tally, report: &Report) -> Result<()> {
         let note = format!("MAE {:.4}", e.mae);
         panels.push(Panel { title: "stress components (eV/Å³)", points: &tally.stress_points, note });
     }
-    parity(path, &panels)
+    parity(&panels)
 }
 
 fn table(report: &Report) -> String {

@@ -12,6 +12,7 @@ mod pipeline;
 mod plot;
 mod predict;
 mod profile;
+mod signals;
 mod trajectory;
 
 use std::io::Write;
@@ -52,7 +53,9 @@ pub fn main() -> ExitCode {
         // SAFETY: no other thread exists yet that could read the environment at the same time.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     }
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse();
+    signals::install();
+    let outcome = match command.command {
         Command::Predict(args) => predict::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Check(args) => check::run(&args),

@@ -51,7 +51,7 @@ enum Event<X> {
 /// to be there; when `take` fails, nobody waits for the reader, which may be waiting itself.
 ///
 /// # Errors
-/// Those of `take`, `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
+/// Those of `take`; inputs that cannot be opened, or have not the frame that the index asks for, are a chunk's `end`.
 pub fn run<X: Send + 'static>(
     potential: &Potential,
     job: Job,
@@ -130,7 +130,7 @@ fn spawn_reader<X: Send + 'static>(
     std::thread::spawn(move || {
         let mut send = |chunk| permitted() && events.send(Event::Read(chunk)).is_ok();
         let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &spares, &mut send)));
-        _ = events.send(Event::End(read.unwrap_or_else(|_| Err(defect()))));
+        _ = events.send(Event::End(read.map_err(|_| defect())));
     });
 }
 

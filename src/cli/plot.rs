@@ -1,7 +1,5 @@
 //! Parity plots.
 
-use std::path::Path;
-
 use mlff::{Error, Result};
 use plotters::prelude::*;
 
@@ -51,14 +49,14 @@ pub struct Panel<'a> {
     pub note: String,
 }
 
-/// Writes panels side by side as SVG.
+/// Panels side by side as SVG.
 ///
 /// # Errors
-/// `Error::Io` if the file cannot be written.
-pub fn parity(path: &Path, panels: &[Panel]) -> Result<()> {
+/// `Error::Usage` if they cannot be drawn.
+pub fn parity(panels: &[Panel]) -> Result<String> {
     let mut svg = String::new();
-    draw(&mut svg, panels).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
-    std::fs::write(path, svg).map_err(|e| Error::io(path, e))
+    draw(&mut svg, panels).map_err(|e| Error::Usage(format!("the plot cannot be drawn: {e}")))?;
+    Ok(svg)
 }
 
 fn draw(svg: &mut String, panels: &[Panel]) -> std::result::Result<(), String> {

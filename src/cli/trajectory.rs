@@ -9,6 +9,8 @@ use mlff::potential::BatchSize;
 use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
 use mlff::{Error, Potential, Result, Structure};
 
+use super::complain;
+
 /// A Python slice `start:stop:step` or a single index, as in ASE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameSlice {
@@ -141,8 +143,7 @@ impl ChunkSize {
 /// Reads the inputs one after another, into the memory of `spares`, and gives away their chunks, until `send` says that
 /// nobody takes them.
 ///
-/// # Errors
-/// `Error::Io`, `Error::Usage` for inputs that cannot be opened or indices that they do not have.
+/// An input that cannot be opened, or has not the frame that the index asks for, is a chunk's `end`; the others are read.
 pub fn read_chunks(
     inputs: &[PathBuf],
     slice: FrameSlice,
@@ -150,10 +151,18 @@ pub fn read_chunks(
     progress: &ProgressBar,
     spares: &Spares,
     send: &mut impl FnMut(Chunk) -> bool,
-) -> Result<()> {
+) {
     for input in inputs {
-        let selection = slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 });
-        let mut reader = open(input, progress)?;
+        let begin = || Ok((slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 }), open(input, progress)?));
+        let (selection, mut reader) = match begin() {
+            Ok(begun) => begun,
+            Err(error) => {
+                if !send(Chunk { entries: Vec::new(), end: Some(error) }) {
+                    return;
+                }
+                continue;
+            }
+        };
         reader.reuse(spares);
         let path: std::sync::Arc<Path> = reader.path().into();
         let mut chunk = Chunk { entries: Vec::new(), end: None };
@@ -184,22 +193,23 @@ pub fn read_chunks(
                 atoms = 0;
                 let full = std::mem::replace(&mut chunk, Chunk { entries: Vec::new(), end: None });
                 if !send(full) {
-                    return Ok(());
+                    return;
                 }
             }
         }
-        if selection.required && selected == 0 && chunk.end.is_none() {
-            return Err(Error::Usage(format!(
-                "--index asks for a frame that {} does not have: it has {}",
-                input.display(),
-                reader.frames()
-            )));
+        if selected == 0 && chunk.end.is_none() {
+            let (path, n) = (input.display(), reader.frames());
+            if selection.required {
+                let reason = format!("--index asks for a frame that {path} does not have: it has {n}");
+                chunk.end = Some(Error::Usage(reason));
+            } else if inputs.len() > 1 && n > 0 {
+                complain(&format!("warning: --index selects no frame of {path}"));
+            }
         }
         if (!chunk.entries.is_empty() || chunk.end.is_some()) && !send(chunk) {
-            return Ok(());
+            return;
         }
     }
-    Ok(())
 }
 
 /// `None`: end of file. `Some(None)`: skipped.
@@ -310,6 +320,7 @@ pub fn restate(error: &Error) -> Error {
             Error::Xyz { path: path.clone(), frame: *frame, line: *line, reason: reason.clone() }
         }
         Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
+        Error::Usage(reason) => Error::Usage(reason.clone()),
         other => Error::Structure(other.to_string()),
     }
 }

@@ -2,13 +2,15 @@
 
 pub mod config;
 pub mod distiller;
+mod fingerprint;
 pub mod import;
 pub mod painn;
 pub mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files::PartialFolder;
 use config::{Architecture, ModelConfig, RadialBasisKind};
 use weights::Weights;
 
@@ -137,29 +139,18 @@ impl Model {
     /// Writes a model directory: all of it, or nothing.
     ///
     /// # Errors
-    /// `Error::Usage` if `path` exists and is not an empty directory, `Error::Io` if it cannot be written.
+    /// `Error::Usage` if `path` exists and is not an empty directory, `Error::Io` if it cannot be written, also where
+    /// another process is writing it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let is_empty_dir = || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        if path.exists() && !is_empty_dir() {
-            return Err(Error::Usage(format!("{} exists already; choose a new directory", path.display())));
-        }
         let config = serde_json::to_string_pretty(&self.config)
             .map_err(|e| Error::model(path, format!("config.json cannot be written: {e}")))?;
         let weights = self.weights.to_safetensors(path)?;
-        let partial = partial_name(path);
-        let write = || -> std::io::Result<()> {
-            let _ = std::fs::remove_dir_all(&partial);
-            std::fs::create_dir_all(&partial)?;
-            std::fs::write(partial.join("config.json"), config + "\n")?;
-            std::fs::write(partial.join("model.safetensors"), weights)?;
-            std::fs::write(partial.join("README.md"), &self.card)?;
-            std::fs::rename(&partial, path)
-        };
-        write().map_err(|e| {
-            let _ = std::fs::remove_dir_all(&partial);
-            Error::io(path, e)
-        })
+        let mut folder = PartialFolder::create(path)?;
+        folder.write("config.json", (config + "\n").as_bytes())?;
+        folder.write("model.safetensors", &weights)?;
+        folder.write("README.md", self.card.as_bytes())?;
+        folder.finish()
     }
 
     /// Configuration.
@@ -213,9 +204,4 @@ fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
         }
     }
     serde_json::from_value(value).map_err(|e| refuse(e.to_string()))
-}
-
-fn partial_name(path: &Path) -> PathBuf {
-    let name = path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned());
-    path.with_file_name(format!(".{name}.mlff-part"))
 }

@@ -58,6 +58,14 @@ impl WriteOptions {
     }
 }
 
+/// Behind the prefix: key of what made a file, in the comment of its first frame.
+pub(crate) const MADE_BY: &[u8] = b"made_by";
+
+/// Whether the value of such a key is one that this program has written.
+pub(crate) fn is_record(value: &[u8]) -> bool {
+    value.starts_with(b"mlff ")
+}
+
 /// The names of what is written, and which of the input's entries and columns make way for them.
 struct Names<'a> {
     prefix: &'a str,
@@ -75,11 +83,13 @@ impl Names<'_> {
         }
     }
 
-    fn replaces_key(&self, key: &[u8]) -> bool {
+    fn replaces_key(&self, key: &[u8], value: &[u8]) -> bool {
         let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
         match name {
             b"energy" | b"free_energy" => self.results.is_some() || self.owns_all(),
             b"stress" => self.results.is_some_and(|r| r.stress.is_some()) || self.owns_all(),
+            // Says what made the file that a frame was in, which is not the one that it is written to.
+            MADE_BY => self.owns_all() || is_record(value),
             _ => false,
         }
     }
@@ -104,6 +114,8 @@ pub struct Texts {
     text: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<usize>,
+    /// The first frame whose comment was made here: its number, and where in its text the comment ends.
+    first_comment: Option<(usize, usize)>,
 }
 
 impl Texts {
@@ -116,6 +128,7 @@ impl Texts {
     pub fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
+        self.first_comment = None;
     }
 
     /// Appends a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came
@@ -124,7 +137,9 @@ impl Texts {
     /// # Errors
     /// `Error::Shape` where there is not one force an atom; nothing is appended.
     pub fn push_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
-        push_frame(&mut self.text, frame, results, options)?;
+        let start = self.text.len();
+        let end_of_comment = push_frame(&mut self.text, frame, results, options)?;
+        self.first_comment.get_or_insert((self.ends.len(), end_of_comment - start));
         self.ends.push(self.text.len());
         Ok(())
     }
@@ -143,6 +158,11 @@ impl Texts {
         &self.text
     }
 
+    /// The first frame whose comment can be added to, and where in its text the comment ends.
+    pub(super) fn first_comment(&self) -> Option<(usize, usize)> {
+        self.first_comment
+    }
+
     /// Frame by frame.
     pub(super) fn frames(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let start = |k: usize| if k == 0 { 0 } else { self.ends[k - 1] };
@@ -150,7 +170,7 @@ impl Texts {
     }
 }
 
-/// Appends a frame as extended XYZ.
+/// Appends a frame as extended XYZ; returns where its comment ends.
 ///
 /// # Errors
 /// `Error::Shape` where there is not one force an atom; nothing is appended.
@@ -159,7 +179,7 @@ pub(crate) fn push_frame(
     frame: &Frame,
     results: Option<&Results<'_>>,
     options: &WriteOptions,
-) -> Result<()> {
+) -> Result<usize> {
     let n_atoms = frame.structure.n_atoms();
     if let Some(forces) = results.and_then(|r| r.forces)
         && forces.len() != n_atoms
@@ -170,8 +190,9 @@ pub(crate) fn push_frame(
     push_count(out, n_atoms);
     out.push(b'\n');
     push_comment(out, frame, &names);
+    let end_of_comment = out.len() - 1;
     push_atoms(out, frame, &names);
-    Ok(())
+    Ok(end_of_comment)
 }
 
 fn push_count(out: &mut Vec<u8>, n: usize) {
@@ -188,8 +209,8 @@ fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
         out.push(b' ');
     }
     for entry in entries {
-        let key = frame.key(entry);
-        if names.replaces_key(key) {
+        let value = entry.value.clone().map_or(&[][..], |v| &comment[v]);
+        if names.replaces_key(frame.key(entry), value) {
             continue;
         }
         if entry.value.is_some() && is_key(comment, entry, "Properties") {

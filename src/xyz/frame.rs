@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::columns::{Column, Columns};
 use super::comment::{Comment, Delimiter, Entry, unescape};
+use super::format::{MADE_BY, is_record};
 use super::number::{lossy, parse_reals};
 use crate::error::{Error, Result};
 use crate::structure::{Structure, symbol};
@@ -80,6 +81,18 @@ impl Frame {
             }
             (_, text) => text,
         })
+    }
+
+    /// What made the file that this frame is the first of, where `mlff predict` did and says so: the prefix of its keys,
+    /// and the record ([`Writer::record`](super::Writer::record)).
+    pub fn made_by(&self) -> Option<(String, String)> {
+        let found = self.entries.entries.iter().rev().find_map(|entry| {
+            let prefix = self.key(entry).strip_suffix(MADE_BY)?;
+            let value = &self.comment()[entry.value.clone()?];
+            is_record(value).then_some((prefix, value))
+        });
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        found.map(|(prefix, value)| (text(prefix), text(value)))
     }
 
     /// Total charge, from `charge` or `total_charge`, e.

@@ -1,6 +1,6 @@
 //! The writer: a file that is complete or absent, and can be taken up again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use super::format::{Results, Texts, WriteOptions, push_frame};
 use super::frame::Frame;
 use super::reader::Reader;
 use crate::error::{Error, Result};
+use crate::files::{Partial, Place, hidden_name, place};
 
 /// Text after which a member (of gzip, bzip2, xz, zstd) ends, at the next frame's end. Members depend on
 /// nothing but the text, so that a resumed file has the bytes of an uninterrupted one.
@@ -25,10 +26,10 @@ fn chunk_size(compression: Compression) -> usize {
 
 /// Writes frames to a file that appears only when it is complete.
 ///
-/// Text goes to a hidden file beside the destination (see [`Writer::partial_path`]), which [`Writer::finish`] renames.
-/// Dropping an unfinished writer removes the partial file, unless it is to be kept for [`Writer::resume`]. A process
-/// that is killed leaves at most the partial file. Standard output, and destinations that are no regular files
-/// (`/dev/null`, pipes), are written directly.
+/// Text goes to a hidden file beside the destination (see [`Writer::partial_path`]), which [`Writer::finish`] renames. It
+/// is locked: a second writer of the same file is refused while the first lives. Dropping an unfinished writer removes the
+/// partial file, unless it is to be kept for [`Writer::resume`]. A process that is killed leaves at most the partial file.
+/// Standard output, and destinations that are no regular files (`/dev/null`, pipes), are written directly.
 ///
 /// The extension packs the file: `.gz`, `.bz2`, `.xz`, `.zst`, one member for each MiB of text.
 pub struct Writer {
@@ -36,20 +37,16 @@ pub struct Writer {
     target: Target,
     compression: Compression,
     chunk: Vec<u8>,
-    overwrite: bool,
     keep_partial: bool,
     frames: usize,
     /// Bytes that the system may still keep in memory.
     unsynced: usize,
+    /// What is still to be put into the comment of the first frame that has one.
+    record: Option<Vec<u8>>,
 }
 
 enum Target {
-    /// A partial file, and where it goes.
-    Partial {
-        file: File,
-        partial: PathBuf,
-        destination: PathBuf,
-    },
+    File(Partial),
     Stream(Box<dyn Write + Send>),
     Finished,
 }
@@ -61,16 +58,11 @@ impl Writer {
     /// `Error::Usage` where the file exists and `overwrite` is not set; `Error::Io`.
     pub fn create(path: impl AsRef<Path>, overwrite: bool) -> Result<Self> {
         let path = path.as_ref();
-        let target = match destination(path)? {
-            None => Target::Stream(open_stream(path)?),
-            Some(destination) => {
-                refuse_existing(&destination, path, overwrite)?;
-                let partial = partial_path_of(&destination)?;
-                let file = File::create(&partial).map_err(|e| Error::io(&partial, e))?;
-                Target::Partial { file, partial, destination }
-            }
+        let target = match place(path)? {
+            Place::File(file) => Target::File(Partial::create(path, &file, overwrite)?),
+            _ => Target::Stream(open_stream(path)?),
         };
-        Ok(Self::with_target(path, target, overwrite, false, 0))
+        Ok(Self::with_target(path, target, 0))
     }
 
     /// Takes up a file where an interrupted run left off, or starts it; returns the number of frames that are already
@@ -84,51 +76,75 @@ impl Writer {
     /// resumed; `Error::Io`.
     pub fn resume(path: impl AsRef<Path>, overwrite: bool) -> Result<(Self, usize)> {
         let path = path.as_ref();
-        let Some(destination) = destination(path)? else {
+        let Place::File(destination) = place(path)? else {
             let reason = format!("{} cannot be resumed: only a file keeps what was written", path.display());
             return Err(Error::Usage(reason));
         };
-        refuse_existing(&destination, path, overwrite)?;
-        let partial = partial_path_of(&destination)?;
-        let io_error = |e| Error::io(&partial, e);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial).map_err(io_error)?;
+        let mut partial = Partial::resume(path, &destination, overwrite)?;
+        partial.set_keep(true);
+        let name = partial.path().to_path_buf();
+        let io_error = |e| Error::io(&name, e);
+        let file = &mut partial.file;
         let (frames, length) = match Compression::of_name(&destination) {
-            Compression::None => whole_frames(&partial, &file)?,
-            packed => whole_members(packed, &file).map_err(io_error)?,
+            Compression::None => whole_frames(&name, file)?,
+            packed => whole_members(packed, file).map_err(io_error)?,
         };
         file.set_len(length).map_err(io_error)?;
         file.seek(SeekFrom::Start(length)).map_err(io_error)?;
-        let target = Target::Partial { file, partial, destination };
-        Ok((Self::with_target(path, target, overwrite, true, frames), frames))
+        let mut writer = Self::with_target(path, Target::File(partial), frames);
+        writer.keep_partial = true;
+        Ok((writer, frames))
     }
 
     /// Writes to a stream, packed as the extension of `name` says.
     pub fn from_writer(name: impl AsRef<Path>, stream: impl Write + Send + 'static) -> Self {
-        Self::with_target(name.as_ref(), Target::Stream(Box::new(stream)), true, false, 0)
+        Self::with_target(name.as_ref(), Target::Stream(Box::new(stream)), 0)
     }
 
-    fn with_target(path: &Path, target: Target, overwrite: bool, keep_partial: bool, frames: usize) -> Self {
+    fn with_target(path: &Path, target: Target, frames: usize) -> Self {
         let compression = match &target {
-            Target::Partial { destination, .. } => Compression::of_name(destination),
+            Target::File(partial) => {
+                partial.set_frames(frames);
+                Compression::of_name(partial.destination())
+            }
             _ => Compression::of_name(path),
         };
         let chunk = Vec::with_capacity(chunk_size(compression) / 4 * 5);
-        Writer { path: path.into(), target, compression, chunk, overwrite, keep_partial, frames, unsynced: 0 }
+        let path = path.into();
+        Writer { path, target, compression, chunk, keep_partial: false, frames, unsynced: 0, record: None }
     }
 
-    /// Where the text of a file stands until it is complete: `.NAME.mlff-part` in the same directory. `None` for
-    /// destinations that are written directly.
+    /// Where the text of a file stands until it is complete: `.NAME.mlff-part` in the same directory, a long name cut.
+    /// `None` for destinations that are written directly.
     ///
     /// # Errors
     /// `Error::Io`, `Error::Usage` for a path that names no file.
     pub fn partial_path(path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
-        destination(path.as_ref())?.map(|d| partial_path_of(&d)).transpose()
+        match place(path.as_ref())? {
+            Place::File(file) => hidden_name(&file).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Whether dropping the unfinished writer leaves the partial file for [`Writer::resume`].
     pub fn keep_partial(&mut self, keep: bool) {
         self.keep_partial = keep;
+        if let Target::File(partial) = &mut self.target {
+            partial.set_keep(keep);
+        }
+    }
+
+    /// Puts `KEY="VALUE"` into the comment of the first frame that is written from now on and has one: frames that were
+    /// carried through unread have none that is known to be sound.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a value that needs escapes.
+    pub fn record(&mut self, key: &str, value: &str) -> Result<()> {
+        if value.contains(['"', '\\', '\n', '\r']) {
+            return Err(Error::Usage(format!("{key} cannot be \"{value}\": expected no quotes, backslashes, line ends")));
+        }
+        self.record = Some(format!(" {key}=\"{value}\"").into_bytes());
+        Ok(())
     }
 
     /// Frames in the file, those of the run that was taken up included.
@@ -141,7 +157,10 @@ impl Writer {
     /// # Errors
     /// `Error::Shape` where there is not one force an atom; `Error::Io`.
     pub fn write_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
-        push_frame(&mut self.chunk, frame, results, options)?;
+        let end_of_comment = push_frame(&mut self.chunk, frame, results, options)?;
+        if let Some(record) = self.record.take() {
+            self.chunk.splice(end_of_comment..end_of_comment, record);
+        }
         self.end_frame()
     }
 
@@ -150,6 +169,20 @@ impl Writer {
     /// # Errors
     /// `Error::Io`.
     pub fn write_texts(&mut self, texts: &Texts) -> Result<()> {
+        if self.record.is_some()
+            && let Some((frame, at)) = texts.first_comment()
+        {
+            let record = self.record.take().unwrap_or_default();
+            return texts.frames().enumerate().try_for_each(|(k, text)| {
+                let (before, after) = text.split_at(if k == frame { at } else { 0 });
+                self.chunk.extend_from_slice(before);
+                if k == frame {
+                    self.chunk.extend_from_slice(&record);
+                }
+                self.chunk.extend_from_slice(after);
+                self.end_frame()
+            });
+        }
         if self.compression == Compression::None && texts.text().len() >= PLAIN_CHUNK / 4 {
             self.write_chunk()?;
             self.frames += texts.frames().len();
@@ -191,13 +224,14 @@ impl Writer {
 
     fn write(&mut self, text: &[u8]) -> Result<()> {
         let written = match &mut self.target {
-            Target::Partial { file, .. } => self.compression.encode_member(text, file).and_then(|()| {
+            Target::File(partial) => self.compression.encode_member(text, &mut partial.file).and_then(|()| {
+                partial.set_frames(self.frames);
                 self.unsynced += text.len();
                 if self.unsynced < SYNC {
                     Ok(())
                 } else {
                     self.unsynced = 0;
-                    file.sync_data()
+                    partial.file.sync_data()
                 }
             }),
             Target::Stream(stream) => self.compression.encode_member(text, stream),
@@ -215,21 +249,11 @@ impl Writer {
         if !self.chunk.is_empty() || (self.frames == 0 && self.compression != Compression::None) {
             self.write_chunk()?;
         }
-        let io_error = |e| Error::io(&self.path, e);
-        if let Target::Stream(stream) = &mut self.target {
-            stream.flush().map_err(io_error)?;
+        match std::mem::replace(&mut self.target, Target::Finished) {
+            Target::File(partial) => partial.finish(),
+            Target::Stream(mut stream) => stream.flush().map_err(|e| Error::io(&self.path, e)),
+            Target::Finished => Ok(()),
         }
-        if let Target::Partial { file, partial, destination } = &mut self.target {
-            file.sync_all().map_err(io_error)?;
-            refuse_existing(destination, &self.path, self.overwrite)?;
-            fs::rename(partial, &*destination).map_err(io_error)?;
-            // The rename is durable when the directory is; not every file system can do it.
-            if let Some(directory) = destination.parent() {
-                let _ = File::open(directory).and_then(|d| d.sync_all());
-            }
-            self.target = Target::Finished;
-        }
-        Ok(())
     }
 }
 
@@ -239,35 +263,7 @@ impl Drop for Writer {
         if self.keep_partial && !std::thread::panicking() && self.compression == Compression::None {
             let _ = self.write_chunk();
         }
-        if let Target::Partial { partial, .. } = &self.target
-            && !self.keep_partial
-        {
-            let _ = fs::remove_file(partial);
-        }
     }
-}
-
-/// The file that a path stands for, links followed; `None` for standard output, devices and pipes.
-fn destination(path: &Path) -> Result<Option<PathBuf>> {
-    if path.as_os_str() == "-" {
-        return Ok(None);
-    }
-    match fs::metadata(path) {
-        Ok(m) if m.is_dir() => Err(Error::io(path, io::Error::new(io::ErrorKind::IsADirectory, "is a directory"))),
-        Ok(m) if m.is_file() => path.canonicalize().map(Some).map_err(|e| Error::io(path, e)),
-        Ok(_) => Ok(None),
-        Err(_) => Ok(Some(path.to_path_buf())),
-    }
-}
-
-fn partial_path_of(destination: &Path) -> Result<PathBuf> {
-    let Some(name) = destination.file_name() else {
-        return Err(Error::Usage(format!("{} names no file", destination.display())));
-    };
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(".mlff-part");
-    Ok(destination.with_file_name(hidden))
 }
 
 fn open_stream(path: &Path) -> Result<Box<dyn Write + Send>> {
@@ -275,13 +271,6 @@ fn open_stream(path: &Path) -> Result<Box<dyn Write + Send>> {
         return Ok(Box::new(io::stdout()));
     }
     OpenOptions::new().write(true).open(path).map(|f| Box::new(f) as _).map_err(|e| Error::io(path, e))
-}
-
-fn refuse_existing(destination: &Path, path: &Path, overwrite: bool) -> Result<()> {
-    if overwrite || !destination.exists() {
-        return Ok(());
-    }
-    Err(Error::Usage(format!("{} exists already; --overwrite replaces it", path.display())))
 }
 
 /// Number of whole frames at the start of a plain file, and where they end.

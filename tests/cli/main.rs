@@ -5,8 +5,13 @@
 mod calibrate;
 mod commands;
 mod failures;
+mod many;
 mod memory;
+#[cfg(unix)]
+mod outputs;
 mod predict;
 mod profile;
 mod resume;
+#[cfg(unix)]
+mod stopped;
 mod support;

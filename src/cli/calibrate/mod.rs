@@ -10,7 +10,7 @@ use mlff::calibration::{Calibration, Options, Pattern, Reading, THRESHOLD, measu
 use mlff::{Error, Result};
 
 use super::model::{DeviceName, Dtype, parse_device};
-use super::output::Output;
+use super::output::{Files, Output};
 use super::{Outcome, complain, json, print};
 
 /// Measure which operations are worth fusing on this machine
@@ -45,6 +45,9 @@ pub struct Args {
     /// Draw speed-ups by size
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Replace a plot that exists, and a calibration of another machine or version
+    #[arg(long)]
+    overwrite: bool,
     /// Show no progress bar
     #[arg(long)]
     no_progress: bool,
@@ -65,9 +68,15 @@ fn parse_threshold(text: &str) -> std::result::Result<f64, String> {
 pub fn run(args: &Args) -> Result<Outcome> {
     // Before a minute is spent on what cannot be written.
     let path = path(args)?;
-    let earlier = earlier(&path, args.output.is_some())?;
-    let file = Output::create(&path)?;
-    let plot_file = args.plot.as_deref().map(Output::create).transpose()?;
+    let mut files = Files::default();
+    files.writes(&path)?;
+    if let Some(plot) = &args.plot {
+        files.writes_report(plot, args.overwrite)?;
+    }
+    // It is there anew with what it held before; from here on no other run writes it.
+    let file = Output::create(&path, true)?;
+    let earlier = earlier(&path, args)?;
+    let plot_file = args.plot.as_deref().map(|path| Output::create(path, args.overwrite)).transpose()?;
     let patterns = if args.patterns.is_empty() { Pattern::ALL.to_vec() } else { args.patterns.clone() };
     let options = Options { patterns, precision: args.dtype.into(), quick: args.quick, threshold: args.threshold };
     let bar = progress_bar(!args.no_progress);
@@ -112,13 +121,19 @@ fn path(args: &Args) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What the file holds already, where it is of use. A file that was named and is no calibration is not written over.
-fn earlier(path: &Path, was_named: bool) -> Result<Option<Calibration>> {
-    if !path.exists() || path.is_dir() {
+/// What the file holds already, where it is of use. A file that was named and is no calibration is not written over; one of
+/// another machine only where that is asked for. The user's own in the cache makes way.
+fn earlier(path: &Path, args: &Args) -> Result<Option<Calibration>> {
+    if !path.is_file() {
         return Ok(None);
     }
+    let was_named = args.output.is_some();
     match Calibration::read(path) {
         Ok(Reading::Usable(calibration)) => Ok(Some(calibration)),
+        Ok(Reading::Unusable(reason)) if was_named && !args.overwrite => Err(Error::Usage(format!(
+            "{} exists already and cannot be added to ({reason}); --overwrite replaces it",
+            path.display()
+        ))),
         Ok(Reading::Unusable(reason)) => {
             complain(&format!("warning: {}: {reason}: it is replaced", path.display()));
             Ok(None)

@@ -1,10 +1,12 @@
 //! `mlff predict`: energies, forces and stress of every frame.
 
+mod jobs;
 mod part;
+mod record;
+mod resume;
 mod summary;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -13,15 +15,18 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use mlff::engine::Want;
 use mlff::potential::EngineKind;
-use mlff::xyz::{Item, Reader, Spares, Texts, WriteOptions, Writer};
+use mlff::xyz::{Spares, Texts, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use rayon::prelude::*;
 
 use super::model::ModelArgs;
 use super::pipeline;
 use super::trajectory::{self, ChunkSize, Evaluated, FrameSlice};
-use super::{Outcome, complain};
+use super::{Outcome, complain, signals};
+use jobs::{Job, Plan};
 use part::Part;
+use record::Record;
+use resume::open_output;
 use summary::{Summary, fail, progress_message, report, write_summary};
 
 /// Predict energies, forces and stress of every frame of XYZ trajectories
@@ -38,6 +43,9 @@ pub struct Args {
     /// Output file, packed by its extension, or - [default: NAME.mlff.xyz beside each input]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Folder for the outputs, NAME.mlff.xyz for each input; made if it is not there
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    output_dir: Option<PathBuf>,
     /// Frames to evaluate, as a Python slice: 5, :100, ::10, -3:
     #[arg(long, value_name = "SLICE", default_value = ":", allow_hyphen_values = true)]
     index: FrameSlice,
@@ -51,10 +59,11 @@ pub struct Args {
     /// even be read is carried through as it is)
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
-    /// Replace an output file that exists
+    /// Replace output files and summaries that exist
     #[arg(long)]
     overwrite: bool,
-    /// Go on where an interrupted run of the same command left off
+    /// Go on where an interrupted run of the same command left off; refused where it was made with other options, another
+    /// model or another input
     #[arg(long)]
     resume: bool,
     /// Write what was done, and how fast, as JSON
@@ -84,20 +93,16 @@ enum OnError {
     Skip,
 }
 
-/// One output file and the inputs that go into it.
-struct Job {
-    inputs: Vec<PathBuf>,
-    output: PathBuf,
-}
-
 /// Frames whose text is made by one thread: small chunks of large frames are shared too.
 const FRAMES_PER_PART: usize = 32;
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let options = WriteOptions { key_prefix: args.key_prefix.clone(), precision: args.model.dtype.into() };
     options.validate()?;
-    let jobs = jobs(args)?;
+    let Plan { jobs, refused, summary: summary_file } = jobs::plan(args)?;
+    let n_jobs = jobs.len() + refused.len();
     let potential = args.model.potential()?;
+    let record = Record::new(args, &potential)?;
     let mut summary = Summary {
         tool: format!("mlff {}", env!("CARGO_PKG_VERSION")),
         model: args.model.model.display().to_string(),
@@ -116,85 +121,44 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let progress = trajectory::progress_bar(&args.input, !args.no_progress && !args.quiet);
     let start = Instant::now();
-    let outcome = jobs.iter().try_for_each(|job| run_job(args, &options, &potential, job, &progress, &mut summary));
+    refused.iter().for_each(|(job, error)| summary.fail_file(job, error));
+    let mut outcome = Ok(());
+    for job in &jobs {
+        let failed_before = summary.n_failed;
+        let done = run_job(args, &options, &record, &potential, job, &progress, &mut summary);
+        match done {
+            Ok(()) => {}
+            Err(error) if n_jobs == 1 => outcome = Err(error),
+            // The others are not to blame.
+            Err(error) => {
+                summary.n_failed_without_output += summary.n_failed - failed_before;
+                progress.suspend(|| summary.fail_file(job, &error));
+            }
+        }
+    }
     progress.finish_and_clear();
     summary.wall_s = start.elapsed().as_secs_f64();
     let computed = summary.n_computed() as f64;
     summary.structures_per_s = computed / summary.wall_s;
     summary.atoms_per_s = summary.n_atoms as f64 / summary.wall_s;
-    let summarised = args.summary.as_ref().map_or(Ok(()), |path| write_summary(path, &summary));
+    let summarised = summary_file.map_or(Ok(()), |file| write_summary(file, &summary));
     // What stopped the run comes first; a summary that cannot be written is the lesser trouble.
     outcome?;
     report(args, &summary);
     summarised?;
-    Ok(if summary.n_failed > 0 { Outcome::SomeFailed } else { Outcome::Done })
-}
-
-fn jobs(args: &Args) -> Result<Vec<Job>> {
-    let jobs: Vec<Job> = match &args.output {
-        Some(output) => vec![Job { inputs: args.input.clone(), output: output.clone() }],
-        None => args.input.iter().map(|i| Job { inputs: vec![i.clone()], output: beside(i) }).collect(),
-    };
-    if args.input.iter().filter(|i| i.as_os_str() == "-").count() > 1 {
-        return Err(Error::Usage("standard input (-) can be read only once".into()));
-    }
-    if args.resume && args.input.iter().any(|i| i.as_os_str() == "-") {
-        return Err(Error::Usage("--resume needs input files: standard input cannot be read again".into()));
-    }
-    let mut outputs: Vec<&Path> = jobs.iter().map(|job| job.output.as_path()).collect();
-    let mut seen = BTreeSet::new();
-    for output in &outputs {
-        if output.as_os_str() != "-" && !seen.insert(output) {
-            return Err(Error::Usage(format!(
-                "two inputs would be written to {}: give one output for all with -o",
-                output.display()
-            )));
-        }
-        // Known now rather than after hours of computing.
-        if output.is_file() && !args.overwrite && !args.resume {
-            return Err(Error::Usage(format!("{} exists already; --overwrite replaces it", output.display())));
-        }
-    }
-    if let Some(summary) = &args.summary {
-        if summary.as_os_str() == "-" && outputs.iter().any(|o| o.as_os_str() == "-") {
-            return Err(Error::Usage("frames and --summary cannot both go to standard output".into()));
-        }
-        outputs.push(summary);
-    }
-    for input in args.input.iter().filter(|i| i.as_os_str() != "-") {
-        std::fs::metadata(input).map_err(|e| Error::io(input, e))?;
-        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if outputs.iter().any(|output| same(input, output)) {
-            return Err(Error::Usage(format!("{} is both input and output", input.display())));
-        }
-    }
-    Ok(jobs)
-}
-
-/// `NAME.mlff.xyz` beside the input; standard output for standard input.
-fn beside(input: &Path) -> PathBuf {
-    if input.as_os_str() == "-" {
-        return input.to_path_buf();
-    }
-    let mut name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for endings in [&[".gz", ".bz2", ".xz", ".zst"][..], &[".xyz", ".extxyz"]] {
-        let stripped = endings.iter().find_map(|end| name.strip_suffix(end)).filter(|stem| !stem.is_empty());
-        if let Some(stem) = stripped {
-            name = stem.to_string();
-        }
-    }
-    input.with_file_name(name + ".mlff.xyz")
+    Ok(if summary.n_failed > 0 || !summary.failed_files.is_empty() { Outcome::SomeFailed } else { Outcome::Done })
 }
 
 fn run_job(
     args: &Args,
     options: &WriteOptions,
+    record: &Record,
     potential: &Potential,
     job: &Job,
     progress: &ProgressBar,
     summary: &mut Summary,
 ) -> Result<()> {
-    let Some((mut writer, done)) = open_output(args, job, summary)? else { return Ok(()) };
+    let Some((mut writer, done)) = open_output(args, record, job, summary)? else { return Ok(()) };
     let want = Want {
         forces: args.properties.contains(&Property::Forces),
         stress: args.properties.contains(&Property::Stress),
@@ -225,14 +189,12 @@ fn run_job(
             }
             Ok(writer)
         });
-        let mut n_frames = 0;
         let make = |results: Vec<Evaluated>| {
             let used = || written().pop().unwrap_or_default();
             let parts = results.into_par_iter().chunks(FRAMES_PER_PART);
             parts.map(|frames| Part::new(frames, options, used(), spares)).collect::<Result<Vec<_>>>()
         };
         let computing = pipeline::run(potential, source, progress, make, |chunk| {
-            n_frames += chunk.n_frames;
             summary.n_frames += chunk.n_frames;
             let mut texts = Vec::new();
             for part in chunk.made? {
@@ -244,21 +206,18 @@ fn run_job(
                 fail(args, summary, &error)?;
             }
             progress_message(progress, summary);
+            signals::frames_done(summary.n_computed());
             Ok(to_writer.send(texts).is_ok())
         });
         drop(to_writer);
         // The first cause wins: a full disk ends the computing too.
         let writer = writing.join().unwrap_or_else(|_| Err(pipeline::defect()))?;
         computing?;
-        if n_frames < done {
-            return Err(Error::Usage(format!(
-                "--resume: {} holds {} frames more than the input: not a result of this command",
-                Writer::partial_path(&job.output)?.unwrap_or_default().display(),
-                done - n_frames
-            )));
-        }
         match writer.frames() {
-            0 if summary.n_failed == failed_before => Err(Error::Usage("--index selects no frame".into())),
+            0 if summary.n_failed == failed_before => {
+                let names: Vec<String> = job.inputs.iter().map(|input| input.display().to_string()).collect();
+                Err(Error::Usage(format!("--index selects no frame of {}", names.join(", "))))
+            }
             // An input whose first frame is cut off: an empty file would look like a result.
             0 => Ok(false),
             _ => writer.finish().map(|()| true),
@@ -268,60 +227,4 @@ fn run_job(
         summary.outputs.push(job.output.display().to_string());
     }
     Ok(())
-}
-
-/// Starts the output or takes up an interrupted one, with the number of frames already in it; `None` where it is
-/// complete, since resuming twice is no error.
-fn open_output(args: &Args, job: &Job, summary: &mut Summary) -> Result<Option<(Writer, usize)>> {
-    if !args.resume {
-        return Ok(Some((Writer::create(&job.output, args.overwrite)?, 0)));
-    }
-    if job.output.is_file() && !args.overwrite {
-        if !args.quiet {
-            complain(&format!("{} is complete: nothing to resume", job.output.display()));
-        }
-        let (frames, failed) = earlier_results(&job.output, args)?;
-        summary.n_frames += frames;
-        summary.n_resumed += frames;
-        summary.n_failed += failed;
-        summary.outputs.push(job.output.display().to_string());
-        return Ok(None);
-    }
-    let (writer, done) = Writer::resume(&job.output, args.overwrite)?;
-    if let Some(partial) = Writer::partial_path(&job.output)?.filter(|_| done > 0) {
-        summary.n_failed += earlier_results(&partial, args)?.1;
-    }
-    Ok(Some((writer, done)))
-}
-
-/// Frames of an earlier run's output, and how many of them are without results: the exit status is about all frames.
-///
-/// Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them apart.
-fn earlier_results(path: &Path, args: &Args) -> Result<(usize, usize)> {
-    let energy = if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
-    let mut reader = Reader::open(path)?;
-    let mut failed = 0;
-    // An error ends a file without frames.
-    while let Ok(Some(item)) = reader.next_item() {
-        failed += usize::from(!matches!(item, Item::Frame(frame) if frame.info(&energy).is_some()));
-    }
-    Ok((reader.frames(), failed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_stands_beside_the_input() {
-        for (input, want) in [
-            ("a/run.xyz", "a/run.mlff.xyz"),
-            ("run.extxyz.gz", "run.mlff.xyz"),
-            ("run.log", "run.log.mlff.xyz"),
-            (".xyz", ".xyz.mlff.xyz"),
-            ("-", "-"),
-        ] {
-            assert_eq!(beside(Path::new(input)), Path::new(want));
-        }
-    }
 }

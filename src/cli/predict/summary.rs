@@ -1,13 +1,13 @@
 //! What was done: counted, written by `--summary`, reported.
 
-use std::path::Path;
-
 use indicatif::{HumanCount, ProgressBar};
 use mlff::{Error, Result};
 use serde::Serialize;
 
+use super::jobs::Job;
 use super::{Args, OnError};
-use crate::cli::{complain, json, print, trajectory};
+use crate::cli::output::Output;
+use crate::cli::{complain, json, trajectory};
 
 /// What `--summary` writes.
 #[derive(Default, Serialize)]
@@ -29,8 +29,19 @@ pub struct Summary {
     pub structures_per_s: f64,
     pub atoms_per_s: f64,
     pub n_warnings: usize,
+    /// Inputs whose output could not be made, and why.
+    pub failed_files: Vec<FailedFile>,
+    /// Failed frames whose file has no output.
+    #[serde(skip)]
+    pub n_failed_without_output: usize,
     /// The first failures.
     pub failures: Vec<Failure>,
+}
+
+#[derive(Serialize)]
+pub struct FailedFile {
+    file: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -45,6 +56,13 @@ impl Summary {
     /// A run that ends early may not have passed all frames that were there already.
     pub fn n_computed(&self) -> usize {
         self.n_frames.saturating_sub(self.n_resumed)
+    }
+
+    /// Names a file that cannot be done, while others can.
+    pub fn fail_file(&mut self, job: &Job, error: &Error) {
+        let reason = job.about(error);
+        complain(&format!("error: {reason}"));
+        self.failed_files.push(FailedFile { file: job.name(), reason });
     }
 }
 
@@ -92,12 +110,8 @@ pub fn progress_message(progress: &ProgressBar, summary: &Summary) {
     ));
 }
 
-pub fn write_summary(path: &Path, summary: &Summary) -> Result<()> {
-    let text = json(summary)?;
-    if path.as_os_str() == "-" {
-        return print(&text);
-    }
-    std::fs::write(path, text).map_err(|e| Error::io(path, e))
+pub fn write_summary(file: Output, summary: &Summary) -> Result<()> {
+    file.write(&json(summary)?)
 }
 
 pub fn report(args: &Args, summary: &Summary) {
@@ -106,7 +120,7 @@ pub fn report(args: &Args, summary: &Summary) {
         return report_failures(args, s);
     }
     if s.n_frames == 0 {
-        return;
+        return report_failures(args, s);
     }
     complain(&format!(
         "{} structures, {} atoms in {:.2} s ({:.0} structures/s, {:.0} atoms/s) with {} in {} on {} threads",
@@ -122,20 +136,21 @@ pub fn report(args: &Args, summary: &Summary) {
     if s.n_resumed > 0 {
         complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
     }
-    report_failures(args, s);
     if s.n_warnings > 0 && !args.verbose {
         complain(&format!("{} warnings (-v shows them)", s.n_warnings));
     }
     for output in s.outputs.iter().filter(|o| *o != "-") {
         complain(&format!("written to {output}"));
     }
+    report_failures(args, s);
 }
 
 fn report_failures(args: &Args, s: &Summary) {
-    if s.n_failed > 0 {
+    let in_output = s.n_failed - s.n_failed_without_output;
+    if in_output > 0 {
         complain(&format!(
             "{} failed; those that could be read are in the output without results:",
-            HumanCount(s.n_failed as u64)
+            HumanCount(in_output as u64)
         ));
         for failure in s.failures.iter().take(if args.verbose { 0 } else { 5 }) {
             let place = match (failure.frame, failure.line) {
@@ -147,5 +162,11 @@ fn report_failures(args: &Args, s: &Summary) {
         if s.failures.len() > 5 && !args.verbose {
             complain("  … (-v shows all)");
         }
+    }
+    if !s.failed_files.is_empty() {
+        // Said once where nothing else was said in between.
+        let (n, again) = (HumanCount(s.failed_files.len() as u64), s.n_frames > 0);
+        complain(&format!("{n} of the files failed{}", if again { ":" } else { "" }));
+        s.failed_files.iter().filter(|_| again).for_each(|failed| complain(&format!("  {}", failed.reason)));
     }
 }

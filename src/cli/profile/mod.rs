@@ -4,13 +4,13 @@ mod chart;
 mod table;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mlff::profile::{Component, Names, Options, measure, trace};
 use mlff::{Error, Result};
 
 use super::model::ModelArgs;
-use super::output::Output;
+use super::output::{Files, Output, refuse_unreadable};
 use super::trajectory::FrameSlice;
 use super::{Outcome, complain, json, print};
 use workload::Molecule;
@@ -61,6 +61,9 @@ pub struct Args {
     /// Draw shares, and times by batch size
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Replace files that exist
+    #[arg(long)]
+    overwrite: bool,
 }
 
 fn parse_component(text: &str) -> std::result::Result<Component, String> {
@@ -78,9 +81,16 @@ pub fn run(args: &Args) -> Result<Outcome> {
         )));
     }
     // Before a minute is spent on what cannot be written.
-    let json_file = args.json.as_deref().filter(|path| path.as_os_str() != "-").map(Output::create).transpose()?;
-    let trace_file = args.trace.as_deref().map(Output::create).transpose()?;
-    let plot_file = args.plot.as_deref().map(Output::create).transpose()?;
+    refuse_unreadable(&args.input)?;
+    let mut files = Files::default();
+    files.reads(args.input.as_deref());
+    files.reads_model(&args.model);
+    // Standard output has the table or the record, never both.
+    let json_path = args.json.as_deref().filter(|path| path.as_os_str() != "-");
+    let reports = [json_path, args.trace.as_deref(), args.plot.as_deref()];
+    reports.iter().flatten().try_for_each(|path| files.writes_report(path, args.overwrite))?;
+    let create = |path: Option<&Path>| path.map(|path| Output::create(path, args.overwrite)).transpose();
+    let [json_file, trace_file, plot_file] = [create(reports[0])?, create(reports[1])?, create(reports[2])?];
     let potential = args.model.potential()?;
     if let Some(caveat) = potential.model().config().caveat() {
         complain(&format!("warning: {caveat}"));

@@ -68,7 +68,7 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
         entries.extend(chunk.entries);
         end = chunk.end;
         entries.len() < n
-    })?;
+    });
     entries.truncate(n);
     if let Some(error) = end.filter(|_| entries.len() < n) {
         return Err(error);
