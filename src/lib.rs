@@ -19,6 +19,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod engine;
 pub mod error;
+mod fork;
 pub mod model;
 pub mod neighbors;
 pub mod ops;
@@ -27,6 +28,7 @@ pub mod profile;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod threads;
 mod user_cache;
 pub mod xyz;
 

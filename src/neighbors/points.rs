@@ -2,10 +2,18 @@
 
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
-use crate::structure::{Structure, Vec3, complete_cell, inverse, norm};
+use crate::structure::{Structure, Vec3, complete_cell, determinant, inverse, norm};
 
-/// Most images of one search: 3 GB of them. Only cells far smaller than the cutoff, or far too thin, have more.
+/// Most images of one search: 3 GB of them.
 const MAX_IMAGES: f64 = (1u32 << 26) as f64;
+
+/// Most images for each atom, and for each neighbour that an atom may have.
+///
+/// A cube of side L with n atoms has n (1 + 2r/L)³ points for a cutoff of r, and an atom n 4/3 π (r/L)³ neighbours. Where
+/// these are no more than [`MAX_NEIGHBORS`], images are less than 8 for each of atoms and `MAX_NEIGHBORS` together; skewed
+/// cells have more by the ratio of their box to its volume, so that only thin ones come up to this: 26 MB of points for a
+/// few atoms.
+const IMAGES_PER_ATOM: f64 = 64.0;
 
 /// Cells that an atom may lie outside of its own: shifts between two atoms then fit i32.
 const MAX_WRAP: f64 = (1u32 << 29) as f64;
@@ -78,20 +86,9 @@ impl Points {
         if !inverse.iter().flatten().all(|x| x.is_finite()) {
             return Err(Error::Structure(format!("cell is too large or too small to be inverted: {cell:?}")));
         }
-        if let Some(volume) = structure.volume() {
-            #[allow(clippy::cast_precision_loss)]
-            let expected = structure.n_atoms() as f64 / volume * 4.0 / 3.0 * std::f64::consts::PI * cutoff.powi(3);
-            #[allow(clippy::cast_precision_loss)]
-            if expected > MAX_NEIGHBORS as f64 {
-                return Err(Error::Structure(format!(
-                    "a cell of {volume:.3e} Å³ with {} atoms gives each about {expected:.1e} neighbours within {cutoff} Å, \
-                     more than {MAX_NEIGHBORS}: are positions and cell in Å?",
-                    structure.n_atoms()
-                )));
-            }
-        }
         let largest = structure.positions.iter().flatten().fold(0.0, |a: f64, x| a.max(x.abs()));
         self.wrap(structure, &inverse)?;
+        self.check_density(structure, cutoff)?;
         for k in 0..3 {
             let column = [inverse[0][k], inverse[1][k], inverse[2][k]];
             // Rounding of fractional coordinates, plus a margin far above that of the arithmetic on them.
@@ -169,6 +166,26 @@ impl Points {
         })
     }
 
+    /// Refuses, before any image is made, what has far too many neighbours: by the mean over the space that the atoms and what
+    /// they reach take up, in Å in directions that do not repeat. IN `low` and `high` of the atoms.
+    fn check_density(&self, structure: &Structure, cutoff: f64) -> Result<()> {
+        let (pbc, n_atoms) = (structure.pbc, structure.n_atoms());
+        let Some(cell) = structure.cell.filter(|_| structure.is_periodic() && n_atoms > 0) else { return Ok(()) };
+        let content = determinant(&complete_cell(&cell, pbc)).abs();
+        let room: f64 = (0..3).filter(|&k| !pbc[k]).map(|k| self.high[k] - self.low[k] + 2.0 * cutoff).product();
+        #[allow(clippy::cast_precision_loss)]
+        let expected = n_atoms as f64 / (content * room) * 4.0 / 3.0 * std::f64::consts::PI * cutoff.powi(3);
+        #[allow(clippy::cast_precision_loss)]
+        if expected > MAX_NEIGHBORS as f64 {
+            let unit = ["Å", "Å²", "Å³"][pbc.iter().filter(|&&periodic| periodic).count() - 1];
+            return Err(Error::Structure(format!(
+                "a cell of {content:.3e} {unit} with {n_atoms} atoms gives each about {expected:.1e} neighbours within \
+                 {cutoff} Å, more than {MAX_NEIGHBORS}: are positions and cell in Å?"
+            )));
+        }
+        Ok(())
+    }
+
     /// Counts the points, in floating point since there may be very many, and makes room for them.
     fn check_count(&mut self, pbc: [bool; 3], cutoff: f64) -> Result<()> {
         let mut n_points = 0.0;
@@ -180,11 +197,13 @@ impl Points {
         }
         let n_atoms = self.fractional.len();
         #[allow(clippy::cast_precision_loss)]
-        let n_images = n_points - n_atoms as f64;
-        if n_images > MAX_IMAGES || n_points > f64::from(u32::MAX) {
+        let (n_images, n_counted) = (n_points - n_atoms as f64, (n_atoms + MAX_NEIGHBORS) as f64);
+        let most = MAX_IMAGES.min(IMAGES_PER_ATOM * n_counted);
+        if n_images > most || n_points > f64::from(u32::MAX) {
             return Err(Error::Structure(format!(
-                "{n_atoms} atoms have {n_images:.1e} periodic images within {cutoff} Å of the cell, more than \
-                 {MAX_IMAGES:.1e}: the cell is too small or too thin for this cutoff; are positions and cell in Å?"
+                "{n_atoms} atoms have {n_images:.1e} periodic images within {cutoff} Å of the cell, more than {most:.1e}: the \
+                 cell is too small or too thin for this cutoff; are positions and cell in Å? (a thin, skewed cell may be \
+                 replaced by a reduced one of the same lattice)"
             )));
         }
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -208,8 +227,9 @@ impl Points {
         }
         let rounding = if structure.is_periodic() { 32.0 * f64::EPSILON * scale } else { 0.0 };
         // Without periodic directions wrapped coordinates are the positions: nothing is open.
-        let inner = (cutoff - rounding).max(0.0);
-        self.surely_inside = inner * inner;
+        let inner = cutoff - rounding;
+        // Nothing is sure where rounding exceeds the cutoff: not even a distance of zero.
+        self.surely_inside = if inner > 0.0 { inner * inner } else { -1.0 };
         self.maybe_inside = (cutoff + rounding) * (cutoff + rounding);
     }
 }
