@@ -275,5 +275,15 @@ fn empty_session_has_no_energy() {
     let mut session = Potential::load("ani2x-painn-64").unwrap().session(&Structure::default()).unwrap();
     let energy = session.compute(&[], None, &mut []).unwrap();
     // Not -0.0, the sum of nothing.
-    assert_eq!(energy.to_bits(), 0.0_f64.to_bits());
+    let zero = 0.0_f64.to_bits();
+    assert_eq!(energy.to_bits(), zero);
+    let model = std::sync::Arc::new(mlff::Model::load("ani2x-painn-64").unwrap());
+    for engine in [EngineKind::Adjoint, EngineKind::Autograd] {
+        let potential = Potential::with_engine(model.clone(), Precision::F32, engine).unwrap();
+        for got in potential.evaluate(&[Structure::default(), water(), Structure::default()], Want::ALL) {
+            let got = got.unwrap();
+            assert!(got.energy < 0.0 || got.energy.to_bits() == zero, "{engine:?}: {got:?}");
+        }
+        assert_eq!(potential.evaluate_one(&Structure::default(), Want::ENERGY).unwrap().energy.to_bits(), zero);
+    }
 }

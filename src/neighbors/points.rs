@@ -2,17 +2,20 @@
 
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
-use crate::structure::{Structure, Vec3, complete_cell, determinant, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, inverse, norm};
 
 /// Most images of one search: 3 GB of them.
 const MAX_IMAGES: f64 = (1u32 << 26) as f64;
 
-/// Most images for each atom, and for each neighbour that an atom may have.
+/// Images that are looked at in any case, one by one, where the cell is thin: a tenth of a second.
+const SOME_IMAGES: f64 = (1u32 << 23) as f64;
+
+/// Most images that are kept, for each atom and each neighbour that an atom may have.
 ///
 /// A cube of side L with n atoms has n (1 + 2r/L)³ points for a cutoff of r, and an atom n 4/3 π (r/L)³ neighbours. Where
-/// these are no more than [`MAX_NEIGHBORS`], images are less than 8 for each of atoms and `MAX_NEIGHBORS` together; skewed
-/// cells have more by the ratio of their box to its volume, so that only thin ones come up to this: 26 MB of points for a
-/// few atoms.
+/// these are no more than [`MAX_NEIGHBORS`], images are less than 8 for each of atoms and `MAX_NEIGHBORS` together. Skewed
+/// cells have more by the ratio of the box around them to their volume: where that makes more than this, 26 MB of points for
+/// a few atoms, images that are far from all atoms are sorted out one by one.
 const IMAGES_PER_ATOM: f64 = 64.0;
 
 /// Cells that an atom may lie outside of its own: shifts between two atoms then fit i32.
@@ -99,28 +102,55 @@ impl Points {
                 self.high[k] += self.reach[k];
             }
         }
-        self.check_count(pbc, cutoff)?;
+        let is_thin = self.check_count(pbc, cutoff)?;
         self.set_margins(structure, cutoff, largest);
+        let box_of_atoms = is_thin.then(|| self.box_of_atoms(structure, &cell));
         for (atom, position) in structure.positions.iter().enumerate() {
             let (wrap, ranges) = (self.wraps[atom], self.images(atom, pbc));
             for s0 in ranges[0].0..=ranges[0].1 {
                 for s1 in ranges[1].0..=ranges[1].1 {
                     for s2 in ranges[2].0..=ranges[2].1 {
+                        let shift = [s0 - wrap[0], s1 - wrap[1], s2 - wrap[2]];
+                        let offset = translation(shift, &cell);
+                        let place: Vec3 = std::array::from_fn(|k| position[k] + offset[k]);
+                        if let Some((low, high)) = &box_of_atoms
+                            && (0..3).any(|k| place[k] < low[k] || place[k] > high[k])
+                        {
+                            continue;
+                        }
                         if [s0, s1, s2] == [0; 3] {
                             self.homes.push(index(self.x.len()));
                         }
-                        let shift = [s0 - wrap[0], s1 - wrap[1], s2 - wrap[2]];
-                        let offset = translation(shift, &cell);
-                        self.x.push(position[0] + offset[0]);
-                        self.y.push(position[1] + offset[1]);
-                        self.z.push(position[2] + offset[2]);
+                        self.x.push(place[0]);
+                        self.y.push(place[1]);
+                        self.z.push(place[2]);
                         self.atoms.push(index(atom));
                         self.shifts.push(shift);
                     }
                 }
             }
+            if is_thin {
+                let (n_atoms, n_images) = (structure.n_atoms(), self.x.len() - (atom + 1));
+                #[allow(clippy::cast_precision_loss)]
+                check_images(n_atoms, n_images as f64, most_kept(n_atoms), cutoff)?;
+            }
         }
         Ok(())
+    }
+
+    /// What all points within the cutoff of an atom lie in, Å.
+    fn box_of_atoms(&self, structure: &Structure, cell: &Mat3) -> (Vec3, Vec3) {
+        let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
+        let reach = self.maybe_inside.sqrt() * (1.0 + 1e-9);
+        for (position, wrap) in structure.positions.iter().zip(&self.wraps) {
+            let offset = translation(wrap.map(|w| -w), cell);
+            for k in 0..3 {
+                let x = position[k] + offset[k];
+                low[k] = low[k].min(x - reach);
+                high[k] = high[k].max(x + reach);
+            }
+        }
+        (low, high)
     }
 
     /// Fills `wraps`, `fractional`, and `low` and `high` of the atoms.
@@ -186,8 +216,9 @@ impl Points {
         Ok(())
     }
 
-    /// Counts the points, in floating point since there may be very many, and makes room for them.
-    fn check_count(&mut self, pbc: [bool; 3], cutoff: f64) -> Result<()> {
+    /// Counts the points, in floating point since there may be very many, and makes room for them. Returns whether they are
+    /// too many to keep all.
+    fn check_count(&mut self, pbc: [bool; 3], cutoff: f64) -> Result<bool> {
         let mut n_points = 0.0;
         for fractional in &self.fractional {
             n_points += (0..3)
@@ -197,14 +228,10 @@ impl Points {
         }
         let n_atoms = self.fractional.len();
         #[allow(clippy::cast_precision_loss)]
-        let (n_images, n_counted) = (n_points - n_atoms as f64, (n_atoms + MAX_NEIGHBORS) as f64);
-        let most = MAX_IMAGES.min(IMAGES_PER_ATOM * n_counted);
-        if n_images > most || n_points > f64::from(u32::MAX) {
-            return Err(Error::Structure(format!(
-                "{n_atoms} atoms have {n_images:.1e} periodic images within {cutoff} Å of the cell, more than {most:.1e}: the \
-                 cell is too small or too thin for this cutoff; are positions and cell in Å? (a thin, skewed cell may be \
-                 replaced by a reduced one of the same lattice)"
-            )));
+        let n_images = n_points - n_atoms as f64;
+        check_images(n_atoms, n_images, most_kept(n_atoms).max(SOME_IMAGES), cutoff)?;
+        if n_images > most_kept(n_atoms) {
+            return Ok(true);
         }
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let n_points = n_points as usize;
@@ -213,7 +240,7 @@ impl Points {
         self.z.reserve(n_points);
         self.atoms.reserve(n_points);
         self.shifts.reserve(n_points);
-        Ok(())
+        Ok(false)
     }
 
     /// Sets the d² between which wrapped coordinates leave open whether a pair is within the cutoff.
@@ -231,5 +258,37 @@ impl Points {
         // Nothing is sure where rounding exceeds the cutoff: not even a distance of zero.
         self.surely_inside = if inner > 0.0 { inner * inner } else { -1.0 };
         self.maybe_inside = (cutoff + rounding) * (cutoff + rounding);
+    }
+}
+
+/// Images that a search may keep, for so many atoms.
+#[allow(clippy::cast_precision_loss)]
+fn most_kept(n_atoms: usize) -> f64 {
+    (IMAGES_PER_ATOM * (n_atoms + MAX_NEIGHBORS) as f64).min(MAX_IMAGES)
+}
+
+fn check_images(n_atoms: usize, n_images: f64, most: f64, cutoff: f64) -> Result<()> {
+    // With the atoms themselves no more than 32 bits can count. NaN is refused.
+    if n_images <= most {
+        return Ok(());
+    }
+    Err(Error::Structure(format!(
+        "{n_atoms} atoms have {n_images:.1e} periodic images within {cutoff} Å of the cell, more than {most:.1e}: the cell is \
+         too small or too thin for this cutoff; are positions and cell in Å? (a reduced cell of the same lattice has fewer)"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn margins_leave_everything_open_where_rounding_exceeds_the_cutoff() {
+        // Coordinates wrapped into such a cell are all the same number: a distance of zero says nothing.
+        let cell = Some([[1e17, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]);
+        let structure = Structure { cell, pbc: [true, false, false], ..Structure::default() };
+        let mut points = Points::default();
+        points.set_margins(&structure, 5.0, 10.0);
+        assert!(points.surely_inside < 0.0 && points.maybe_inside > 25.0);
     }
 }

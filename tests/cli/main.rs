@@ -10,3 +10,4 @@ mod predict;
 mod profile;
 mod resume;
 mod support;
+mod threads;
