@@ -7,10 +7,24 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::ops::Topology;
-use crate::structure::{Structure, Vec3, dot, norm};
+use crate::structure::{Mat3, Structure, Vec3, dot, norm};
 
 /// Atoms closer than this cannot be evaluated by any model, Å.
 pub const MIN_DISTANCE: f64 = 0.1;
+
+/// Refuses at once what the search would take long to find: a lattice vector so short that every atom overlaps with its own
+/// image.
+pub(crate) fn check_images(n_atoms: usize, cell: Option<&Mat3>, pbc: [bool; 3]) -> Result<()> {
+    let Some(cell) = cell.filter(|_| n_atoms > 0) else { return Ok(()) };
+    for row in (0..3).filter(|&k| pbc[k]).map(|k| cell[k]) {
+        let distance = norm(row);
+        // One of zero length is no lattice vector: `check_cell` says so.
+        if distance > 0.0 && distance < MIN_DISTANCE {
+            return Err(Error::Overlap { i: 0, j: 0, distance, minimum: MIN_DISTANCE });
+        }
+    }
+    Ok(())
+}
 
 /// One structure, checked against a model, with its edges.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +85,7 @@ impl Preparer {
     /// Those of [`Preparer::prepare`].
     pub fn prepare_into(&mut self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
         let Prepared { species, references, positions, edges, offsets, volume } = prepared;
+        check_images(structure.n_atoms(), structure.cell.as_ref(), structure.pbc)?;
         // The search validates the structure, so that nothing below needs to.
         self.search.search(structure, self.cutoff, edges)?;
         self.species(&structure.atomic_numbers, species)?;

@@ -20,6 +20,7 @@ pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod files;
+mod fork;
 pub mod model;
 pub mod neighbors;
 pub mod ops;
@@ -28,6 +29,7 @@ pub mod profile;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod threads;
 mod user_cache;
 pub mod xyz;
 

@@ -7,6 +7,10 @@ pub type Vec3 = [f64; 3];
 /// Three rows of three.
 pub type Mat3 = [[f64; 3]; 3];
 
+/// Longest lattice vector of a direction that repeats, Å: a centimetre. In longer cells f64 tells positions apart to less
+/// than 1e-8 Å, and what writes such numbers has another unit or no cell at all.
+pub const MAX_LATTICE_VECTOR: f64 = 1e8;
+
 /// Chemical symbols by atomic number; index 0 is no element.
 pub const SYMBOLS: [&str; 119] = [
     "X", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
@@ -76,7 +80,8 @@ impl Structure {
         }
     }
 
-    /// Checks lengths, atomic numbers, finiteness, and that periodic directions have independent lattice vectors.
+    /// Checks lengths, atomic numbers, finiteness, and that periodic directions have independent lattice vectors of at most
+    /// [`MAX_LATTICE_VECTOR`].
     ///
     /// # Errors
     /// `Error::Structure` or `Error::Shape`, naming the first thing that is wrong.
@@ -99,33 +104,46 @@ impl Structure {
         {
             return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
         }
-        match &self.cell {
-            None if self.is_periodic() => {
-                return Err(Error::Structure("a periodic structure needs a cell".into()));
-            }
-            None => {}
-            Some(cell) => {
-                if !cell.iter().flatten().all(|x| x.is_finite()) {
-                    return Err(Error::Structure(format!("cell is not finite: {cell:?}")));
-                }
-                self.check_independent(cell)?;
-            }
-        }
-        Ok(())
+        check_cell(self.cell.as_ref(), self.pbc)
     }
+}
 
-    fn check_independent(&self, cell: &Mat3) -> Result<()> {
-        let complete = complete_cell(cell, self.pbc);
-        let product: f64 = complete.iter().map(|row| norm(*row)).product();
-        // 1e-6 of a rectangular cell's volume: thinner cells are typing errors, and their image counts explode.
-        if self.is_periodic() && (product == 0.0 || determinant(&complete).abs() < 1e-6 * product) {
+/// The one check of cells, of structures and of every step of a session: there where a direction repeats, finite in all rows,
+/// and with independent lattice vectors of a usable length in the directions that repeat. What finite numbers the other rows
+/// hold is no concern.
+pub(crate) fn check_cell(cell: Option<&Mat3>, pbc: [bool; 3]) -> Result<()> {
+    let is_periodic = pbc.contains(&true);
+    let Some(cell) = cell else {
+        return match is_periodic {
+            true => Err(Error::Structure("a periodic structure needs a cell".into())),
+            false => Ok(()),
+        };
+    };
+    if !cell.iter().flatten().all(|x| x.is_finite()) {
+        return Err(Error::Structure(format!("cell is not finite: {cell:?}")));
+    }
+    if !is_periodic {
+        return Ok(());
+    }
+    for (row, name) in cell.iter().zip(["first", "second", "third"]).zip(pbc).filter_map(|(row, on)| on.then_some(row))
+    {
+        let length = norm(*row);
+        if length > MAX_LATTICE_VECTOR {
             return Err(Error::Structure(format!(
-                "lattice vectors of the periodic directions are not independent: {cell:?}, pbc {:?}",
-                self.pbc
+                "the {name} lattice vector is {length:e} Å long, more than {MAX_LATTICE_VECTOR:e}: is the cell in Å? (a \
+                 molecule needs no cell: pbc=\"F F F\")"
             )));
         }
-        Ok(())
     }
+    let complete = complete_cell(cell, pbc);
+    let product: f64 = complete.iter().map(|row| norm(*row)).product();
+    // 1e-6 of a rectangular cell's volume: thinner cells are typing errors, and their image counts explode.
+    if product == 0.0 || determinant(&complete).abs() < 1e-6 * product {
+        return Err(Error::Structure(format!(
+            "lattice vectors of the periodic directions are not independent: {cell:?}, pbc {pbc:?}"
+        )));
+    }
+    Ok(())
 }
 
 /// Replaces the rows of non-periodic directions by unit vectors perpendicular to the periodic ones, so that the cell
@@ -273,6 +291,28 @@ mod tests {
         assert!(periodic([TRICLINIC[0], TRICLINIC[1], TRICLINIC[1]], [true, true, false]).is_ok());
         assert!(periodic([[0.0; 3]; 3], [false; 3]).is_ok());
         assert!(Structure::new(vec![], vec![], None, [false; 3]).is_ok());
+    }
+
+    #[test]
+    fn validate_refuses_lattice_vectors_longer_than_a_centimetre() {
+        let scaled = |by: f64| TRICLINIC.map(|row| row.map(|x| x * by));
+        for bits in 1..8 {
+            let pbc: [bool; 3] = std::array::from_fn(|k| bits >> k & 1 == 1);
+            assert!(periodic(scaled(1e7), pbc).is_ok());
+            for by in [1e8, 1e17, 1e200, 1e307] {
+                let message = periodic(scaled(by), pbc).expect_err("refused").to_string();
+                assert!(message.contains("lattice vector is") && message.contains("more than 1e8"), "{message}");
+            }
+        }
+        // Rows of directions that do not repeat may hold any finite number.
+        let row = [1e300, -1e300, 1e-310];
+        assert!(periodic([TRICLINIC[0], TRICLINIC[1], row], [true, true, false]).is_ok());
+        assert!(periodic([row; 3], [false; 3]).is_ok());
+        assert!(periodic([TRICLINIC[0], row, TRICLINIC[2]], [true; 3]).is_err());
+        for bad in [f64::NAN, f64::INFINITY] {
+            assert!(periodic([TRICLINIC[0], TRICLINIC[1], [bad, 0.0, 0.0]], [true, true, false]).is_err());
+            assert!(periodic([[bad; 3]; 3], [false; 3]).is_err());
+        }
     }
 
     #[test]

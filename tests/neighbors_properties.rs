@@ -404,3 +404,28 @@ fn invalid_structures_are_errors() {
     let lengths = Structure { atomic_numbers: vec![1; 2], positions: vec![[0.0; 3]], ..Structure::default() };
     assert!(neighbor_list(&lengths, 5.0).is_err());
 }
+
+#[test]
+fn large_tilted_cells_give_the_list_of_the_molecule() {
+    let mut seed = 11;
+    let mut random = || 2.0 * uniform(&mut seed) - 1.0;
+    for (round, exponent) in (0..400).map(|round| (round, 1.5 + 6.3 * f64::from(round) / 400.0)) {
+        let length = 10_f64.powf(exponent);
+        // Towards a corner, as what repeats in one direction may have; else tilted at random.
+        let tilt = if round % 3 == 0 { 1.0 } else { 0.3 };
+        let cell: Mat3 = std::array::from_fn(|k| {
+            std::array::from_fn(|a| {
+                length * if round % 3 == 0 { 1.0 + 0.1 * random() } else { f64::from(k == a) + tilt * random() }
+            })
+        });
+        let pbc: [bool; 3] = match round % 3 {
+            0 => std::array::from_fn(|k| k == round as usize / 3 % 3),
+            _ => std::array::from_fn(|k| round as usize / 3 >> k & 1 == 1),
+        };
+        // On both sides of the cell's faces.
+        let positions: Vec<Vec3> = (0..12).map(|_| [4.0 * random(), 4.0 * random(), 4.0 * random()]).collect();
+        let molecule = Structure::molecule(vec![1; 12], positions.clone()).expect("valid");
+        let Ok(structure) = Structure::new(vec![1; 12], positions, Some(cell), pbc) else { continue };
+        assert_eq!(both(&structure, 5.0), both(&molecule, 5.0), "{cell:?} {pbc:?}");
+    }
+}

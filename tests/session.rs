@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../fuzz/src/session.rs"]
+mod hostile;
 
 use common::random::{Random, Shape, crystals, molecules, random_model, shapes};
 use mlff::engine::Want;
 use mlff::potential::{EngineKind, Precision};
-use mlff::structure::Vec3;
+use mlff::structure::{Mat3, Vec3};
 use mlff::{Error, Potential, Session, Structure};
 use proptest::prelude::*;
 
@@ -65,6 +67,15 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn session_equals_evaluation_through_hostile_steps(data in prop::collection::vec(any::<u8>(), 40..300)) {
+        hostile::session(&data);
+    }
+}
+
 fn water() -> Structure {
     Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]).unwrap()
 }
@@ -117,12 +128,120 @@ fn session_errors_are_values_and_leave_no_trace() {
     assert_eq!(session.compute(&boxed.positions, Some(&cell), &mut forces).unwrap(), want.energy);
 }
 
+/// Stretched in all directions.
+fn times(cell: Mat3, by: f64) -> Mat3 {
+    cell.map(|row| row.map(|x| by * x))
+}
+
+const CELL: Mat3 = [[6.0, 0.1, 0.0], [0.3, 6.2, 0.2], [-0.2, 0.1, 6.4]];
+
+#[test]
+fn session_step_that_fails_changes_nothing() {
+    let structure = Structure { cell: Some(CELL), pbc: [true; 3], ..water() };
+    for precision in [Precision::F32, Precision::F64] {
+        let model = mlff::Model::load("ani2x-painn-64").unwrap();
+        let potential = Potential::new(std::sync::Arc::new(model), precision).unwrap();
+        let want = potential.evaluate_one(&structure, Want::ALL).unwrap();
+        let mut overlapping = structure.positions.clone();
+        overlapping[1] = overlapping[0];
+        let mut lost = structure.positions.clone();
+        lost[2][1] = f64::NAN;
+        let flat = [CELL[0], CELL[0], CELL[2]];
+        let huge = times(CELL, 1e12);
+        let tiny = times(CELL, 1e-6);
+        let larger = times(CELL, 2.0);
+        let failing: [(&[Vec3], Option<Mat3>); 7] = [
+            (&overlapping, Some(larger)),
+            (&overlapping, None),
+            (&lost, Some(larger)),
+            (&structure.positions, Some(flat)),
+            (&structure.positions, Some(huge)),
+            (&structure.positions, Some(tiny)),
+            (&lost, None),
+        ];
+        for (positions, cell) in failing {
+            let mut forces = vec![[0.0; 3]; 3];
+            // Before the first step `None` is the structure's own cell, whatever has failed.
+            let mut session = potential.session(&structure).unwrap().with_stress(true);
+            assert!(session.compute(positions, cell.as_ref(), &mut forces).is_err());
+            assert_eq!((session.stress(), session.atomic_energies()), (None, &[][..]));
+            assert_eq!(session.compute(&structure.positions, None, &mut forces).unwrap(), want.energy);
+            assert_eq!(session.stress(), want.stress);
+            // After one, it is that of the last that succeeded.
+            let stretched = Structure { cell: Some(times(CELL, 1.01)), ..structure.clone() };
+            let want = potential.evaluate_one(&stretched, Want::ALL).unwrap();
+            session.compute(&stretched.positions, stretched.cell.as_ref(), &mut forces).unwrap();
+            for _ in 0..2 {
+                assert!(session.compute(positions, cell.as_ref(), &mut forces).is_err());
+                assert_eq!((session.stress(), session.atomic_energies()), (want.stress, &want.atomic_energies[..]));
+                assert_eq!(&forces, want.forces.as_ref().unwrap());
+            }
+            assert_eq!(session.compute(&stretched.positions, None, &mut forces).unwrap(), want.energy);
+            assert_eq!((session.stress(), &forces), (want.stress, want.forces.as_ref().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn session_and_evaluation_refuse_the_same_cells() {
+    let potential = Potential::load("ani2x-painn-64").unwrap();
+    let rows: [Vec3; 10] = [
+        [0.0; 3],
+        [f64::NAN, 1.0, 0.0],
+        [0.0, f64::INFINITY, 0.0],
+        [1e300, 0.0, 1e300],
+        [1e-310; 3],
+        [1e-3, 0.0, 0.0],
+        [0.09, 0.0, 0.0],
+        [1e8, 1e8, 0.0],
+        [9e7, 0.0, 1.0],
+        [0.0, 0.0, 12.0],
+    ];
+    let mut n_accepted = 0;
+    for bits in 0..8 {
+        let pbc: [bool; 3] = std::array::from_fn(|k| bits >> k & 1 == 1);
+        let good = Structure { cell: Some(CELL), pbc, ..water() };
+        for (row, k) in rows.iter().flat_map(|row| (0..3).map(move |k| (row, k))) {
+            let mut cell = CELL;
+            cell[k] = *row;
+            let mut session = potential.session(&good).unwrap();
+            let mut forces = vec![[0.0; 3]; 3];
+            let got = session.compute(&good.positions, Some(&cell), &mut forces).map_err(|e| e.to_string());
+            let odd = Structure { cell: Some(cell), ..good.clone() };
+            let want = potential.evaluate_one(&odd, Want::ALL).map_err(|e| e.to_string());
+            assert_eq!(got, want.map(|want| want.energy), "{cell:?} {pbc:?}");
+            n_accepted += usize::from(got.is_ok());
+            // A row of a direction that does not repeat counts for nothing, as long as it is a number.
+            if !pbc[k] {
+                assert_eq!(got.is_ok(), row.iter().all(|x| x.is_finite()), "{cell:?} {pbc:?} {got:?}");
+            }
+        }
+    }
+    assert!(n_accepted > 50, "{n_accepted}");
+}
+
+#[test]
+fn session_searches_as_far_as_an_evaluation_where_the_skin_is_too_much() {
+    // 9,000 neighbours within the cutoff of 5 Å, more than a search takes within 7 Å.
+    let cell = [[0.39, 0.0, 0.0], [0.0, 0.39, 0.0], [0.0, 0.0, 0.39]];
+    let hydrogen = Structure::new(vec![1], vec![[0.0; 3]], Some(cell), [true; 3]).unwrap();
+    let potential = Potential::load("ani2x-painn-64").unwrap();
+    let want = potential.evaluate_one(&hydrogen, Want::ALL).unwrap();
+    let mut session = potential.session(&hydrogen).unwrap().with_skin(2.0).unwrap();
+    let mut forces = [[7.0; 3]];
+    for _ in 0..2 {
+        assert_eq!(session.compute(&hydrogen.positions, None, &mut forces).unwrap(), want.energy);
+    }
+    assert_eq!(forces[..], want.forces.unwrap()[..]);
+}
+
 #[test]
 fn session_refuses_what_it_cannot_run() {
     let helium = Structure::molecule(vec![2], vec![[0.0; 3]]).unwrap();
     let potential = Potential::load("ani2x-painn-64").unwrap();
     assert!(matches!(potential.session(&helium), Err(Error::UnknownElement { z: 2, .. })));
     assert!(potential.session(&water()).unwrap().with_skin(-1.0).is_err());
+    assert!(matches!(potential.session(&water()).unwrap().with_threads(4096), Err(Error::Usage(_))));
     let model = std::sync::Arc::new(potential.model().clone());
     let autograd = Potential::with_engine(model, Precision::F32, EngineKind::Autograd).unwrap();
     assert!(matches!(autograd.session(&water()), Err(Error::Usage(_))));
@@ -154,5 +273,17 @@ fn session_moves_between_threads() {
 #[test]
 fn empty_session_has_no_energy() {
     let mut session = Potential::load("ani2x-painn-64").unwrap().session(&Structure::default()).unwrap();
-    assert_eq!(session.compute(&[], None, &mut []).unwrap(), 0.0);
+    let energy = session.compute(&[], None, &mut []).unwrap();
+    // Not -0.0, the sum of nothing.
+    let zero = 0.0_f64.to_bits();
+    assert_eq!(energy.to_bits(), zero);
+    let model = std::sync::Arc::new(mlff::Model::load("ani2x-painn-64").unwrap());
+    for engine in [EngineKind::Adjoint, EngineKind::Autograd] {
+        let potential = Potential::with_engine(model.clone(), Precision::F32, engine).unwrap();
+        for got in potential.evaluate(&[Structure::default(), water(), Structure::default()], Want::ALL) {
+            let got = got.unwrap();
+            assert!(got.energy < 0.0 || got.energy.to_bits() == zero, "{engine:?}: {got:?}");
+        }
+        assert_eq!(potential.evaluate_one(&Structure::default(), Want::ENERGY).unwrap().energy.to_bits(), zero);
+    }
 }

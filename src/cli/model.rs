@@ -1,12 +1,13 @@
 //! Flags that choose a model and how it is run, shared by the commands that evaluate.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use mlff::calibration::{Calibration, CostModel, Kind, Reading};
 use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
-use mlff::{Error, Model, Potential, Result};
+use mlff::{Error, Model, Potential, Result, threads};
 
 use super::complain;
 
@@ -29,7 +30,7 @@ pub struct ModelArgs {
     /// Structures per batch: a number, or auto (by atoms and memory)
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = parse_batch)]
     pub batch: BatchSize,
-    /// Threads to compute with [default: all cores]
+    /// Threads to compute with, up to four for each core [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// What `mlff calibrate` measured, for batched autograd to choose by: a file, or none [default: the user's, where there
@@ -111,19 +112,13 @@ impl ModelArgs {
     /// Starts the threads and makes the model ready.
     ///
     /// # Errors
-    /// `Error::Usage` for a device that this program cannot use, and everything that loading a model refuses.
+    /// `Error::Usage` for a device that this program cannot use, too many threads or none, and everything that loading a model refuses.
     pub fn potential(&self) -> Result<Potential> {
         let device = match self.device {
             DeviceName::Auto | DeviceName::Cpu => DeviceKind::Cpu,
             DeviceName::Cuda(ordinal) => DeviceKind::Cuda(ordinal),
         };
-        if let Some(n) = self.threads {
-            // Fails only where a pool exists already, which nothing before this call starts.
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(n.into())
-                .build_global()
-                .map_err(|e| Error::Usage(format!("--threads {n}: {e}")))?;
-        }
+        self.start_threads()?;
         let model = Arc::new(Model::load(&self.model)?);
         let engine = match self.engine {
             None => EngineKind::Auto,
@@ -139,6 +134,25 @@ impl ModelArgs {
         match self.cost_model(&potential)? {
             Some(cost_model) => Ok(potential.with_cost_model(cost_model)),
             None => Ok(potential),
+        }
+    }
+
+    /// Starts the threads to compute with: as many as the system gives, with a warning where these are fewer.
+    fn start_threads(&self) -> Result<()> {
+        let wanted = self.threads.map_or_else(threads::n_cores, usize::from);
+        threads::check(wanted).map_err(|e| Error::Usage(format!("--threads: {e}")))?;
+        // The reader's and the writer's, and the progress bar's.
+        let spare = 2 + usize::from(std::io::stderr().is_terminal());
+        let remedy = "raise the limit of processes (`ulimit -u`, or pids.max of the container)";
+        match threads::start_pool(wanted, spare) {
+            Ok((_, None)) => Ok(()),
+            Ok((n, Some(e))) => {
+                complain(&format!(
+                    "warning: {n} threads instead of {wanted}, as the system gives no more ({e}): {remedy}"
+                ));
+                Ok(())
+            }
+            Err(e) => Err(Error::Usage(format!("the {} threads needed cannot be started ({e}): {remedy}", spare + 1))),
         }
     }
 

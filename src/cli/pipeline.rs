@@ -51,7 +51,8 @@ enum Event<X> {
 /// to be there; when `take` fails, nobody waits for the reader, which may be waiting itself.
 ///
 /// # Errors
-/// Those of `take`; inputs that cannot be opened, or have not the frame that the index asks for, are a chunk's `end`.
+/// Those of `take`; `Error::Usage` without a thread to read with. Inputs that cannot be opened, or have not the frame that the
+/// index asks for, are a chunk's `end`.
 pub fn run<X: Send + 'static>(
     potential: &Potential,
     job: Job,
@@ -61,7 +62,7 @@ pub fn run<X: Send + 'static>(
 ) -> Result<()> {
     let (events, received) = channel();
     let (permits, permitted) = channel();
-    spawn_reader(job, progress, events.clone(), move || permitted.recv().is_ok());
+    spawn_reader(job, progress, events.clone(), move || permitted.recv().is_ok())?;
     // Nobody listens any more when the run is over: then there is nothing to tell.
     let permit = || _ = permits.send(());
     let evaluate = |chunk, skip| evaluate_chunk(potential, chunk, skip, job.want, &make);
@@ -124,14 +125,15 @@ fn spawn_reader<X: Send + 'static>(
     progress: &ProgressBar,
     events: Sender<Event<X>>,
     permitted: impl Fn() -> bool + Send + 'static,
-) {
+) -> Result<()> {
     let (inputs, slice, size) = (job.inputs.to_vec(), job.slice, job.size);
     let (progress, spares) = (progress.clone(), job.spares.clone());
-    std::thread::spawn(move || {
+    let read = move || {
         let mut send = |chunk| permitted() && events.send(Event::Read(chunk)).is_ok();
         let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &spares, &mut send)));
         _ = events.send(Event::End(read.map_err(|_| defect())));
-    });
+    };
+    std::thread::Builder::new().name("mlff-reader".into()).spawn(read).map(drop).map_err(|e| no_thread("read", &e))
 }
 
 fn evaluate_chunk<X>(
@@ -149,6 +151,14 @@ fn evaluate_chunk<X>(
     let mut results = evaluate(potential, entries, want);
     results.drain(..skip);
     Done { made: make(results), n_frames, end }
+}
+
+/// What is said where a thread cannot be started that is to do something.
+pub fn no_thread(what: &str, e: &std::io::Error) -> Error {
+    Error::Usage(format!(
+        "the thread to {what} with cannot be started ({e}): fewer --threads, or raise the limit of processes (`ulimit -u`, or \
+         pids.max of the container)"
+    ))
 }
 
 /// What stands for a panic.

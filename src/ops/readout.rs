@@ -18,7 +18,9 @@ pub fn readout<T: Real>(
     energies: &mut [f64],
 ) {
     for (energy, atoms) in energies.iter_mut().zip(atoms_of) {
-        *energy = atoms.clone().map(|i| energy_scale * outputs[i].wide() + references[i]).sum();
+        let sum: f64 = atoms.clone().map(|i| energy_scale * outputs[i].wide() + references[i]).sum();
+        // The sum of nothing is -0.0.
+        *energy = sum + 0.0;
     }
 }
 

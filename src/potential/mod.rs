@@ -86,7 +86,12 @@ impl std::fmt::Display for DeviceKind {
 
 /// Evaluates structures with one model.
 ///
-/// Cheap to clone; may be used from several threads at once.
+/// Cheap to clone; may be used from several threads at once. Many structures are evaluated on the threads of rayon's pool, the
+/// caller's or else the global one, and on the calling thread alone where the system has no thread to give.
+///
+/// In a process made by `fork`, whose parent's threads it does not have, the adjoint engine evaluates on a pool of the
+/// process's own. Batched autograd, if the parent has used it already, needs `CANDLE_NUM_THREADS=1` in the environment there,
+/// and says so.
 ///
 /// ```
 /// use mlff::{Potential, Structure, engine::Want};
@@ -158,6 +163,7 @@ impl Potential {
     /// `Error::Usage` if the engine does not evaluate models of this architecture or does not run on the device, and
     /// `Error::Cuda` if there is no such device.
     pub fn on_device(model: Arc<Model>, precision: Precision, engine: EngineKind, device: DeviceKind) -> Result<Self> {
+        crate::fork::watch();
         let on_gpu = device != DeviceKind::Cpu;
         if on_gpu && engine == EngineKind::Adjoint {
             let reason = "the adjoint engine does not run on a GPU yet; batched autograd does";
@@ -287,6 +293,11 @@ impl Potential {
             Engine::AutogradF64(engine) => padded::evaluate(engine, model, choices, structures, want),
         }
     }
+}
+
+/// What an evaluation says that finds no thread to run on.
+fn no_thread(e: &std::io::Error) -> Error {
+    Error::Usage(format!("no thread can be started to evaluate on: {e}"))
 }
 
 fn checked(evaluation: Evaluation) -> Result<Evaluation> {

@@ -2,19 +2,21 @@
 
 use std::borrow::Borrow;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{BatchSize, checked};
+use super::{BatchSize, checked, no_thread};
 use crate::batch::{PackedBatch, Prepared, Preparer};
 use crate::cpu::lanes::Lanes;
 use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::engine::{Evaluation, Want};
 use crate::error::Result;
+use crate::fork::PerProcess;
 use crate::model::Model;
 use crate::profile::clock::{Component, enter};
 use crate::structure::Structure;
+use crate::threads::in_pool;
 
 /// Atoms of a batch: its state stays in the caches, and products have rows enough to run at full speed.
 const BATCH_ATOMS: usize = 96;
@@ -25,7 +27,7 @@ const LARGE_ATOMS: usize = 1024;
 /// The engine and the buffers of the threads that have used it.
 pub(super) struct Packed<T> {
     pub engine: Adjoint<T>,
-    workers: Mutex<Vec<Worker<T>>>,
+    workers: PerProcess<Mutex<Vec<Worker<T>>>>,
 }
 
 /// What a thread needs to evaluate a batch.
@@ -38,7 +40,7 @@ struct Worker<T> {
 
 impl<T: Lanes> Packed<T> {
     pub fn new(model: &Model, filters: FilterKind) -> Result<Self> {
-        Ok(Packed { engine: Adjoint::new(model, filters)?, workers: Mutex::default() })
+        Ok(Packed { engine: Adjoint::new(model, filters)?, workers: PerProcess::new() })
     }
 
     pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>
@@ -52,6 +54,22 @@ impl<T: Lanes> Packed<T> {
         {
             return self.batch(model, &structures[batch.clone()], want, Threads::One);
         }
+        let evaluated = in_pool(|| self.batches(model, &batches, &sizes, structures, want));
+        evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
+    }
+
+    /// Many batches, or a large structure, on the threads of a pool.
+    fn batches<X>(
+        &self,
+        model: &Model,
+        batches: &[Range<usize>],
+        sizes: &[usize],
+        structures: &[X],
+        want: Want,
+    ) -> Vec<Result<Evaluation>>
+    where
+        X: Borrow<Structure> + Sync,
+    {
         let is_large = |batch: &Range<usize>| batch.len() == 1 && sizes[batch.start] >= LARGE_ATOMS;
         let mut out: Vec<Vec<Result<Evaluation>>> = batches
             .par_iter()
@@ -96,7 +114,7 @@ impl<T: Lanes> Packed<T> {
     }
 
     fn take(&self, model: &Model) -> Worker<T> {
-        let kept = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.workers().pop();
         kept.unwrap_or_else(|| Worker {
             preparer: Preparer::new(model),
             prepared: Prepared::default(),
@@ -108,8 +126,12 @@ impl<T: Lanes> Packed<T> {
     fn give_back(&self, worker: Worker<T>) {
         // One large structure should not hold its memory for ever.
         if worker.batch.n_atoms() < LARGE_ATOMS {
-            self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+            self.workers().push(worker);
         }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<Worker<T>>> {
+        self.workers.get_or_make(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,20 +2,23 @@
 
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
-use super::{BatchSize, DeviceKind, checked};
+use super::{BatchSize, DeviceKind, checked, no_thread};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
 use crate::calibration::CostModel;
 use crate::engine::autograd::Autograd;
 use crate::engine::autograd::ops::Element;
 use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::model::Model;
 use crate::model::config::Architecture;
 use crate::profile::clock::{Component, within};
 use crate::structure::Structure;
+use crate::threads::in_pool;
 
 /// Rows of a batch that `BatchSize::Auto` aims at. Measured: the time per atom is flat from 1 to 64 molecules of 20 atoms
 /// and rises beyond, as the tensors leave the caches; a few hundred rows keep per-batch costs small for smaller ones.
@@ -27,7 +30,43 @@ const AUTO_ROWS_GPU: usize = 8192;
 /// Bytes that the tensors of one batch may take under autograd; larger single structures still run alone.
 const AUTO_BYTES: usize = 512 << 20;
 
+/// Generation of the process ([`fork`]) that evaluated first here, and one: candle's threads, which it starts once, are its.
+static FIRST_PROCESS: AtomicU32 = AtomicU32::new(0);
+
 pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
+    engine: &Autograd<T>,
+    model: &Model,
+    choices: (BatchSize, &Arc<CostModel>),
+    structures: &[X],
+    want: Want,
+) -> Vec<Result<Evaluation>> {
+    if has_lost_threads() {
+        let refused = || {
+            Err(Error::Usage(
+                "batched autograd has no threads in a process made by fork after its first use: set CANDLE_NUM_THREADS=1 \
+                 before that, or make the process by other means (multiprocessing: \"spawn\")"
+                    .into(),
+            ))
+        };
+        return structures.iter().map(|_| refused()).collect();
+    }
+    let evaluated = in_pool(|| evaluate_in_pool(engine, model, choices, structures, want));
+    evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
+}
+
+/// Whether candle would wait for threads that a fork has left behind.
+fn has_lost_threads() -> bool {
+    let here = fork::generation() + 1;
+    match FIRST_PROCESS.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(first) if first != here => {
+            let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<usize>().ok()).filter(|&n| n > 0);
+            number("CANDLE_NUM_THREADS").or_else(|| number("RAYON_NUM_THREADS")) != Some(1)
+        }
+        _ => false,
+    }
+}
+
+fn evaluate_in_pool<T: Element, X: Borrow<Structure> + Sync>(
     engine: &Autograd<T>,
     model: &Model,
     (size, cost_model): (BatchSize, &Arc<CostModel>),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::packed::Packed;
 use super::{Engine, Potential};
-use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
+use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer, check_images};
 use crate::cpu::lanes::Lanes;
 use crate::engine::Want;
 use crate::engine::adjoint::{Crew, Threads, Workspace};
 use crate::error::{Error, Result};
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
-use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, dot, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse, norm};
+use crate::threads;
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;
@@ -23,6 +24,16 @@ const ATOMS_PER_THREAD: usize = 8;
 /// Keeps the neighbour list (a Verlet list with a skin, searched anew before it could miss a pair), the batch and all
 /// buffers: after the first step nothing is allocated as long as the number of neighbours does not grow much. Results
 /// are those of [`Potential::evaluate_one`], bit for bit. `Send`, so that it can be moved to the thread that steps.
+///
+/// A step that fails changes nothing that can be seen: the cell, [`stress`](Session::stress) and
+/// [`atomic_energies`](Session::atomic_energies) stay those of the last step that succeeded, and the next step is what it
+/// would have been. (Neighbours may be searched once more.) So it is after a panic, which only a defect of this crate can
+/// cause, on whichever thread, and which comes out of [`compute`](Session::compute).
+///
+/// In a process made by `fork` a session goes on with one thread; [`with_threads`](Session::with_threads) starts others.
+///
+/// A session of 36 atoms takes about 1.5 MB. Programs that make and drop hundreds of them will see much of that stay with
+/// the process: glibc's allocator keeps small pieces for the next ones, which take them up again.
 ///
 /// ```
 /// use mlff::{Potential, Structure};
@@ -48,6 +59,18 @@ pub struct Session {
     steps: Steps,
     crew: Option<Crew>,
     system: System,
+    last: Last,
+    /// Whether a step has begun and not ended: by a panic, if another one begins.
+    in_step: bool,
+}
+
+/// What the last step that succeeded found. Apart from what a step works on, which one that fails leaves half done.
+#[derive(Debug)]
+struct Last {
+    /// The structure's own before the first step.
+    cell: Option<Mat3>,
+    atomic_energies: Vec<f64>,
+    stress: Option<Mat3>,
 }
 
 /// The part that depends on the precision.
@@ -76,8 +99,10 @@ struct System {
     /// The system at the last search.
     reference: Structure,
     search: NeighborSearch,
-    /// All pairs within cutoff + skin of the reference.
+    /// All pairs within cutoff + `list_skin` of the reference.
     list: NeighborList,
+    /// The skin, or none where what is within it is more than a search can take.
+    list_skin: f64,
     /// `shift · cell` of the list's edges, Å, for the cell at hand; empty for molecules.
     offsets: Vec<Vec3>,
     offsets_cell: Option<Mat3>,
@@ -117,6 +142,7 @@ impl Potential {
             reference: structure.clone(),
             search: NeighborSearch::new(),
             list: NeighborList::default(),
+            list_skin: 0.0,
             offsets: Vec::new(),
             offsets_cell: None,
             numbers: Vec::new(),
@@ -125,9 +151,12 @@ impl Potential {
             is_searched: false,
             n_searches: 0,
         };
-        let available = std::thread::available_parallelism().map_or(1, usize::from);
-        let n_threads = available.min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
-        Session { steps, crew: None, system }.with_threads(n_threads)
+        let last =
+            Last { cell: structure.cell, atomic_energies: Vec::with_capacity(structure.n_atoms()), stress: None };
+        let n_threads = threads::n_cores().min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
+        // Nobody asked for helpers: where there are none to be had, one thread does it.
+        let crew = (n_threads > 1).then(|| Crew::new(n_threads - 1).ok()).flatten();
+        Ok(Session { steps, crew, system, last, in_step: false })
     }
 }
 
@@ -147,17 +176,24 @@ impl Session {
     }
 
     /// Chooses how many threads share a step; they wait for work between steps, so one that is busy elsewhere is
-    /// better left out. Without a choice: one for every 8 atoms, as far as there are cores.
+    /// better left out. Without a choice: one for every 8 atoms, as far as there are cores, and the calling one alone where
+    /// the system has none to give.
     ///
     /// # Errors
-    /// `Error::Usage` if the system cannot start them.
+    /// `Error::Usage` if the system cannot start them, or for far more than there are cores.
     pub fn with_threads(mut self, n_threads: usize) -> Result<Self> {
+        threads::check(n_threads)?;
         self.crew = None;
         if n_threads > 1 {
             let refused = |e| Error::Usage(format!("{n_threads} threads cannot be started: {e}"));
             self.crew = Some(Crew::new(n_threads - 1).map_err(refused)?);
         }
         Ok(self)
+    }
+
+    /// Threads that share a step, the caller's included.
+    pub fn n_threads(&self) -> usize {
+        self.crew.as_ref().filter(|crew| crew.is_alive()).map_or(1, Crew::n_threads)
     }
 
     /// Chooses whether steps compute the stress, which [`Session::stress`] then has.
@@ -169,15 +205,15 @@ impl Session {
 
     /// Evaluates the system.
     ///
-    /// IN  `positions` (Å) `[n_atoms]`; `cell` (Å, rows are lattice vectors) where it has changed since the last call or since
-    ///     the session began, else `None`.
+    /// IN  `positions` (Å) `[n_atoms]`; `cell` (Å, rows are lattice vectors), or `None` for that of the last step that
+    ///     succeeded, before the first the structure's own.
     /// OUT `forces` (eV/Å) `[n_atoms]`, overwritten; left as they were when an error is returned.
     /// Returns the energy, eV.
     ///
     /// # Errors
     /// `Error::Shape` for slices of the wrong length, `Error::Structure` for positions or a cell that cannot be used,
-    /// `Error::Overlap` for atoms on top of each other, `Error::NonFinite` if a result is not a number. The session can
-    /// be used again after any of them.
+    /// `Error::Overlap` for atoms on top of each other, `Error::NonFinite` if a result is not a number. They are those of
+    /// [`Potential::evaluate_one`], and leave the session as it was.
     pub fn compute(&mut self, positions: &[Vec3], cell: Option<&Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         let n_atoms = self.system.batch.n_atoms();
         for (what, got) in [("positions", positions.len()), ("forces", forces.len())] {
@@ -185,27 +221,47 @@ impl Session {
                 return Err(Error::Shape { what: what.into(), expected: vec![n_atoms, 3], got: vec![got, 3] });
             }
         }
+        if self.in_step {
+            self.start_anew();
+        }
+        if self.crew.as_ref().is_some_and(|crew| !crew.is_alive()) {
+            self.crew = None;
+        }
+        self.in_step = true;
+        let outcome = self.step(positions, cell.copied().or(self.last.cell), forces);
+        self.in_step = false;
+        outcome
+    }
+
+    fn step(&mut self, positions: &[Vec3], cell: Option<Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         self.system.update(positions, cell)?;
+        let energy = match &mut self.steps {
+            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
+            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
+        }?;
+        self.last.cell = cell;
+        Ok(energy)
+    }
+
+    /// Leaves what a panic may have left half done.
+    #[cold]
+    fn start_anew(&mut self) {
         match &mut self.steps {
-            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
-            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
+            Steps::F32(stepper) => stepper.workspace = Workspace::default(),
+            Steps::F64(stepper) => stepper.workspace = Workspace::default(),
         }
+        self.system.search = NeighborSearch::new();
+        self.system.is_searched = false;
     }
 
-    /// Stress of the last step, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
+    /// Stress of the last step that succeeded, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
     pub fn stress(&self) -> Option<Mat3> {
-        match &self.steps {
-            Steps::F32(stepper) => stepper.workspace.stress(&self.system.batch, 0),
-            Steps::F64(stepper) => stepper.workspace.stress(&self.system.batch, 0),
-        }
+        self.last.stress
     }
 
-    /// Energy of each atom in the last step, eV; empty before the first.
+    /// Energy of each atom in the last step that succeeded, eV; empty before the first.
     pub fn atomic_energies(&self) -> &[f64] {
-        match &self.steps {
-            Steps::F32(stepper) => &stepper.workspace.atomic_energies,
-            Steps::F64(stepper) => &stepper.workspace.atomic_energies,
-        }
+        &self.last.atomic_energies
     }
 
     /// How often neighbours have been searched.
@@ -215,7 +271,7 @@ impl Session {
 }
 
 impl<T: Lanes> Stepper<T> {
-    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3]) -> Result<f64> {
+    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
         let threads = crew.map_or(Threads::One, Threads::Crew);
         let want = Want { forces: true, stress: system.stress };
         let workspace = &mut self.workspace;
@@ -234,22 +290,32 @@ impl<T: Lanes> Stepper<T> {
         for (force, gradient) in forces.iter_mut().zip(&workspace.gradients) {
             *force = gradient.map(|x| 0.0 - x);
         }
+        last.atomic_energies.clear();
+        last.atomic_energies.extend_from_slice(&workspace.atomic_energies);
+        last.stress = workspace.stress(&system.batch, 0);
         Ok(workspace.energies[0])
     }
 }
 
 impl System {
-    /// Takes new positions, and the cell where there is one.
-    fn update(&mut self, positions: &[Vec3], cell: Option<&Mat3>) -> Result<()> {
+    /// Takes new positions and the cell to go with them. Refuses what an evaluation from nothing would.
+    fn update(&mut self, positions: &[Vec3], cell: Option<Mat3>) -> Result<()> {
+        // The cell at hand has passed; one with a NaN never equals it.
+        let (pbc, is_new) = (self.reference.pbc, !self.is_searched || cell != self.offsets_cell);
+        if is_new {
+            check_images(positions.len(), cell.as_ref(), pbc)?;
+        }
         if let Some((atom, r)) = positions.iter().enumerate().find(|(_, r)| !r.iter().all(|x| x.is_finite())) {
             return Err(Error::Structure(format!("position of atom {atom} is not finite: {r:?}")));
         }
-        let cell = cell.copied().or(self.offsets_cell).or(self.reference.cell);
+        if is_new {
+            check_cell(cell.as_ref(), pbc)?;
+        }
         if !self.is_searched || self.is_stale(positions, cell.as_ref()) {
             self.search(positions, cell)?;
         }
         if cell != self.offsets_cell {
-            self.set_cell(cell)?;
+            self.set_cell(cell);
         }
         self.batch.positions.copy_from_slice(positions);
         self.take_edges(positions)
@@ -278,7 +344,7 @@ impl System {
             return false;
         }
         // A little less than the skin, against rounding. NaN, from a cell that cannot be inverted, counts as stale.
-        let holds = stretch * (self.cutoff + 2.0 * farthest) < (self.cutoff + self.skin) * (1.0 - 1e-12);
+        let holds = stretch * (self.cutoff + 2.0 * farthest) < (self.cutoff + self.list_skin) * (1.0 - 1e-12);
         !holds
     }
 
@@ -286,28 +352,28 @@ impl System {
         self.is_searched = false;
         self.reference.positions.copy_from_slice(positions);
         self.reference.cell = cell;
-        self.search.search(&self.reference, self.cutoff + self.skin, &mut self.list)?;
-        self.set_cell(cell)?;
+        self.list_skin = self.skin;
+        if self.search.search(&self.reference, self.cutoff + self.skin, &mut self.list).is_err() {
+            // What an evaluation from nothing says counts: it looks no farther than the cutoff.
+            self.list_skin = 0.0;
+            self.search.search(&self.reference, self.cutoff, &mut self.list)?;
+        }
+        self.set_cell(cell);
         self.numbers.resize(self.list.n_edges(), 0);
         self.is_searched = true;
         self.n_searches += 1;
         Ok(())
     }
 
-    fn set_cell(&mut self, cell: Option<Mat3>) -> Result<()> {
-        self.offsets_cell = None;
+    /// Puts the list into a cell that has been checked.
+    fn set_cell(&mut self, cell: Option<Mat3>) {
         self.offsets.clear();
         if let (true, Some(cell)) = (self.reference.is_periodic(), cell) {
-            let volume = determinant(&complete_cell(&cell, self.reference.pbc)).abs();
-            if !volume.is_normal() {
-                return Err(Error::Structure(format!("lattice vectors are not independent: {cell:?}")));
-            }
             self.offsets.extend(self.list.shifts.iter().map(|&s| translation(s, &cell)));
         }
         let volume = Structure { cell, atomic_numbers: vec![], positions: vec![], ..self.reference }.volume();
         self.batch.volumes[0] = volume;
         self.offsets_cell = cell;
-        Ok(())
     }
 
     /// Fills the batch with the list's edges that are within the cutoff now.
@@ -353,4 +419,63 @@ fn norm_bound(m: &Mat3) -> f64 {
     let rows = m.iter().map(|row| row.iter().map(|x| x.abs()).sum::<f64>()).fold(0.0, f64::max);
     let columns = (0..3).map(|k| m.iter().map(|row| row[k].abs()).sum::<f64>()).fold(0.0, f64::max);
     (rows * columns).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    /// Waters in a row, enough for several tiles.
+    fn waters(n: usize) -> Structure {
+        let water = [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]];
+        let positions = (0..n).flat_map(|k| water.map(|r| [r[0] + 2.9 * k as f64, r[1], r[2]])).collect();
+        let cell = [[2.9 * n as f64, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]];
+        Structure::new([8, 1, 1].repeat(n), positions, Some(cell), [true; 3]).unwrap()
+    }
+
+    #[test]
+    fn session_hands_on_the_panic_of_a_helper_and_can_be_used_again() {
+        let structure = waters(8);
+        let potential = Potential::load("ani2x-painn-64").unwrap();
+        let want = potential.evaluate_one(&structure, Want::ALL).unwrap();
+        let mut session = potential.session(&structure).unwrap().with_threads(2).unwrap().with_stress(true);
+        let Steps::F32(stepper) = &session.steps else { panic!("f32") };
+        let engine = stepper.engine.clone();
+        let mut forces = vec![[0.0; 3]; structure.n_atoms()];
+        let mut moved = structure.positions.clone();
+        moved[0][2] += 0.05;
+        for round in 0..5 {
+            if round > 0 {
+                assert_eq!(session.compute(&structure.positions, None, &mut forces).unwrap(), want.energy);
+                assert_eq!(&forces, want.forces.as_ref().unwrap());
+            }
+            engine.engine.helpers_fail.store(true, Ordering::SeqCst);
+            let untouched = forces.clone();
+            let outcome = catch_unwind(AssertUnwindSafe(|| session.compute(&moved, None, &mut forces)));
+            assert!(outcome.is_err(), "round {round}: {outcome:?}");
+            assert_eq!(forces, untouched);
+            if round > 0 {
+                assert_eq!((session.atomic_energies(), session.stress()), (&want.atomic_energies[..], want.stress));
+            }
+        }
+        // Nor is anything left behind by the panic for what comes after.
+        let other =
+            potential.evaluate_one(&Structure { positions: moved.clone(), ..structure.clone() }, Want::ALL).unwrap();
+        assert_eq!(session.compute(&moved, None, &mut forces).unwrap(), other.energy);
+        assert_eq!((&forces, session.stress()), (other.forces.as_ref().unwrap(), other.stress));
+    }
+
+    #[test]
+    fn session_of_default_threads_runs_where_there_are_none() {
+        let structure = waters(8);
+        let potential = Potential::load("ani2x-painn-64").unwrap();
+        let session = potential.session(&structure).unwrap();
+        assert_eq!(session.n_threads(), threads::n_cores().min(3));
+        assert_eq!(session.with_threads(1).unwrap().n_threads(), 1);
+        let refused = potential.session(&structure).unwrap().with_threads(threads::most() + 1).unwrap_err();
+        assert!(matches!(&refused, Error::Usage(reason) if reason.contains("cores")), "{refused}");
+    }
 }

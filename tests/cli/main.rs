@@ -15,3 +15,4 @@ mod resume;
 #[cfg(unix)]
 mod stopped;
 mod support;
+mod threads;

@@ -176,7 +176,7 @@ fn run_job(
     let complete = std::thread::scope(|scope| -> Result<bool> {
         // One chunk is written while others are read and evaluated; more in between would only take memory.
         let (to_writer, chunks) = sync_channel::<Vec<Texts>>(0);
-        let writing = scope.spawn(move || -> Result<Writer> {
+        let write = move || -> Result<Writer> {
             for chunk in chunks {
                 for texts in chunk {
                     writer.write_texts(&texts)?;
@@ -188,7 +188,9 @@ fn run_job(
                 }
             }
             Ok(writer)
-        });
+        };
+        let writing = std::thread::Builder::new().name("mlff-writer".into()).spawn_scoped(scope, write);
+        let writing = writing.map_err(|e| pipeline::no_thread("write", &e))?;
         let make = |results: Vec<Evaluated>| {
             let used = || written().pop().unwrap_or_default();
             let parts = results.into_par_iter().chunks(FRAMES_PER_PART);

@@ -77,6 +77,9 @@ pub struct Adjoint<T> {
     arch: Arch,
     weights: Weights<T>,
     energy_scale: f64,
+    /// Lets the tasks of helpers panic.
+    #[cfg(test)]
+    pub(crate) helpers_fail: std::sync::atomic::AtomicBool,
 }
 
 /// Atoms that a thread carries through a layer at a time, at most.
@@ -111,13 +114,20 @@ impl<T: Lanes> Adjoint<T> {
         };
         let arch = instructions.arch();
         let weights = arch.dispatch(Pack { painn: &painn, exact });
-        Ok(Adjoint { arch, weights, energy_scale: config.energy_scale })
+        Ok(Adjoint {
+            arch,
+            weights,
+            energy_scale: config.energy_scale,
+            #[cfg(test)]
+            helpers_fail: false.into(),
+        })
     }
 
     /// Evaluates a batch; results stand in the workspace.
     ///
     /// # Panics
-    /// If the batch was prepared for another model.
+    /// If the batch was prepared for another model, and if a thread of the crew or the pool does. The workspace is not to be
+    /// used after a panic.
     pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
         // Nobody asks for the virial of structures without a volume.
         let want = Want { stress: want.stress && batch.volumes.iter().any(Option::is_some), ..want };
@@ -163,7 +173,11 @@ impl<T: Lanes> Adjoint<T> {
         let work = |thread: usize| {
             // Nobody else uses this thread's buffers; the lock only says so to the compiler.
             let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            stages.work(n_stages, n_tiles, |stage, tile| task(stage, tile, &mut scratch));
+            stages.work(n_stages, n_tiles, |stage, tile| {
+                #[cfg(test)]
+                self.fail_where_asked(thread);
+                task(stage, tile, &mut scratch);
+            });
         };
         match threads {
             Threads::One => work(0),
@@ -174,6 +188,18 @@ impl<T: Lanes> Adjoint<T> {
                     scope.spawn(move |_| work(thread));
                 }
             }),
+        }
+        // A panic of any thread has come here by now; what is left undone without one must not pass for a result.
+        assert!(stages.are_done(n_stages * n_tiles), "an evaluation ended before all of its tasks were done");
+    }
+
+    /// Panics in a helper; its caller waits for one to come.
+    #[cfg(test)]
+    fn fail_where_asked(&self, thread: usize) {
+        use std::sync::atomic::Ordering;
+        assert!(thread == 0 || !self.helpers_fail.swap(false, Ordering::SeqCst), "a defect in a helper's task");
+        while thread == 0 && self.helpers_fail.load(Ordering::SeqCst) {
+            std::thread::yield_now();
         }
     }
 }

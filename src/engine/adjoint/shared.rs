@@ -103,6 +103,11 @@ pub(super) struct Stages {
 const SPINS: u32 = 10_000;
 
 impl Stages {
+    /// Whether so many tasks have been done, which is true when all threads have left unless one panicked.
+    pub fn are_done(&self, n_tasks: usize) -> bool {
+        self.done.load(Ordering::Acquire) == n_tasks
+    }
+
     /// Takes tasks until none is left. `run(stage, task)`.
     pub fn work(&self, n_stages: usize, n_tasks: usize, mut run: impl FnMut(usize, usize)) {
         loop {

@@ -288,7 +288,8 @@ impl<T> Workspace<T> {
     /// Sums what the atoms contributed, in their order.
     pub(super) fn collect(&mut self, batch: &PackedBatch) {
         for (s, energy) in self.energies.iter_mut().enumerate() {
-            *energy = self.atomic_energies[batch.atoms_of(s)].iter().sum();
+            // The sum of nothing is -0.0.
+            *energy = self.atomic_energies[batch.atoms_of(s)].iter().sum::<f64>() + 0.0;
         }
         for (s, strain) in self.strain_gradients.iter_mut().enumerate() {
             let mut sum = [[0.0; 3]; 3];
