@@ -9,6 +9,8 @@ use mlff::potential::BatchSize;
 use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
 use mlff::{Error, Potential, Result, Structure};
 
+use super::reading::Reading;
+
 /// A Python slice `start:stop:step` or a single index, as in ASE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameSlice {
@@ -147,13 +149,14 @@ pub fn read_chunks(
     inputs: &[PathBuf],
     slice: FrameSlice,
     size: ChunkSize,
+    reading: Reading,
     progress: &ProgressBar,
     spares: &Spares,
     send: &mut impl FnMut(Chunk) -> bool,
 ) -> Result<()> {
     for input in inputs {
         let selection = slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 });
-        let mut reader = open(input, progress)?;
+        let mut reader = reading.set(open(input, progress)?);
         reader.reuse(spares);
         let path: std::sync::Arc<Path> = reader.path().into();
         let mut chunk = Chunk { entries: Vec::new(), end: None };

@@ -1,8 +1,9 @@
 //! The atoms, wrapped into the cell, and the images of them that lie near enough to matter.
 
+use super::reduce::Reduced;
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
-use crate::structure::{Structure, Vec3, complete_cell, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, complete_cell, inverse, norm};
 
 /// Most images of one search: 3 GB of them. Only cells far smaller than the cutoff, or far too thin, have more.
 const MAX_IMAGES: f64 = (1u32 << 26) as f64;
@@ -69,11 +70,13 @@ impl Points {
         self.z.extend(positions.iter().map(|r| r[2]));
     }
 
-    /// All points of a valid structure that can lie within the cutoff (Å) of an atom.
-    pub fn build(&mut self, structure: &Structure, cutoff: f64) -> Result<()> {
+    /// All points of a valid structure that can lie within the cutoff (Å) of an atom, with shifts in the cell given or
+    /// in the reduced one.
+    pub fn build(&mut self, structure: &Structure, reduced: Option<&Reduced>, cutoff: f64) -> Result<()> {
         self.clear();
         let pbc = structure.pbc;
-        let cell = structure.cell.unwrap_or_default();
+        let given = structure.cell.unwrap_or_default();
+        let cell = reduced.map_or(given, |r| r.cell);
         let inverse = inverse(&complete_cell(&cell, pbc));
         if !inverse.iter().flatten().all(|x| x.is_finite()) {
             return Err(Error::Structure(format!("cell is too large or too small to be inverted: {cell:?}")));
@@ -103,7 +106,9 @@ impl Points {
             }
         }
         self.check_count(pbc, cutoff)?;
-        self.set_margins(structure, cutoff, largest);
+        // Two cells differ by the rounding of the longer one's vectors.
+        let skew = reduced.map_or(0.0, |r| r.scale(&given));
+        self.set_margins(structure, &cell, skew, cutoff, largest);
         for (atom, position) in structure.positions.iter().enumerate() {
             let (wrap, ranges) = (self.wraps[atom], self.images(atom, pbc));
             for s0 in ranges[0].0..=ranges[0].1 {
@@ -198,12 +203,12 @@ impl Points {
     }
 
     /// Sets the d² between which wrapped coordinates leave open whether a pair is within the cutoff.
-    fn set_margins(&mut self, structure: &Structure, cutoff: f64, largest: f64) {
+    fn set_margins(&mut self, structure: &Structure, cell: &Mat3, skew: f64, cutoff: f64, largest: f64) {
         let mut scale = cutoff + largest;
-        if let Some(cell) = structure.cell {
+        if structure.cell.is_some() {
             for k in (0..3).filter(|&k| structure.pbc[k]) {
                 let farthest = self.wraps.iter().fold(0.0, |a: f64, wrap| a.max(f64::from(wrap[k]).abs()));
-                scale += (farthest + self.high[k].abs().max(self.low[k].abs()) + 1.0) * norm(cell[k]);
+                scale += (farthest + self.high[k].abs().max(self.low[k].abs()) + 1.0) * (norm(cell[k]) + skew);
             }
         }
         let rounding = if structure.is_periodic() { 32.0 * f64::EPSILON * scale } else { 0.0 };

@@ -8,5 +8,6 @@ mod failures;
 mod memory;
 mod predict;
 mod profile;
+mod reading;
 mod resume;
 mod support;

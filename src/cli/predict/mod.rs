@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use super::model::ModelArgs;
 use super::pipeline;
+use super::reading::ReadArgs;
 use super::trajectory::{self, ChunkSize, Evaluated, FrameSlice};
 use super::{Outcome, complain};
 use part::Part;
@@ -35,6 +36,8 @@ pub struct Args {
     input: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Output file, packed by its extension, or - [default: NAME.mlff.xyz beside each input]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -205,7 +208,8 @@ fn run_job(
     let size = ChunkSize::new(args.model.batch, &job.inputs);
     // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
     let spares = &Spares::default();
-    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done, spares };
+    let reading = args.reading.reading(args.on_error == OnError::Skip);
+    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, reading, want, skip: done, spares };
     let written = Mutex::new(Vec::<Texts>::new());
     let written = || written.lock().unwrap_or_else(PoisonError::into_inner);
     let written = &written;
@@ -299,7 +303,8 @@ fn open_output(args: &Args, job: &Job, summary: &mut Summary) -> Result<Option<(
 /// Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them apart.
 fn earlier_results(path: &Path, args: &Args) -> Result<(usize, usize)> {
     let energy = if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
-    let mut reader = Reader::open(path)?;
+    // What an earlier run wrote was within the limits of its input.
+    let mut reader = Reader::open(path)?.with_max_frame(usize::MAX).keep_refused(false);
     let mut failed = 0;
     // An error ends a file without frames.
     while let Ok(Some(item)) = reader.next_item() {
