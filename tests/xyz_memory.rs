@@ -142,5 +142,5 @@ fn xyz_memory_is_bounded_whatever_unpacks() {
     let frame = Reader::from_reader("x", std::io::Cursor::new(notes)).unwrap().next_frame().unwrap().unwrap();
     let mut texts = Texts::default();
     texts.push_frame(&frame, None, &WriteOptions::default()).unwrap();
-    assert_eq!(frame.warnings(), ["atom lines have from 4 to 13 columns"]);
+    assert_eq!(frame.warnings(), ["atom lines have from 4 to 14 columns"]);
 }

@@ -225,6 +225,14 @@ fn odd_values_that_name_lattice_are_written_so_that_they_are_read() {
     }
 }
 
+/// Found by mutation: the words around an entry that makes way for results.
+#[test]
+fn odd_words_are_not_joined_when_what_is_between_them_goes() {
+    let frame = &read("1\nLattice=\"9 0 0 0 9 0 0 0 9\" pbc=T T MLFF_energy=1 F\nH 0 0 0\n").unwrap()[0];
+    assert_eq!(read(written(std::slice::from_ref(frame))).unwrap()[0].structure, frame.structure);
+    stable("1\n18\nH 0 0 0\x0b \n");
+}
+
 #[test]
 fn odd_column_names_are_unescaped_as_they_are_escaped() {
     let name = |text: &str| read(text).unwrap()[0].columns()[2].name.clone();

@@ -31,6 +31,13 @@ fn is_space(c: u8) -> bool {
     matches!(c, b' ' | b'\t' | 0x0b | 0x0c | b'\r')
 }
 
+/// A line without the spaces at its end, by the same measure as between fields.
+#[inline]
+pub(crate) fn trim_end(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|&c| !is_space(c)).map_or(0, |last| last + 1);
+    &line[..end]
+}
+
 impl<'a> Fields<'a> {
     pub(crate) fn new(line: &'a [u8]) -> Self {
         Fields { rest: line }

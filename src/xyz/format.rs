@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::atoms::Fields;
+use super::atoms::{Fields, trim_end};
 use super::columns::{Column, ColumnType, Role};
 use super::comment::push_quoted;
 use super::frame::{Frame, Lines, is_key};
@@ -283,7 +283,7 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
     let edits = Edits::new(frame, names, text);
     for (atom, line) in frame.atom_lines().enumerate() {
         match &edits {
-            None => out.extend_from_slice(line.trim_ascii_end()),
+            None => out.extend_from_slice(trim_end(line)),
             Some(edits) => edits.push_line(out, line),
         }
         if adds_numbers(frame)

@@ -6,7 +6,7 @@
 //! | found | written |
 //! |---|---|
 //! | `lattice=…`, 3×3 or Fortran numbers in it | `Lattice="nine numbers"` |
-//! | `PBC=…`, `pbc=T T F` without quotes, `t`/`.true.` | `pbc="T T F"` |
+//! | `PBC=…`, `pbc=T` and `pbc=T T F` without quotes, `t`/`.true.` | `pbc="T T F"` |
 //! | `note=` and `note=""`, whose value ASE takes from the next entry | `note=" "` |
 //! | quotes, brackets and backslashes inside a bare word | the word in quotes, escaped |
 //! | `stress`, `virial` of six numbers or 3×3 | nine numbers |
@@ -47,7 +47,9 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
         return;
     }
     if is_key(comment, entry, "pbc") {
-        if key[..] == *b"pbc" && !entry.unquoted_words && is_flat_list(entry.delimiter, &value, is_ase_logical) {
+        // Not a bare word: when what follows it makes way for results, two more words may stand behind it.
+        let enclosed = entry.delimiter != Delimiter::None;
+        if key[..] == *b"pbc" && enclosed && is_flat_list(entry.delimiter, &value, is_ase_logical) {
             out.extend_from_slice(&text);
         } else {
             push_pbc(out, frame.structure.pbc);
