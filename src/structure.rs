@@ -1,6 +1,9 @@
 //! Structures: atomic numbers, positions, cell and periodicity.
 
+pub(crate) mod reduce;
+
 use crate::error::{Error, Result};
+use reduce::{Reduced, fullness, reduced};
 
 /// Three Cartesian components.
 pub type Vec3 = [f64; 3];
@@ -21,6 +24,9 @@ pub const SYMBOLS: [&str; 119] = [
     "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn", "Nh", "Fl", "Mc",
     "Lv", "Ts", "Og",
 ];
+
+/// Shortest lattice vector that rounding errors of long ones are not taken for, Å: an atom's own image is never nearer.
+const SHORTEST: f64 = 0.1;
 
 /// Symbol of an element, `None` outside 1..=118.
 pub fn symbol(z: u8) -> Option<&'static str> {
@@ -135,10 +141,10 @@ pub(crate) fn check_cell(cell: Option<&Mat3>, pbc: [bool; 3]) -> Result<()> {
             )));
         }
     }
-    let complete = complete_cell(cell, pbc);
-    let product: f64 = complete.iter().map(|row| norm(*row)).product();
-    // 1e-6 of a rectangular cell's volume: thinner cells are typing errors, and their image counts explode.
-    if product == 0.0 || determinant(&complete).abs() < 1e-6 * product {
+    // 1e-6 of a rectangular cell's volume: thinner cells are typing errors, unless the lattice has short vectors too.
+    let thin = |cell: &Mat3| fullness(cell, pbc) < 1e-6;
+    let is_lattice = |r: Reduced| !thin(&r.cell) && (0..3).all(|k| !pbc[k] || norm(r.cell[k]) >= SHORTEST);
+    if thin(cell) && !reduced(cell, pbc).is_some_and(is_lattice) {
         return Err(Error::Structure(format!(
             "lattice vectors of the periodic directions are not independent: {cell:?}, pbc {pbc:?}"
         )));

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlff::xyz::{Frame, Item, Reader, formula};
+use mlff::xyz::{Frame, Item, formula};
 use mlff::{Error, Result};
 use serde::Serialize;
 
+use super::reading::ReadArgs;
 use super::{Outcome, complain, print};
 
 /// Read trajectories without a model: say what is in them, or what is wrong and where
@@ -15,6 +16,8 @@ pub struct Args {
     /// Trajectories; - is standard input
     #[arg(required = true)]
     file: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Print one JSON object a frame
     #[arg(long)]
     json: bool,
@@ -64,7 +67,7 @@ fn check(args: &Args, path: &Path) -> Result<bool> {
         errors += 1;
         complain(&format!("error: {error}"));
     };
-    match Reader::open(path) {
+    match args.reading.reading(false).open(path) {
         Err(error) => complain_about(&error),
         Ok(mut reader) => loop {
             match reader.next_item() {

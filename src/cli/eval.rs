@@ -12,6 +12,7 @@ use super::model::ModelArgs;
 use super::output::{Files, Output, refuse_unreadable};
 use super::pipeline::{self, Done, Job};
 use super::plot::{Panel, Points, parity};
+use super::reading::ReadArgs;
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json, print, signals};
 
@@ -23,6 +24,8 @@ pub struct Args {
     input: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Frames to evaluate, as a Python slice
     #[arg(long, value_name = "SLICE", default_value = ":", allow_hyphen_values = true)]
     index: FrameSlice,
@@ -88,8 +91,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
     let size = ChunkSize::new(args.model.batch, &args.input);
-    let job =
-        Job { inputs: &args.input, slice: args.index, size, want: Want::ALL, skip: 0, spares: &Spares::default() };
+    let (reading, spares) = (args.reading.reading(false), &Spares::default());
+    let job = Job { inputs: &args.input, slice: args.index, size, reading, want: Want::ALL, skip: 0, spares };
     pipeline::run(
         &potential,
         job,

@@ -12,6 +12,7 @@ mod pipeline;
 mod plot;
 mod predict;
 mod profile;
+mod reading;
 mod signals;
 mod trajectory;
 

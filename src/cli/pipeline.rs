@@ -10,6 +10,7 @@ use mlff::engine::Want;
 use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result};
 
+use super::reading::Reading;
 use super::trajectory::{Chunk, ChunkSize, Evaluated, FrameSlice, evaluate, read_chunks};
 
 /// What is to be evaluated.
@@ -18,6 +19,7 @@ pub struct Job<'a> {
     pub inputs: &'a [PathBuf],
     pub slice: FrameSlice,
     pub size: ChunkSize,
+    pub reading: Reading,
     pub want: Want,
     /// Frames at the start that need no results. Chunks are cut as if they did.
     pub skip: usize,
@@ -126,11 +128,13 @@ fn spawn_reader<X: Send + 'static>(
     events: Sender<Event<X>>,
     permitted: impl Fn() -> bool + Send + 'static,
 ) -> Result<()> {
-    let (inputs, slice, size) = (job.inputs.to_vec(), job.slice, job.size);
+    let (inputs, slice, size, reading) = (job.inputs.to_vec(), job.slice, job.size, job.reading);
     let (progress, spares) = (progress.clone(), job.spares.clone());
     let read = move || {
         let mut send = |chunk| permitted() && events.send(Event::Read(chunk)).is_ok();
-        let read = catch_unwind(AssertUnwindSafe(|| read_chunks(&inputs, slice, size, &progress, &spares, &mut send)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            read_chunks(&inputs, slice, size, reading, &progress, &spares, &mut send);
+        }));
         _ = events.send(Event::End(read.map_err(|_| defect())));
     };
     std::thread::Builder::new().name("mlff-reader".into()).spawn(read).map(drop).map_err(|e| no_thread("read", &e))

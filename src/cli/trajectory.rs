@@ -10,6 +10,7 @@ use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
 use mlff::{Error, Potential, Result, Structure};
 
 use super::complain;
+use super::reading::Reading;
 
 /// A Python slice `start:stop:step` or a single index, as in ASE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,12 +149,16 @@ pub fn read_chunks(
     inputs: &[PathBuf],
     slice: FrameSlice,
     size: ChunkSize,
+    reading: Reading,
     progress: &ProgressBar,
     spares: &Spares,
     send: &mut impl FnMut(Chunk) -> bool,
 ) {
     for input in inputs {
-        let begin = || Ok((slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 }), open(input, progress)?));
+        let begin = || {
+            let length = if slice.needs_length() { count_frames(input)? } else { 0 };
+            Ok((slice.resolve(length), reading.set(open(input, progress)?)))
+        };
         let (selection, mut reader) = match begin() {
             Ok(begun) => begun,
             Err(error) => {

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::structure::{Mat3, Structure, Vec3, dot};
 use linked_cells::Grid;
 use points::Points;
+use crate::structure::reduce::{self, Reduced};
 
 /// Most neighbours an atom may have. Diamond, the densest of ordinary matter, reaches it at a cutoff of 24 Å; what
 /// exceeds it is a mistaken unit or a pile of atoms, and would exhaust the memory.
@@ -198,12 +199,13 @@ impl NeighborSearch {
         if small && !structure.is_periodic() {
             all_pairs::search_molecule(structure, cutoff, &mut self.points, &mut self.row, list)?;
         } else {
-            self.points.build(structure, cutoff)?;
+            let reduced = structure.cell.and_then(|cell| reduce::reduced(&cell, structure.pbc));
+            self.points.build(structure, reduced.as_ref(), cutoff)?;
             let all_pairs = match algorithm {
                 Algorithm::Auto => self.points.len() <= ALL_PAIRS_POINTS && structure.is_periodic(),
                 _ => small,
             };
-            let query = Query { structure, cutoff, points: &self.points };
+            let query = Query { structure, cutoff, points: &self.points, reduced };
             if all_pairs {
                 all_pairs::search_points(&query, &mut self.row, list)?;
             } else {
@@ -242,6 +244,8 @@ struct Query<'a> {
     structure: &'a Structure,
     cutoff: f64,
     points: &'a Points,
+    /// The short vectors that the points are counted in, where the cell is thin.
+    reduced: Option<Reduced>,
 }
 
 impl Query<'_> {
@@ -254,7 +258,9 @@ impl Query<'_> {
             let shift = points.shifts[id as usize];
             [shift[0] + wrap[0], shift[1] + wrap[1], shift[2] + wrap[2]]
         };
-        if farthest <= points.surely_inside {
+        if let Some(reduced) = &self.reduced {
+            self.push_reduced(receiver, row.iter().map(|&id| (points.atoms[id as usize], shift_of(id))), reduced, list)?;
+        } else if farthest <= points.surely_inside {
             list.senders.extend(row.iter().map(|&id| points.atoms[id as usize]));
             list.shifts.extend(row.iter().map(|&id| shift_of(id)));
         } else {
@@ -270,6 +276,38 @@ impl Query<'_> {
             }
         }
         list.close_row(receiver)
+    }
+
+    /// As [`push_row`](Self::push_row), for points with shifts of a reduced cell.
+    #[cold]
+    fn push_reduced(
+        &self,
+        receiver: usize,
+        row: impl Iterator<Item = (u32, [i32; 3])>,
+        reduced: &Reduced,
+        list: &mut NeighborList,
+    ) -> Result<()> {
+        let cell = self.structure.cell.unwrap_or_default();
+        let positions = &self.structure.positions;
+        let first = list.senders.len();
+        for (sender, shift) in row {
+            let shift = reduced.shift(shift).ok_or_else(|| {
+                Error::Structure(format!("atoms {receiver} and {sender} lie too many cells apart for a cell so thin"))
+            })?;
+            let r = displacement(positions[receiver], positions[sender as usize], shift, &cell);
+            if dot(r, r) <= self.cutoff * self.cutoff {
+                list.senders.push(sender);
+                list.shifts.push(shift);
+                // Images of one atom come in another order than by the shifts of the reduced cell.
+                let mut k = list.senders.len() - 1;
+                while k > first && (list.senders[k], list.shifts[k]) < (list.senders[k - 1], list.shifts[k - 1]) {
+                    list.senders.swap(k, k - 1);
+                    list.shifts.swap(k, k - 1);
+                    k -= 1;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The atoms, wrapped into the cell, and the images of them that lie near enough to matter.
 
+use crate::structure::reduce::Reduced;
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
 use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, inverse, norm};
@@ -80,18 +81,20 @@ impl Points {
         self.z.extend(positions.iter().map(|r| r[2]));
     }
 
-    /// All points of a valid structure that can lie within the cutoff (Å) of an atom.
-    pub fn build(&mut self, structure: &Structure, cutoff: f64) -> Result<()> {
+    /// All points of a valid structure that can lie within the cutoff (Å) of an atom, with shifts in the cell given or
+    /// in the reduced one.
+    pub fn build(&mut self, structure: &Structure, reduced: Option<&Reduced>, cutoff: f64) -> Result<()> {
         self.clear();
         let pbc = structure.pbc;
-        let cell = structure.cell.unwrap_or_default();
+        let given = structure.cell.unwrap_or_default();
+        let cell = reduced.map_or(given, |r| r.cell);
         let inverse = inverse(&complete_cell(&cell, pbc));
         if !inverse.iter().flatten().all(|x| x.is_finite()) {
             return Err(Error::Structure(format!("cell is too large or too small to be inverted: {cell:?}")));
         }
         let largest = structure.positions.iter().flatten().fold(0.0, |a: f64, x| a.max(x.abs()));
         self.wrap(structure, &inverse)?;
-        self.check_density(structure, cutoff)?;
+        self.check_density(structure, &cell, cutoff)?;
         for k in 0..3 {
             let column = [inverse[0][k], inverse[1][k], inverse[2][k]];
             // Rounding of fractional coordinates, plus a margin far above that of the arithmetic on them.
@@ -103,7 +106,9 @@ impl Points {
             }
         }
         let is_thin = self.check_count(pbc, cutoff)?;
-        self.set_margins(structure, cutoff, largest);
+        // Two cells differ by the rounding of the longer one's vectors.
+        let skew = reduced.map_or(0.0, |r| r.scale(&given));
+        self.set_margins(structure, &cell, skew, cutoff, largest);
         let box_of_atoms = is_thin.then(|| self.box_of_atoms(structure, &cell));
         for (atom, position) in structure.positions.iter().enumerate() {
             let (wrap, ranges) = (self.wraps[atom], self.images(atom, pbc));
@@ -198,10 +203,12 @@ impl Points {
 
     /// Refuses, before any image is made, what has far too many neighbours: by the mean over the space that the atoms and what
     /// they reach take up, in Å in directions that do not repeat. IN `low` and `high` of the atoms.
-    fn check_density(&self, structure: &Structure, cutoff: f64) -> Result<()> {
+    fn check_density(&self, structure: &Structure, cell: &Mat3, cutoff: f64) -> Result<()> {
         let (pbc, n_atoms) = (structure.pbc, structure.n_atoms());
-        let Some(cell) = structure.cell.filter(|_| structure.is_periodic() && n_atoms > 0) else { return Ok(()) };
-        let content = determinant(&complete_cell(&cell, pbc)).abs();
+        if !structure.is_periodic() || n_atoms == 0 {
+            return Ok(());
+        }
+        let content = determinant(&complete_cell(cell, pbc)).abs();
         let room: f64 = (0..3).filter(|&k| !pbc[k]).map(|k| self.high[k] - self.low[k] + 2.0 * cutoff).product();
         #[allow(clippy::cast_precision_loss)]
         let expected = n_atoms as f64 / (content * room) * 4.0 / 3.0 * std::f64::consts::PI * cutoff.powi(3);
@@ -244,12 +251,12 @@ impl Points {
     }
 
     /// Sets the d² between which wrapped coordinates leave open whether a pair is within the cutoff.
-    fn set_margins(&mut self, structure: &Structure, cutoff: f64, largest: f64) {
+    fn set_margins(&mut self, structure: &Structure, cell: &Mat3, skew: f64, cutoff: f64, largest: f64) {
         let mut scale = cutoff + largest;
-        if let Some(cell) = structure.cell {
+        if structure.cell.is_some() {
             for k in (0..3).filter(|&k| structure.pbc[k]) {
                 let farthest = self.wraps.iter().fold(0.0, |a: f64, wrap| a.max(f64::from(wrap[k]).abs()));
-                scale += (farthest + self.high[k].abs().max(self.low[k].abs()) + 1.0) * norm(cell[k]);
+                scale += (farthest + self.high[k].abs().max(self.low[k].abs()) + 1.0) * (norm(cell[k]) + skew);
             }
         }
         let rounding = if structure.is_periodic() { 32.0 * f64::EPSILON * scale } else { 0.0 };
@@ -288,7 +295,7 @@ mod tests {
         let cell = Some([[1e17, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]);
         let structure = Structure { cell, pbc: [true, false, false], ..Structure::default() };
         let mut points = Points::default();
-        points.set_margins(&structure, 5.0, 10.0);
+        points.set_margins(&structure, &cell.unwrap_or_default(), 0.0, 5.0, 10.0);
         assert!(points.surely_inside < 0.0 && points.maybe_inside > 25.0);
     }
 }

@@ -1,7 +1,7 @@
 //! Atom lines: the hot loop of the reader.
 
-use super::columns::Columns;
-use super::number::{lossy, parse_real};
+use super::columns::{ColumnType, Columns, Rest};
+use super::number::{is_integer, lossy, parse_logical, parse_real};
 use crate::structure::SYMBOLS;
 
 /// What a frame's atom lines hold, filled line by line.
@@ -11,8 +11,14 @@ pub(crate) struct Atoms {
     pub positions: Vec<[f64; 3]>,
     /// Fewest and most fields behind the declared ones, in frames without `Properties`.
     pub extra: Option<(usize, usize)>,
+    /// Fields behind the declared ones, of all lines.
+    pub n_extra: usize,
     /// Some species are written in a way that other programs refuse: `D`, `T`, or an atomic number.
     pub needs_numbers: bool,
+    /// What each column holds, where one holds other things than it is declared as; else empty.
+    pub kinds: Vec<ColumnType>,
+    /// The first field of each such column that is something else: column, atom, text.
+    pub misfits: Vec<(usize, usize, String)>,
 }
 
 /// Whitespace-separated fields of a line.
@@ -23,6 +29,13 @@ pub(crate) struct Fields<'a> {
 #[inline]
 fn is_space(c: u8) -> bool {
     matches!(c, b' ' | b'\t' | 0x0b | 0x0c | b'\r')
+}
+
+/// A line without the spaces at its end, by the same measure as between fields.
+#[inline]
+pub(crate) fn trim_end(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|&c| !is_space(c)).map_or(0, |last| last + 1);
+    &line[..end]
 }
 
 impl<'a> Fields<'a> {
@@ -36,6 +49,27 @@ impl<'a> Fields<'a> {
         // Ends of fields, by pairs of neighbours: without branches, in vectors.
         let ends = self.rest.windows(2).map(|pair| usize::from(!is_space(pair[0]) & is_space(pair[1])));
         ends.sum::<usize>() + usize::from(self.rest.last().is_some_and(|&c| !is_space(c)))
+    }
+
+    /// Whether all fields left look like real numbers. `1.2.3` does, and `1.5D+01` does not: what does not is looked at
+    /// more closely.
+    #[inline]
+    fn look_real(&self) -> bool {
+        let wrong = |pair: &[u8]| {
+            let is_sign = |c: u8| (c == b'-') | (c == b'+');
+            let is_digit = |c: u8| c.wrapping_sub(b'0') <= 9;
+            let is_e = |c: u8| c | 0x20 == b'e';
+            let (a, b) = (pair[0], pair[1]);
+            let known = is_space(a) | is_sign(a) | is_digit(a) | is_e(a) | (a == b'.');
+            let (after_number, number_follows) = (is_digit(a) | (a == b'.'), is_digit(b) | (b == b'.'));
+            // A sign begins a number or an exponent, and is no field by itself; nor is the letter of an exponent.
+            let sign = (is_sign(b) & after_number) | (is_sign(a) & !number_follows);
+            let exponent = (is_e(b) & !after_number) | (is_e(a) & !(is_digit(b) | is_sign(b)));
+            !known | sign | exponent
+        };
+        let inside = self.rest.windows(2).fold(false, |found, pair| found | wrong(pair));
+        let ends = self.rest.first().zip(self.rest.last());
+        !inside && ends.is_none_or(|(&first, &last)| !wrong(&[b' ', first]) && !wrong(&[last, b' ']))
     }
 
     #[inline]
@@ -94,6 +128,7 @@ impl Atoms {
         let mut position = [0.0; 3];
         let mut from_species = None;
         let mut from_number = None;
+        let mut odd = false;
         let mut field = 0;
         while field < columns.n_read {
             if field == columns.position {
@@ -114,10 +149,22 @@ impl Atoms {
                 self.needs_numbers |= !usual;
             } else if Some(field) == columns.number {
                 from_number = Some(number(text).ok_or_else(|| unknown_element(text))?);
+            } else if !holds(columns.read_kinds[field], text) {
+                odd = true;
             }
             field += 1;
         }
-        let n_fields = field + fields.n_left();
+        let n_fields = match columns.rest {
+            Rest::Anything => field + fields.n_left(),
+            Rest::Reals => {
+                odd |= !fields.look_real();
+                field + fields.n_left()
+            }
+            Rest::Mixed => field + columns.rest_kinds().zip(fields.by_ref()).fold(0, |n, (kind, text)| {
+                odd |= !holds(kind, text);
+                n + 1
+            }) + fields.n_left(),
+        };
         if n_fields < columns.n_fields {
             return Err(too_few(columns, line));
         }
@@ -129,15 +176,54 @@ impl Atoms {
         } else {
             let (least, most) = self.extra.unwrap_or((extra, extra));
             self.extra = Some((least.min(extra), most.max(extra)));
+            self.n_extra += extra;
         }
         let z = match (from_species, from_number) {
             (Some((a, text)), Some(b)) if a != b => return Err(disagree(text, b)),
             (Some((z, _)), _) | (None, Some(z)) => z,
             (None, None) => return Err(too_few(columns, line)),
         };
+        if odd {
+            self.look_closely(columns, line);
+        }
         self.numbers.push(z);
         self.positions.push(position);
         Ok(())
+    }
+
+    /// Notes what the columns of a line hold, where it is not what they are declared as.
+    #[cold]
+    fn look_closely(&mut self, columns: &Columns, line: &[u8]) {
+        let mut fields = Fields::new(line);
+        for (k, (column, role)) in columns.with_roles().enumerate() {
+            for text in fields.by_ref().take(column.width) {
+                let now = self.kinds.get(k).copied().unwrap_or(column.kind);
+                if role.is_some() || holds(now, text) {
+                    continue;
+                }
+                if self.kinds.is_empty() {
+                    self.kinds = columns.list.iter().map(|c| c.kind).collect();
+                }
+                if now == column.kind {
+                    self.misfits.push((k, self.numbers.len(), lossy(text)));
+                }
+                self.kinds[k] = match now {
+                    ColumnType::Integer if holds(ColumnType::Real, text) => ColumnType::Real,
+                    _ => ColumnType::String,
+                };
+            }
+        }
+    }
+}
+
+/// Whether a field is what its column is declared as, as other programs see it.
+#[inline]
+fn holds(kind: ColumnType, text: &[u8]) -> bool {
+    match kind {
+        ColumnType::String => true,
+        ColumnType::Integer => is_integer(text),
+        ColumnType::Real => parse_real(text).is_some(),
+        ColumnType::Logical => parse_logical(text).is_some(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `Properties` entry: which columns an atom line has.
 
+use super::normalize::utf8;
 use super::number::lossy;
 
 /// Type of a column, as `Properties` spells it.
@@ -38,10 +39,42 @@ pub struct Column {
     pub width: usize,
 }
 
+/// What a column says of the structure, however the file spells its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Species,
+    Number,
+    Position,
+}
+
+impl Role {
+    /// The name that the format gives the column.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Species => "species",
+            Role::Number => "Z",
+            Role::Position => "pos",
+        }
+    }
+}
+
+/// How the fields behind those of the structure are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// There are none, or words only.
+    Anything,
+    /// Real numbers only, such as forces: all of them at a glance.
+    Reals,
+    /// One by one.
+    Mixed,
+}
+
 /// The columns of a frame, and where in a line the structure stands. Positions are field numbers from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Columns {
     pub list: Vec<Column>,
+    /// What each column says of the structure.
+    roles: Vec<Option<Role>>,
     /// `false` where the comment has no `Properties` and more fields may follow.
     pub declared: bool,
     pub species: Option<usize>,
@@ -51,6 +84,11 @@ pub(crate) struct Columns {
     pub n_fields: usize,
     /// Fields up to the last one that says something of the structure.
     pub n_read: usize,
+    /// What each of those is declared as; a word where the structure itself is read.
+    pub read_kinds: Vec<ColumnType>,
+    pub rest: Rest,
+    /// The first column behind them.
+    first_of_rest: usize,
 }
 
 /// Most fields of a line, and most columns, that `Properties` may declare: far more than any program writes.
@@ -63,19 +101,23 @@ impl Columns {
         let column = |name: &str, kind, width| Column { name: name.into(), kind, width };
         Columns {
             list: vec![column("species", ColumnType::String, 1), column("pos", ColumnType::Real, 3)],
+            roles: vec![Some(Role::Species), Some(Role::Position)],
             declared: false,
             species: Some(0),
             number: None,
             position: 1,
             n_fields: 4,
             n_read: 4,
+            read_kinds: vec![ColumnType::String; 4],
+            rest: Rest::Anything,
+            first_of_rest: 2,
         }
     }
 
     /// Parses the value of `Properties`.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let whole = lossy(text);
-        let text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
+        let text = String::from_utf8_lossy(&utf8(text.trim_ascii())).into_owned();
         if text.is_empty() {
             return Err("Properties is empty, expected name:type:count triplets such as species:S:1:pos:R:3".into());
         }
@@ -90,77 +132,98 @@ impl Columns {
         if parts.len() / 3 > MAX_COLUMNS {
             return Err(format!("Properties has {} columns, expected at most {MAX_COLUMNS}", parts.len() / 3));
         }
-        let mut columns = Columns {
-            list: Vec::with_capacity(parts.len() / 3),
-            declared: true,
-            species: None,
-            number: None,
-            position: usize::MAX,
-            n_fields: 0,
-            n_read: 0,
-        };
-        for triplet in parts.chunks_exact(3) {
-            columns.push(triplet[0].trim(), triplet[1].trim(), triplet[2].trim())?;
+        let list = parts.chunks_exact(3).map(|part| column(part[0].trim(), part[1].trim(), part[2].trim()));
+        let list = list.collect::<Result<Vec<_>, _>>()?;
+        let mut columns = Columns { list, roles: Vec::new(), position: usize::MAX, declared: true, ..Self::plain() };
+        columns.n_fields = columns.list.iter().map(|c| c.width).sum();
+        if columns.n_fields > MAX_FIELDS {
+            return Err(format!("Properties declares {} fields, expected at most {MAX_FIELDS}", columns.n_fields));
         }
+        columns.assign_roles()?;
         if columns.position == usize::MAX {
             return Err(format!("Properties has no pos column: \"{whole}\""));
         }
         if columns.species.is_none() && columns.number.is_none() {
             return Err(format!("Properties has neither a species nor a Z column: \"{whole}\""));
         }
+        columns.plan_checks();
         Ok(columns)
     }
 
-    fn push(&mut self, name: &str, kind: &str, count: &str) -> Result<(), String> {
-        let kind = match kind {
-            "R" => ColumnType::Real,
-            "I" => ColumnType::Integer,
-            "S" => ColumnType::String,
-            "L" => ColumnType::Logical,
-            _ => {
-                let found = lossy(kind.as_bytes());
-                return Err(format!("unknown column type \"{found}\" of {name} in Properties, expected R, I, S or L"));
-            }
-        };
-        if name.is_empty() {
-            return Err("column without a name in Properties".into());
+    fn assign_roles(&mut self) -> Result<(), String> {
+        self.roles = self.list.iter().map(|c| usual_role(&c.name)).collect();
+        // Other names for the elements count where the usual ones are missing: else they may mean anything.
+        if !self.roles.iter().any(|r| matches!(r, Some(Role::Species | Role::Number)))
+            && let Some(k) = self.list.iter().position(is_unusual_species)
+        {
+            self.roles[k] = Some(Role::Species);
         }
-        let width = match count.parse::<usize>() {
-            Ok(n) if (1..=MAX_FIELDS).contains(&n) && self.n_fields + n <= MAX_FIELDS => n,
-            _ => {
-                let found = lossy(count.as_bytes());
-                return Err(format!(
-                    "column count \"{found}\" of {name} in Properties, expected a whole number from 1"
-                ));
+        (self.species, self.number) = (None, None);
+        let mut first = 0;
+        for (k, column) in self.list.iter().enumerate() {
+            let (name, kind, width, role) = (&column.name, column.kind, column.width, self.roles[k]);
+            let same = |(c, r): (&Column, &Option<Role>)| c.name == *name || (role.is_some() && *r == role);
+            if self.list[..k].iter().zip(&self.roles).any(same) {
+                return Err(format!("duplicate {name} column in Properties"));
             }
-        };
-        let role = role(name);
-        let same = |c: &Column| c.name == name || (role.is_some() && self::role(&c.name) == role);
-        if self.list.iter().any(same) {
-            return Err(format!("duplicate {name} column in Properties"));
-        }
-        let wrong = |want: &str| {
-            Err(format!("column {name}:{}:{width} in Properties cannot be read, expected {want}", kind.letter()))
-        };
-        match role {
-            Some("pos") if width != 3 || !matches!(kind, ColumnType::Real | ColumnType::Integer) => {
-                return wrong("pos:R:3");
+            let wrong = |want: &str| {
+                Err(format!("column {name}:{}:{width} in Properties cannot be read, expected {want}", kind.letter()))
+            };
+            let number_or = |other| kind == ColumnType::Integer || kind == other;
+            match role {
+                Some(Role::Position) if width != 3 || !number_or(ColumnType::Real) => return wrong("pos:R:3"),
+                Some(Role::Position) => self.position = first,
+                Some(Role::Species) if width != 1 || !number_or(ColumnType::String) => return wrong("species:S:1"),
+                Some(Role::Species) => self.species = Some(first),
+                Some(Role::Number) if width != 1 || kind != ColumnType::Integer => return wrong("Z:I:1"),
+                Some(Role::Number) => self.number = Some(first),
+                None => {}
             }
-            Some("pos") => self.position = self.n_fields,
-            Some("species") if width != 1 || !matches!(kind, ColumnType::String | ColumnType::Integer) => {
-                return wrong("species:S:1");
+            first += width;
+            if role.is_some() {
+                (self.n_read, self.first_of_rest) = (first, k + 1);
             }
-            Some("species") => self.species = Some(self.n_fields),
-            Some("Z") if width != 1 || kind != ColumnType::Integer => return wrong("Z:I:1"),
-            Some("Z") => self.number = Some(self.n_fields),
-            _ => {}
         }
-        self.n_fields += width;
-        if role.is_some() {
-            self.n_read = self.n_fields;
-        }
-        self.list.push(Column { name: name.into(), kind, width });
         Ok(())
+    }
+
+    /// How fields that say nothing of the structure are checked for what they are declared as.
+    fn plan_checks(&mut self) {
+        self.read_kinds.clear();
+        let mut rest = [false; 4];
+        for (k, (column, role)) in self.list.iter().zip(&self.roles).enumerate() {
+            if k >= self.first_of_rest {
+                rest[column.kind as usize] = true;
+            } else {
+                let kind = if role.is_some() { ColumnType::String } else { column.kind };
+                self.read_kinds.extend(std::iter::repeat_n(kind, column.width));
+            }
+        }
+        let [real, integer, string, logical] = rest;
+        self.rest = match (real, integer || logical, string) {
+            (false, false, _) => Rest::Anything,
+            (true, false, false) => Rest::Reals,
+            _ => Rest::Mixed,
+        };
+    }
+
+    /// What the fields behind those of the structure are declared as.
+    pub(crate) fn rest_kinds(&self) -> impl Iterator<Item = ColumnType> {
+        let columns = &self.list[self.first_of_rest..];
+        columns.iter().flat_map(|c| std::iter::repeat_n(c.kind, c.width))
+    }
+
+    /// The same columns, of other types.
+    pub(crate) fn with_kinds(&self, kinds: &[ColumnType]) -> Self {
+        let mut columns = self.clone();
+        columns.list.iter_mut().zip(kinds).for_each(|(column, &kind)| column.kind = kind);
+        columns.plan_checks();
+        columns
+    }
+
+    /// All columns with what they say of the structure.
+    pub(crate) fn with_roles(&self) -> impl Iterator<Item = (&Column, Option<Role>)> {
+        self.list.iter().zip(self.roles.iter().copied())
     }
 
     /// A column by its exact name, and its first field.
@@ -178,18 +241,45 @@ impl Columns {
     }
 }
 
-/// The name that the format gives a column of the structure, however the file spells it. ASE's names are known too.
-pub(crate) fn role(name: &str) -> Option<&'static str> {
+fn column(name: &str, kind: &str, count: &str) -> Result<Column, String> {
+    let kind = match kind {
+        "R" | "r" => ColumnType::Real,
+        "I" | "i" => ColumnType::Integer,
+        "S" | "s" => ColumnType::String,
+        "L" | "l" => ColumnType::Logical,
+        _ => {
+            let found = lossy(kind.as_bytes());
+            return Err(format!("unknown column type \"{found}\" of {name} in Properties, expected R, I, S or L"));
+        }
+    };
+    if name.is_empty() {
+        return Err("column without a name in Properties".into());
+    }
+    match count.parse::<usize>() {
+        Ok(width) if (1..=MAX_FIELDS).contains(&width) => Ok(Column { name: name.into(), kind, width }),
+        _ => {
+            let found = lossy(count.as_bytes());
+            Err(format!("column count \"{found}\" of {name} in Properties, expected a whole number from 1"))
+        }
+    }
+}
+
+/// What a column of this name says of the structure. ASE's names are known too.
+fn usual_role(name: &str) -> Option<Role> {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
     if name == "Z" || name == "numbers" {
-        return Some("Z");
+        return Some(Role::Number);
     }
-    if name.eq_ignore_ascii_case("species") || name.eq_ignore_ascii_case("symbols") {
-        return Some("species");
+    if is("species") || is("symbols") {
+        return Some(Role::Species);
     }
-    if name.eq_ignore_ascii_case("pos") || name.eq_ignore_ascii_case("positions") {
-        return Some("pos");
-    }
-    None
+    (is("pos") || is("positions")).then_some(Role::Position)
+}
+
+/// Whether a column holds elements under one of the names that programs give them now and then.
+fn is_unusual_species(column: &Column) -> bool {
+    let known = ["element", "elements", "symbol"].iter().any(|known| column.name.eq_ignore_ascii_case(known));
+    known && column.width == 1 && column.kind == ColumnType::String
 }
 
 #[cfg(test)]
@@ -203,6 +293,19 @@ mod tests {
         assert_eq!(c.find("forces").unwrap().1, 1);
         let c = Columns::parse(b"Z:I:1:pos:R:3:forces:R:3").unwrap();
         assert_eq!((c.n_fields, c.n_read), (7, 4));
+    }
+
+    #[test]
+    fn properties_other_names_and_cases_are_read() {
+        for name in ["element", "Elements", "symbol", "SYMBOLS", "species"] {
+            let c = Columns::parse(format!("q:r:1:{name}:s:1:pos:r:3").as_bytes()).unwrap();
+            assert_eq!((c.species, c.position, c.number), (Some(1), 2, None), "{name}");
+        }
+        // Beside the usual names they are columns like all others.
+        let c = Columns::parse(b"element:S:1:pos:R:3:species:S:1").unwrap();
+        assert_eq!((c.species, c.list[0].name.as_str()), (Some(4), "element"));
+        let c = Columns::parse(b"Z:I:1:pos:R:3:element:S:1").unwrap();
+        assert_eq!((c.species, c.number, c.n_read), (None, Some(0), 4));
     }
 
     #[test]
@@ -227,6 +330,8 @@ mod tests {
             ("species:S:1:symbols:S:1:pos:R:3", "duplicate symbols"),
             ("species:S:1:pos:R:3:q:R:1:q:R:1", "duplicate q"),
             ("species:S:1:pos:R:3::R:1", "without a name"),
+            ("element:R:1:pos:R:3", "neither a species nor a Z"),
+            ("species:S:1:pos:R:3:a:R:1048000:b:R:1048000", "Properties declares"),
         ] {
             let error = Columns::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

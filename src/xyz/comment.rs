@@ -37,6 +37,9 @@ pub(crate) struct Comment {
     pub has_keys: bool,
 }
 
+/// Most entries of a comment: a line of 64 MiB could have many millions, each of which takes fifty times its text.
+const MAX_ENTRIES: usize = 1 << 16;
+
 /// Takes a comment apart. Text without a single `key=value`, and text with a quote that never closes, is free text
 /// without entries, unless it names `Lattice` or `Properties`: then the open quote would swallow them.
 ///
@@ -55,6 +58,9 @@ pub(crate) fn parse(line: &[u8], mut entries: Vec<Entry>) -> Result<Comment, Str
             false => Ok(entry),
         });
         match entry {
+            Ok(_) if entries.len() == MAX_ENTRIES => {
+                return Err(format!("more than {MAX_ENTRIES} words and entries in the comment"));
+            }
             Ok(entry) => {
                 at = entry.text.end;
                 entries.push(entry);
@@ -245,11 +251,13 @@ pub(crate) fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Appends text in double quotes, escaped so that [`unescape`] gives it back.
+/// Appends text in double quotes, escaped so that [`unescape`] gives it back. Text that names `Lattice=` or `Properties=`
+/// would look as if its quote had swallowed them: there, `=` is escaped too.
 pub(crate) fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    let names_structure = memchr::memchr(b'=', text).is_some() && mentions_structure(text);
     out.push(b'"');
     for &c in text {
-        if matches!(c, b'"' | b'\\') {
+        if matches!(c, b'"' | b'\\') || (c == b'=' && names_structure) {
             out.push(b'\\');
         }
         out.push(c);
@@ -341,7 +349,7 @@ mod tests {
 
     #[test]
     fn comment_quoting_round_trips() {
-        for text in ["", "plain", "a \"b\" \\ c'", "\\"] {
+        for text in ["", "plain", "a \"b\" \\ c'", "\\", "[x]yLattice=", "properties = x"] {
             let mut out = Vec::new();
             push_quoted(&mut out, text.as_bytes());
             assert_eq!(&*unescape(&out[1..out.len() - 1]), text.as_bytes());

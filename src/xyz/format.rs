@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::atoms::Fields;
-use super::columns::{Column, ColumnType, role};
+use super::atoms::{Fields, trim_end};
+use super::columns::{Column, ColumnType, Role};
 use super::comment::push_quoted;
 use super::frame::{Frame, Lines, is_key};
 use super::normalize::{push_entry, push_pbc, utf8};
-use super::number::{has_fortran_exponent, parse_real, push_real};
+use super::number::{has_foreign_exponent, parse_logical, parse_real, push_real};
 use crate::error::{Error, Result};
 use crate::potential::Precision;
 use crate::structure::{Mat3, Vec3};
@@ -154,7 +154,7 @@ impl Texts {
     }
 
     /// All of it.
-    pub(super) fn text(&self) -> &[u8] {
+    pub fn text(&self) -> &[u8] {
         &self.text
     }
 
@@ -270,11 +270,13 @@ fn push_properties(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
         // Writing to memory does not fail.
         _ = write!(value, "{colon}{name}:{letter}:{width}");
     };
-    for Column { name, kind, width } in frame.columns().iter().filter(|c| !names.replaces_column(&c.name)) {
-        match role(name) {
-            // ASE makes strings of species, and none of integers.
-            Some("species") => push("species", 'S', 1),
-            Some(known) => push(known, kind.letter(), *width),
+    for (Column { name, kind, width }, role) in frame.columns.with_roles() {
+        match role {
+            _ if names.replaces_column(name) => {}
+            // ASE makes strings of species, and none of integers; it reads whole numbers in a column of real ones.
+            Some(role @ Role::Species) => push(role.name(), 'S', 1),
+            Some(role @ Role::Position) => push(role.name(), 'R', 3),
+            Some(role @ Role::Number) => push(role.name(), 'I', 1),
             None => push(name, kind.letter(), *width),
         }
     }
@@ -302,7 +304,7 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
     let edits = Edits::new(frame, names, text);
     for (atom, line) in frame.atom_lines().enumerate() {
         match &edits {
-            None => out.extend_from_slice(line.trim_ascii_end()),
+            None => out.extend_from_slice(trim_end(line)),
             Some(edits) => edits.push_line(out, line),
         }
         if adds_numbers(frame)
@@ -325,27 +327,28 @@ fn push_atoms(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
 struct Edits {
     dropped: Vec<std::ops::Range<usize>>,
     real: Vec<std::ops::Range<usize>>,
+    logical: Vec<std::ops::Range<usize>>,
     n_fields: usize,
 }
 
 impl Edits {
     fn new(frame: &Frame, names: &Names<'_>, text: &[u8]) -> Option<Self> {
         let columns = &frame.columns;
-        let fields = |wanted: &dyn Fn(&Column) -> bool| {
-            columns
-                .with_fields()
-                .filter(|(c, _)| wanted(c))
-                .map(|(c, first)| first..first + c.width)
-                .collect::<Vec<_>>()
+        let fields = |wanted: &dyn Fn(&Column, Option<Role>) -> bool| {
+            let roles = columns.with_roles().map(|(_, role)| role);
+            let wanted = columns.with_fields().zip(roles).filter(|((c, _), role)| wanted(c, *role));
+            wanted.map(|((c, first), _)| first..first + c.width).collect::<Vec<_>>()
         };
-        let dropped = fields(&|c| names.replaces_column(&c.name));
-        let real = fields(&|c| c.kind == ColumnType::Real || role(&c.name) == Some("pos"));
+        let dropped = fields(&|c, _| names.replaces_column(&c.name));
+        let real = fields(&|c, role| c.kind == ColumnType::Real || role == Some(Role::Position));
+        let logical = fields(&|c, _| c.kind == ColumnType::Logical);
         let ragged = frame.extra.0 != frame.extra.1;
-        // A Fortran exponent, or text that is not ASCII, and so may not be UTF-8: both found in one pass.
-        let suspect = text.iter().fold(false, |found, &c| found | (c | 0x20 == b'd') | !c.is_ascii());
-        (!dropped.is_empty() || ragged || suspect).then(|| Edits {
+        // A foreign exponent, or text that is not ASCII, and so may not be UTF-8: found in one pass.
+        let suspect = text.iter().fold(false, |found, &c| found | (c | 0x20 == b'd') | (c == b'*') | !c.is_ascii());
+        (!dropped.is_empty() || !logical.is_empty() || ragged || suspect).then(|| Edits {
             dropped,
             real,
+            logical,
             n_fields: columns.n_fields + frame.extra.1,
         })
     }
@@ -364,10 +367,19 @@ impl Edits {
             }
             // Where the first column went, the second must not be glued to nothing.
             out.extend_from_slice(if out.len() == start && k > 0 { b"" } else { spaces });
-            let is_real = self.real.iter().any(|range| range.contains(&k));
-            match parse_real(field) {
-                Some(value) if is_real && has_fortran_exponent(field) => push_real(out, value),
-                _ => out.extend_from_slice(&utf8(field)),
+            let is_in = |ranges: &[std::ops::Range<usize>]| ranges.iter().any(|range| range.contains(&k));
+            if is_in(&self.real)
+                && has_foreign_exponent(field)
+                && let Some(value) = parse_real(field)
+            {
+                push_real(out, value);
+            } else if is_in(&self.logical)
+                && let Some(value) = parse_logical(field)
+            {
+                // ASE takes other spellings, such as 1 and .true., for false.
+                out.push(if value { b'T' } else { b'F' });
+            } else {
+                out.extend_from_slice(&utf8(field));
             }
         }
         for _ in n_fields..self.n_fields {

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use super::compression::Compression;
 use crate::error::{Error, Result};
 
-/// Bytes asked for at a time.
+/// Bytes asked for at a time, and at first: most files are small.
 const BLOCK: usize = 256 << 10;
+const FIRST_BLOCK: usize = 16 << 10;
+/// Text of a frame from which on the buffer itself is handed over, and not a copy.
+const LARGE: usize = 4 * BLOCK;
 /// Longest line accepted: a file without line ends must not be read into memory whole.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
@@ -20,6 +23,16 @@ pub(crate) enum LineError {
     Io(Error),
     /// The line is longer than the limit given.
     TooLong,
+    /// The text since the mark is longer than [`LineBuffer::most`].
+    TooMuch,
+}
+
+/// A place between lines, to come back to while the mark stays.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    behind_mark: usize,
+    lines: usize,
+    unended: bool,
 }
 
 /// Cuts lines from a stream and keeps everything since the last `mark`, so that a frame's text stays available.
@@ -36,6 +49,14 @@ pub(crate) struct LineBuffer {
     at_end: bool,
     discarded: u64,
     lines: usize,
+    /// Bytes to ask for next.
+    block: usize,
+    /// Most bytes kept since the mark.
+    pub(crate) most: usize,
+    /// The last line cut ended with the stream and has no line end.
+    unended: bool,
+    /// What went wrong when looking ahead; told when reading gets there.
+    failure: Option<Error>,
 }
 
 impl LineBuffer {
@@ -69,13 +90,17 @@ impl LineBuffer {
             source,
             path: Arc::from(path),
             compression,
-            buffer: vec![0; 2 * BLOCK],
+            buffer: Vec::new(),
             mark: 0,
             next: 0,
             filled: 0,
             at_end: false,
             discarded: 0,
             lines: 0,
+            block: FIRST_BLOCK,
+            most: usize::MAX,
+            unended: false,
+            failure: None,
         })
     }
 
@@ -96,6 +121,41 @@ impl LineBuffer {
     /// Bytes since the mark, up to and including the last line cut.
     pub(crate) fn since_mark(&self) -> &[u8] {
         &self.buffer[self.mark..self.next]
+    }
+
+    /// Moves `range` of [`LineBuffer::since_mark`] to `out`, which is empty, and forgets what is before the next line.
+    pub(crate) fn take(&mut self, range: Range<usize>, out: &mut Vec<u8>) {
+        if range.len() < LARGE {
+            out.extend_from_slice(&self.since_mark()[range]);
+            self.set_mark();
+            return;
+        }
+        // A copy would double the memory that a large frame takes.
+        let rest = self.buffer[self.next..self.filled].to_vec();
+        let mut text = std::mem::replace(&mut self.buffer, rest);
+        text.truncate(self.mark + range.end);
+        text.drain(..self.mark + range.start);
+        *out = text;
+        self.discarded += self.next as u64;
+        self.filled -= self.next;
+        (self.mark, self.next) = (0, 0);
+    }
+
+    /// Whether the last line cut has no line end: the stream stops there, perhaps within a number.
+    pub(crate) fn unended(&self) -> bool {
+        self.unended
+    }
+
+    /// The place behind the last line.
+    pub(crate) fn place(&self) -> Place {
+        Place { behind_mark: self.next - self.mark, lines: self.lines, unended: self.unended }
+    }
+
+    /// Goes back to a place; the mark has not moved. An error met on the way is told when reading gets there again.
+    pub(crate) fn go_back(&mut self, to: Place, failure: Option<Error>) {
+        self.next = self.mark + to.behind_mark;
+        (self.lines, self.unended) = (to.lines, to.unended);
+        self.failure = failure.or(self.failure.take());
     }
 
     /// Offset in the unpacked stream behind the last line cut and its line end.
@@ -128,6 +188,10 @@ impl LineBuffer {
             if searched > limit {
                 return Err(LineError::TooLong);
             }
+            // All of it belongs to what the mark stands before.
+            if self.filled - self.mark > self.most {
+                return Err(LineError::TooMuch);
+            }
             if !self.fill().map_err(LineError::Io)? {
                 if searched == 0 {
                     return Ok(None);
@@ -135,6 +199,7 @@ impl LineBuffer {
                 let start = self.next;
                 self.next = self.filled;
                 self.lines += 1;
+                self.unended = true;
                 return Ok(Some(start - self.mark..self.filled - self.mark));
             }
         }
@@ -143,6 +208,9 @@ impl LineBuffer {
     /// Reads one more block; `false` at the end of the stream.
     #[cold]
     fn fill(&mut self) -> Result<bool> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         if self.at_end {
             return Ok(false);
         }
@@ -153,11 +221,13 @@ impl LineBuffer {
             self.filled -= self.mark;
             self.mark = 0;
         }
-        if self.buffer.len() - self.filled < BLOCK {
-            self.buffer.resize(self.buffer.len() * 2, 0);
+        // Room that is set aside doubles; only what is read into is touched.
+        let end = self.filled + self.block;
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
         }
+        self.block = (2 * self.block).min(BLOCK);
         loop {
-            let end = (self.filled + BLOCK).min(self.buffer.len());
             match self.source.read(&mut self.buffer[self.filled..end]) {
                 Ok(0) => {
                     self.at_end = true;

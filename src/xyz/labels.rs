@@ -55,7 +55,8 @@ impl Frame {
     /// `Error::Xyz` where the column has another shape or type, or holds something that is not a finite number.
     pub fn vectors(&self, name: &str) -> Result<Option<Vec<Vec3>>> {
         let Some((column, first)) = self.columns.find(name) else { return Ok(None) };
-        if column.width != 3 || !matches!(column.kind, ColumnType::Real | ColumnType::Integer) {
+        // A column of numbers that holds something else is read as words, of which the first that is none is named below.
+        if column.width != 3 || column.kind == ColumnType::Logical {
             let found = format!("{name}:{}:{}", column.kind.letter(), column.width);
             return Err(self.comment_error(format!("column {found} cannot be read, expected {name}:R:3")));
         }

@@ -22,13 +22,17 @@
 //! | | |
 //! |---|---|
 //! | containers | plain, gzip, bzip2, xz, zstd, by their first bytes; several members or streams in a row; `-` is standard input |
-//! | line ends | LF, CRLF, CR; the last one may be missing; UTF-8 byte order mark skipped |
+//! | padding | zeros behind gzip and bzip2 data, and by fours behind xz |
+//! | line ends | LF, CRLF, CR; the last one may be missing, with a warning; byte order marks before frames skipped |
 //! | blank lines | before, between and after frames, not inside them |
-//! | numbers | C and Fortran spellings (`1.5D+01`, `.5`, `5.`, `+1`) |
-//! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; `species`/`symbols` or `Z`/`numbers` columns |
+//! | numbers | C, Fortran and Mathematica spellings (`1.5D+01`, `7.6*^-6`, `.5`, `5.`, `+1`) |
+//! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; `species`/`symbols` or `Z`/`numbers` columns, else `element`/`elements`/`symbol` |
+//! | column types | in any case; a column that holds other things than its type says is read as what it is, with a warning |
 //! | `Lattice` | nine numbers, quoted or `[…]`, flat or 3×3; nine zeros mean no cell |
 //! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions or three. Default: `T T T` with a lattice, else `F F F` |
 //! | no `Properties` | element and position first, further columns carried through |
+//! | GDB-9 | the three lines behind the atoms are left out, with a warning |
+//! | size | up to 1 GiB of text and 2^25 atoms a frame, unless [`Reader::with_max_frame`] says otherwise |
 //!
 //! All else is refused with the frame (from 0), the line (from 1), what was found and what was expected.
 
@@ -38,12 +42,15 @@ mod comment;
 mod compression;
 mod format;
 mod frame;
+mod header;
 mod input;
 mod labels;
 mod normalize;
 mod number;
 mod reader;
+mod refusals;
 mod spares;
+mod tail;
 mod writer;
 
 pub use columns::{Column, ColumnType};

@@ -6,13 +6,13 @@
 //! | found | written |
 //! |---|---|
 //! | `lattice=…`, 3×3 or Fortran numbers in it | `Lattice="nine numbers"` |
-//! | `PBC=…`, `pbc=T T F` without quotes, `t`/`.true.` | `pbc="T T F"` |
+//! | `PBC=…`, `pbc=T` and `pbc=T T F` without quotes, `t`/`.true.` | `pbc="T T F"` |
 //! | `note=` and `note=""`, whose value ASE takes from the next entry | `note=" "` |
 //! | quotes, brackets and backslashes inside a bare word | the word in quotes, escaped |
 //! | `stress`, `virial` of six numbers or 3×3 | nine numbers |
 //! | `[[1, 2], [3, 4]]` | `"_JSON [[1, 2], [3, 4]]"` |
 //! | `_JSON` that is none | a space in front |
-//! | `-1.5D+01` | `-1.5e+01` |
+//! | `-1.5D+01`, `-1.5*^1` | `-15.0` |
 //! | bytes that are not UTF-8 | the same characters, read as Latin-1 |
 
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use super::comment::{Delimiter, Entry, push_quoted, unescape};
 use super::frame::{Frame, is_key};
 use super::labels::full_tensor;
-use super::number::{has_fortran_exponent, list_items, parse_logical, parse_real, parse_reals, push_reals};
+use super::number::{has_foreign_exponent, list_items, parse_logical, parse_real, parse_reals, push_reals};
 
 /// Appends an entry that is neither `Properties` nor replaced.
 pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
@@ -47,7 +47,9 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, frame: &Frame, entry: &Entry) {
         return;
     }
     if is_key(comment, entry, "pbc") {
-        if key[..] == *b"pbc" && !entry.unquoted_words && is_flat_list(entry.delimiter, &value, is_ase_logical) {
+        // Not a bare word: when what follows it makes way for results, two more words may stand behind it.
+        let enclosed = entry.delimiter != Delimiter::None;
+        if key[..] == *b"pbc" && enclosed && is_flat_list(entry.delimiter, &value, is_ase_logical) {
             out.extend_from_slice(&text);
         } else {
             push_pbc(out, frame.structure.pbc);
@@ -111,20 +113,24 @@ fn is_unescaped(entry: &Entry, value: &[u8], meaning: &[u8]) -> bool {
 
 /// Numbers spelled anew where they have Fortran exponents, and six or nested numbers of a tensor as nine.
 fn respelled_numbers(entry: &Entry, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    // Free text of a plain frame is what stands there.
+    if key == b"comment" {
+        return None;
+    }
     let is_tensor = matches!(key, b"stress" | b"virial");
     let nested = entry.delimiter == Delimiter::Bracket && value.contains(&b'[');
     // The decimal point tells -1.5D+01 from names such as 1D66.
-    let fortran = list_items(value).any(|item| item.contains(&b'.') && has_fortran_exponent(item));
-    if !is_tensor && (!fortran || nested) {
+    let foreign = list_items(value).any(|item| item.contains(&b'.') && has_foreign_exponent(item));
+    if !is_tensor && (!foreign || nested) {
         return None;
     }
     let values = parse_reals(value).ok()?;
     let mut out = Vec::new();
     match full_tensor(&values) {
-        Some(tensor) if is_tensor && (values.len() == 6 || nested || fortran) => {
+        Some(tensor) if is_tensor && (values.len() == 6 || nested || foreign) => {
             push_reals(&mut out, tensor.into_iter().flatten());
         }
-        _ if fortran => push_reals(&mut out, values),
+        _ if foreign => push_reals(&mut out, values),
         _ => return None,
     }
     Some(out)
@@ -154,7 +160,7 @@ fn is_flat_list(delimiter: Delimiter, value: &[u8], is_item: impl Fn(&[u8]) -> b
 }
 
 fn is_python_real(item: &[u8]) -> bool {
-    parse_real(item).is_some() && !has_fortran_exponent(item)
+    parse_real(item).is_some() && !has_foreign_exponent(item)
 }
 
 fn is_ase_logical(item: &[u8]) -> bool {

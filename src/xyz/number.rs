@@ -1,26 +1,44 @@
-//! Numbers as C, Fortran and Python programs write them.
+//! Numbers as C, Fortran, Python and Mathematica write them.
 
 /// Parses one token, `None` unless all of it is a number. NaN and infinities are numbers here; callers refuse them.
 pub(crate) fn parse_real(token: &[u8]) -> Option<f64> {
-    fast_float2::parse(token).ok().or_else(|| parse_fortran(token))
+    fast_float2::parse(token).ok().or_else(|| parse_foreign(token))
 }
 
-/// The spellings that fast-float does not know: `1.5D+01`, and a plus sign in front.
+/// The spellings that fast-float does not know: `1.5D+01`, Mathematica's `7.6*^-6` (in GDB-9), a plus sign in front.
 #[cold]
-fn parse_fortran(token: &[u8]) -> Option<f64> {
+fn parse_foreign(token: &[u8]) -> Option<f64> {
     let token = match token {
         [b'+', rest @ ..] if !rest.starts_with(b"-") && !rest.starts_with(b"+") => rest,
         _ => token,
     };
-    let respelled: Vec<u8> = token.iter().map(|&c| if matches!(c, b'D' | b'd') { b'e' } else { c }).collect();
+    let (mantissa, exponent) = match memchr::memmem::find(token, b"*^") {
+        Some(at) => (&token[..at], Some(&token[at + 2..])),
+        None => (token, None),
+    };
+    let mut respelled: Vec<u8> = mantissa.iter().map(|&c| if matches!(c, b'D' | b'd') { b'e' } else { c }).collect();
+    if let Some(exponent) = exponent {
+        respelled.push(b'e');
+        respelled.extend_from_slice(exponent);
+    }
     // Only digits may follow, or `nand` and `inde` would be read as numbers of some kind.
     let numeric = respelled.iter().all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'+' | b'-' | b'e' | b'E'));
     if numeric { fast_float2::parse(respelled).ok() } else { None }
 }
 
-/// Whether a token is a number with a Fortran `D` exponent, which Python's `float` does not read.
-pub(crate) fn has_fortran_exponent(token: &[u8]) -> bool {
-    token.iter().any(|c| matches!(c, b'D' | b'd')) && parse_fortran(token).is_some()
+/// Whether a token is a number with an exponent that Python's `float` does not read: Fortran's `D`, Mathematica's `*^`.
+pub(crate) fn has_foreign_exponent(token: &[u8]) -> bool {
+    token.iter().any(|c| matches!(c, b'D' | b'd' | b'*')) && parse_foreign(token).is_some()
+}
+
+/// Whether a token is an integer of 32 bits, which is what ASE has room for in a column.
+pub(crate) fn is_integer(token: &[u8]) -> bool {
+    let digits = match token {
+        [b'+' | b'-', rest @ ..] => rest,
+        _ => token,
+    };
+    let short = !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit);
+    short || std::str::from_utf8(token).is_ok_and(|text| text.parse::<i32>().is_ok())
 }
 
 /// Splits on whitespace, commas and brackets, and parses every piece; the first piece that is no number is the error.
@@ -85,6 +103,8 @@ mod tests {
             ("007", 7.0),
             ("1.e0", 1.0),
             ("1E-3", 1e-3),
+            ("7.6*^-6", 7.6e-6),
+            ("-1*^2", -100.0),
         ] {
             assert_eq!(parse_real(text.as_bytes()), Some(want), "{text}");
         }
@@ -94,7 +114,7 @@ mod tests {
     fn real_refuses_what_is_no_number() {
         for text in [
             "", "-", "+", ".", "1.2.3", "0.0-12.0", "1,5", "1e", "0x10", "1_0", "+-1", "--1", "d", "D0", "1D", "1.0Q0",
-            "****", "1.0\0",
+            "****", "1.0\0", "*^2", "1*^", "1D0*^2", "1*^2*^2", "1*2",
         ] {
             assert_eq!(parse_real(text.as_bytes()), None, "{text:?}");
         }

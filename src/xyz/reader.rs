@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use super::atoms::{Atoms, is_no_atom};
 use super::columns::Columns;
-use super::comment::{self, Entry};
+use super::comment::{self, Delimiter, Entry, unescape};
 use super::frame::{Frame, Lines, cell_of, unique};
+use super::header::parse_count;
 use super::input::{LineBuffer, LineError, MAX_LINE};
 use super::number::lossy;
+use super::refusals::{both, too_ragged};
 use super::spares::Spares;
+use super::tail;
 use crate::error::{Error, Result};
 use crate::structure::{Structure, Vec3};
 
@@ -19,6 +22,10 @@ use crate::structure::{Structure, Vec3};
 const MAX_HEADER: usize = 64 << 10;
 /// Atoms that space is set aside for before they are read, whatever the header claims.
 const MAX_RESERVED: usize = 1 << 12;
+/// Most text of a frame unless told otherwise: ten million atoms with a hundred characters each.
+const MAX_FRAME: usize = 1 << 30;
+/// Bytes that an atom of a frame counts for in the same limit: what is made of its line.
+const ATOM_BYTES: usize = 32;
 
 /// A frame that is there but cannot be used.
 #[derive(Debug)]
@@ -29,7 +36,7 @@ pub struct BadFrame {
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`Texts::push_raw`](super::Texts::push_raw).
+    /// Its text, for [`Texts::push_raw`](super::Texts::push_raw); empty where [`Reader::keep_refused`] says so.
     pub raw: Vec<u8>,
 }
 
@@ -56,19 +63,23 @@ struct Memory {
 /// Reads frames one after another in bounded memory.
 ///
 /// Memory is that of one frame, as far as it has been *read*; an atom count that the file does not live up to costs
-/// nothing. Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad
+/// nothing. A frame of more than 1 GiB of text, or more than 2^25 atoms, is refused, as a small packed file can hold
+/// one of any size; [`Reader::with_max_frame`] sets that limit. Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad
 /// `Lattice`) the reader stays in step and the next call reads the next frame. Where the extent is in doubt (no atom
-/// count, a blank line or a lone number inside a frame, the end of the file, a read error) the reader is done, and
+/// count, a blank line or a lone number inside a frame, the end of the file, a read error, a frame that is too large) the
+/// reader is done, and
 /// every further call returns `None`.
 pub struct Reader {
-    lines: LineBuffer,
-    path: Arc<Path>,
-    frames: usize,
+    pub(super) lines: LineBuffer,
+    pub(super) path: Arc<Path>,
+    pub(super) frames: usize,
     done: bool,
     // `Properties` is the same in frame after frame; parsing it once saves a third of the time of small frames.
     columns: (Vec<u8>, Arc<Columns>),
     plain: Arc<Columns>,
-    atoms_before: usize,
+    pub(super) atoms_before: usize,
+    pub(super) max_frame: usize,
+    keep_refused: bool,
     spares: Spares,
     /// Spares at hand.
     stock: Vec<Frame>,
@@ -91,7 +102,8 @@ impl Reader {
         LineBuffer::new(name.as_ref(), source).map(Self::new)
     }
 
-    fn new(lines: LineBuffer) -> Self {
+    fn new(mut lines: LineBuffer) -> Self {
+        lines.most = MAX_FRAME;
         let path = lines.path().clone();
         let plain = Arc::new(Columns::plain());
         Reader {
@@ -102,9 +114,25 @@ impl Reader {
             columns: (Vec::new(), plain.clone()),
             plain,
             atoms_before: 0,
+            max_frame: MAX_FRAME,
+            keep_refused: true,
             spares: Spares::default(),
             stock: Vec::new(),
         }
+    }
+
+    /// Refuses frames whose text is longer than `bytes`, or that have more atoms than `bytes / 32`.
+    #[must_use]
+    pub fn with_max_frame(mut self, bytes: usize) -> Self {
+        (self.max_frame, self.lines.most) = (bytes, bytes);
+        self
+    }
+
+    /// Whether the text of refused frames is kept for who wants to write it; it is unless told otherwise.
+    #[must_use]
+    pub fn keep_refused(mut self, keep: bool) -> Self {
+        self.keep_refused = keep;
+        self
     }
 
     /// Reads into the memory of `spares`, as far as there are any.
@@ -159,10 +187,15 @@ impl Reader {
     pub fn skip_frame(&mut self) -> Result<bool> {
         self.guard(|reader| {
             let Some(header) = reader.header()? else { return Ok(None) };
+            let mut gdb9 = false;
             for k in 0..=header.n_atoms {
                 reader.lines.set_mark();
-                if reader.line(MAX_LINE)?.is_none() {
-                    return Err(reader.truncated(&header, k));
+                let Some(line) = reader.line(MAX_LINE)? else { return Err(reader.truncated(&header, k)) };
+                if k == 0 {
+                    gdb9 = tail::is_comment(&reader.lines.since_mark()[line]);
+                } else if gdb9 && k == header.n_atoms {
+                    let found = tail::is_atom_line(&reader.lines.since_mark()[line]);
+                    _ = found && tail::pass(&mut reader.lines, header.n_atoms);
                 }
             }
             reader.lines.set_mark();
@@ -186,6 +219,7 @@ impl Reader {
         let Some(header) = self.header()? else { return Ok(None) };
         let Some(comment) = self.line(MAX_LINE)? else { return Err(self.truncated(&header, 0)) };
         let Memory { mut raw, numbers, positions, entries } = self.memory();
+        let gdb9 = tail::is_comment(&self.lines.since_mark()[comment.clone()]);
         let mut bad = None;
         let parsed = match self.read_comment(comment.clone(), entries) {
             Ok(parsed) => Some(parsed),
@@ -199,12 +233,22 @@ impl Reader {
         atoms.numbers.reserve(header.n_atoms.min(MAX_RESERVED));
         atoms.positions.reserve(header.n_atoms.min(MAX_RESERVED));
         let first = self.lines.since_mark().len();
+        let most_atoms = self.max_frame / ATOM_BYTES;
+        let mut last = comment.clone();
         for k in 0..header.n_atoms {
-            let Some(range) = self.line(MAX_LINE)? else {
-                return Err(bad.unwrap_or_else(|| self.truncated(&header, k + 1)));
+            if bad.is_some() && !self.keep_refused {
+                self.lines.set_mark();
+            }
+            last = match self.line(MAX_LINE) {
+                Ok(Some(range)) => range,
+                Ok(None) => return Err(bad.unwrap_or_else(|| self.truncated(&header, k + 1))),
+                Err(error) => return Err(both(bad, error)),
             };
-            let line = &self.lines.since_mark()[range];
+            let line = &self.lines.since_mark()[last.clone()];
             if bad.is_none() {
+                if k == most_atoms {
+                    return Err(self.too_large(&format!("{most_atoms} atoms")));
+                }
                 let Err(reason) = atoms.push(&columns, line) else { continue };
                 let reason = if line.contains(&0) { format!("NUL byte in an atom line ({reason})") } else { reason };
                 if is_no_atom(line) {
@@ -216,14 +260,27 @@ impl Reader {
             }
         }
         let text = self.lines.since_mark();
+        let kept = bad.is_none() || self.keep_refused;
+        // What was buffered before the limit was asked.
+        if kept && text.len() - header.start > self.max_frame {
+            let error = self.too_large(&self.limit());
+            return Err(both(bad, error));
+        }
         if bad.is_none()
             && let Some(at) = memchr::memchr(0, &text[header.start..])
         {
             let line = header.line + Lines::new(&text[header.start..=header.start + at]).count() - 1;
             bad = Some(self.error(line, "NUL byte, expected text".into()));
         }
-        raw.extend_from_slice(&text[header.start..]);
-        self.lines.set_mark();
+        let end = text.len();
+        let may_be_cut = self.lines.unended() && text.last().is_some_and(|c| !c.is_ascii_whitespace());
+        let gdb9 = gdb9 && header.n_atoms > 0 && tail::is_atom_line(&text[last]);
+        let has_tail = gdb9 && tail::pass(&mut self.lines, header.n_atoms);
+        if bad.is_none() || self.keep_refused {
+            self.lines.take(header.start.min(end)..end, &mut raw);
+        } else {
+            self.lines.set_mark();
+        }
         let index = self.frames;
         self.frames += 1;
         self.atoms_before = header.n_atoms;
@@ -236,14 +293,39 @@ impl Reader {
         };
         let structure =
             Structure { atomic_numbers: atoms.numbers, positions: atoms.positions, cell: parsed.cell, pbc: parsed.pbc };
-        if let Err(e) = structure.validate() {
-            let error = self.error_in(index, header.line + 1, e.to_string());
+        let extra = atoms.extra.unwrap_or_default();
+        let checked = structure.validate().map_err(|e| (header.line + 1, e.to_string()));
+        let padding = extra.1.saturating_mul(header.n_atoms) - atoms.n_extra;
+        let checked = checked.and_then(|()| too_ragged(extra, padding, raw.len()).map_err(|e| (header.line, e)));
+        if let Err((line, reason)) = checked {
+            let error = self.error_in(index, line, reason);
+            if !self.keep_refused {
+                raw = Vec::new();
+            }
             return Ok(Some(Item::Bad(BadFrame { index, line: header.line, error, raw })));
         }
         let mut warnings = parsed.warnings;
-        let extra = atoms.extra.unwrap_or_default();
         if extra.0 != extra.1 {
             warnings.push(format!("atom lines have from {} to {} columns", extra.0 + 4, extra.1 + 4));
+        }
+        let mut columns = columns;
+        if !atoms.misfits.is_empty() {
+            for (column, atom, found) in &atoms.misfits {
+                let (declared, now) = (&columns.list[*column], atoms.kinds[*column].letter());
+                warnings.push(format!(
+                    "column {}:{} holds \"{found}\" in line {}: read and written as {now}",
+                    lossy(declared.name.as_bytes()),
+                    declared.kind.letter(),
+                    header.line + 2 + atom
+                ));
+            }
+            columns = Arc::new(columns.with_kinds(&atoms.kinds));
+        }
+        if may_be_cut {
+            warnings.push("the last line has no line end: a file that was cut off there may lack digits".into());
+        }
+        if has_tail {
+            warnings.push(tail::WARNING.into());
         }
         Ok(Some(Item::Frame(Frame {
             index,
@@ -285,8 +367,9 @@ impl Reader {
             None => self.plain.clone(),
             Some(entry) => {
                 let value = entry.value.clone().map_or(&[][..], |v| &text[v]);
-                if self.columns.0 != value || self.columns.0.is_empty() {
-                    self.columns = (value.to_vec(), Arc::new(Columns::parse(value)?));
+                let value = if entry.delimiter == Delimiter::Quote { unescape(value) } else { value.into() };
+                if self.columns.0[..] != *value || self.columns.0.is_empty() {
+                    self.columns = (value.to_vec(), Arc::new(Columns::parse(&value)?));
                 }
                 self.columns.1.clone()
             }
@@ -298,7 +381,6 @@ impl Reader {
     fn header(&mut self) -> Result<Option<Header>> {
         loop {
             self.lines.set_mark();
-            let at_start = self.lines.offset() == 0;
             let Some(mut range) = self.line(MAX_HEADER)? else {
                 if self.frames > 0 {
                     return Ok(None);
@@ -308,7 +390,8 @@ impl Reader {
                 return Err(self.error(1, reason));
             };
             let text = &self.lines.since_mark()[range.clone()];
-            if at_start && text.starts_with(b"\xef\xbb\xbf") {
+            // At the start of a file, and where files were joined.
+            if text.starts_with(b"\xef\xbb\xbf") {
                 range.start += 3;
             }
             let text = &self.lines.since_mark()[range.clone()];
@@ -334,61 +417,8 @@ impl Reader {
                 let reason = format!("line longer than {} KiB{kind}", limit >> 10);
                 self.error(self.lines.lines() + 1, reason)
             }
+            LineError::TooMuch => self.too_large(&self.limit()),
         })
-    }
-
-    #[cold]
-    fn not_a_header(&self, text: &[u8], reason: &str) -> String {
-        if self.frames == 0 {
-            let start = self.lines.since_mark();
-            return match foreign_format(start) {
-                Some(format) => format!("this is no XYZ file but {format}: {reason}"),
-                None if text.contains(&0) => format!("NUL byte: this is no text file; {reason}"),
-                None => reason.into(),
-            };
-        }
-        let atoms = self.atoms_before;
-        let before = self.frames - 1;
-        let hint = if text.trim_ascii().starts_with(b"VEC") {
-            "; VEC lines (ADF) are not read, give the cell as Lattice in the comment".to_string()
-        } else if super::atoms::Fields::new(text).count() >= 4 {
-            format!("; frame {before} may hold more atoms than its count of {atoms}")
-        } else {
-            String::new()
-        };
-        format!("frame header expected: {reason}{hint}")
-    }
-
-    #[cold]
-    fn truncated(&self, header: &Header, lines: usize) -> Error {
-        let n = header.n_atoms;
-        let found = match lines {
-            0 => "no comment line".to_string(),
-            k => format!("{} of {n} atoms", k - 1),
-        };
-        self.error(self.lines.lines(), format!("truncated frame: the file ends after {found}"))
-    }
-
-    #[cold]
-    fn lost(&self, header: &Header, k: usize, line: &[u8], reason: &str) -> Error {
-        let n = header.n_atoms;
-        let text = line.trim_ascii();
-        let reason = if text.is_empty() {
-            format!("blank line inside a frame: found {k} of {n} atoms")
-        } else if parse_count(text).is_ok() {
-            format!("found \"{}\", which looks like the next atom count, after {k} of {n} atoms", lossy(text))
-        } else {
-            format!("{reason}, after {k} of {n} atoms")
-        };
-        self.error(self.lines.lines(), reason)
-    }
-
-    fn error(&self, line: usize, reason: String) -> Error {
-        self.error_in(self.frames, line, reason)
-    }
-
-    fn error_in(&self, frame: usize, line: usize, reason: String) -> Error {
-        Error::Xyz { path: self.path.to_path_buf(), frame, line, reason }
     }
 }
 
@@ -401,11 +431,11 @@ impl Iterator for Reader {
     }
 }
 
-struct Header {
-    line: usize,
-    n_atoms: usize,
+pub(super) struct Header {
+    pub line: usize,
+    pub n_atoms: usize,
     /// Where the count's line starts behind the mark.
-    start: usize,
+    pub start: usize,
 }
 
 struct ParsedComment {
@@ -414,50 +444,4 @@ struct ParsedComment {
     pbc: [bool; 3],
     warnings: Vec<String>,
     columns: Arc<Columns>,
-}
-
-fn parse_count(text: &[u8]) -> std::result::Result<usize, String> {
-    let digits = text.strip_prefix(b"+").unwrap_or(text);
-    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
-        let n = std::str::from_utf8(digits).ok().and_then(|d| d.parse::<usize>().ok());
-        // Two lines go with the atoms.
-        return n
-            .filter(|n| *n < usize::MAX - 2)
-            .ok_or_else(|| format!("atom count {} is larger than any file", lossy(text)));
-    }
-    let negative = text.strip_prefix(b"-").is_some_and(|t| !t.is_empty() && t.iter().all(u8::is_ascii_digit));
-    let kind = if negative { "negative" } else { "not a whole number" };
-    Err(format!("atom count is {kind}: found \"{}\", expected only the number of atoms on this line", lossy(text)))
-}
-
-/// What a file is that is no XYZ, by its first bytes.
-fn foreign_format(start: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 24] = [
-        (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
-        (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
-        (b"\x89HDF", "HDF5"),
-        (b"CDF", "NetCDF"),
-        (b"\x93NUMPY", "a NumPy array"),
-        (b"PK\x03\x04", "a zip archive; unpack it first"),
-        (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
-        (b"\x1f\x9d", "compress (.Z) data; unpack it first"),
-        (b"\x04\x22\x4d\x18", "lz4 data; unpack it first"),
-        (b"\x5d\x00\x00", "lzma data; unpack it first"),
-        (b"SQLite format 3", "an SQLite (ASE db) database"),
-        (b"- of Ulm", "an ASE trajectory (.traj); convert it with ase convert"),
-        (b"%PDF", "PDF"),
-        (b"\x7fELF", "a program"),
-        (b"<", "HTML or XML"),
-        (b"{", "JSON"),
-        (b"HEADER", "PDB"),
-        (b"REMARK", "PDB"),
-        (b"CRYST1", "PDB"),
-        (b"ATOM  ", "PDB"),
-        (b"HETATM", "PDB"),
-        (b"data_", "CIF"),
-        (b"ITEM:", "a LAMMPS dump"),
-        (b"@<TRIPOS>", "mol2"),
-    ];
-    let start = start.trim_ascii_start();
-    SIGNATURES.iter().find(|(bytes, _)| start.starts_with(bytes)).map(|(_, name)| *name)
 }

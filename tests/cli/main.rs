@@ -11,6 +11,7 @@ mod memory;
 mod outputs;
 mod predict;
 mod profile;
+mod reading;
 mod resume;
 #[cfg(unix)]
 mod stopped;

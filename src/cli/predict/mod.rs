@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use super::model::ModelArgs;
 use super::pipeline;
+use super::reading::ReadArgs;
 use super::trajectory::{self, ChunkSize, Evaluated, FrameSlice};
 use super::{Outcome, complain, signals};
 use jobs::{Job, Plan};
@@ -40,6 +41,8 @@ pub struct Args {
     input: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    reading: ReadArgs,
     /// Output file, packed by its extension, or - [default: NAME.mlff.xyz beside each input]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -169,7 +172,8 @@ fn run_job(
     let size = ChunkSize::new(args.model.batch, &job.inputs);
     // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
     let spares = &Spares::default();
-    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, want, skip: done, spares };
+    let reading = args.reading.reading(args.on_error == OnError::Skip);
+    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, reading, want, skip: done, spares };
     let written = Mutex::new(Vec::<Texts>::new());
     let written = || written.lock().unwrap_or_else(PoisonError::into_inner);
     let written = &written;

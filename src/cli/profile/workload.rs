@@ -11,6 +11,7 @@ use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result, Structure};
 
 use super::Args;
+use crate::cli::reading::Reading;
 use crate::cli::trajectory::{ChunkSize, Entry, FrameSlice, count_frames, evaluate, read_chunks, restate};
 
 /// Structures to evaluate.
@@ -64,7 +65,7 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
     };
     let size = ChunkSize::new(BatchSize::Auto, &[input.into()]);
     let (mut entries, mut end): (Vec<Entry>, Option<Error>) = (Vec::new(), None);
-    read_chunks(&[input.into()], slice, size, &ProgressBar::hidden(), &Spares::default(), &mut |chunk| {
+    read_chunks(&[input.into()], slice, size, Reading::default(), &ProgressBar::hidden(), &Spares::default(), &mut |chunk| {
         entries.extend(chunk.entries);
         end = chunk.end;
         entries.len() < n
