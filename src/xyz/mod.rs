@@ -27,12 +27,15 @@
 //! | numbers | C and Fortran spellings (`1.5D+01`, `.5`, `5.`, `+1`) |
 //! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; `species`/`symbols` or `Z`/`numbers` columns |
 //! | `Lattice` | nine numbers, quoted or `[…]`, flat or 3×3; nine zeros mean no cell |
+//! | other cells | `cell`, `box`, `unit_cell` and the like as nine, six or three numbers, with a warning; i-PI's `CELL(…)` |
+//! | units | Å; i-PI's `positions{atomic_unit}` is converted, with a warning; `units=` of another length is refused |
 //! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions or three. Default: `T T T` with a lattice, else `F F F` |
 //! | no `Properties` | element and position first, further columns carried through |
 //!
 //! All else is refused with the frame (from 0), the line (from 1), what was found and what was expected.
 
 mod atoms;
+mod cell;
 mod columns;
 mod comment;
 mod compression;
@@ -43,13 +46,16 @@ mod labels;
 mod normalize;
 mod number;
 mod reader;
+mod seen;
 mod spares;
+mod state;
+mod units;
 mod writer;
 
 pub use columns::{Column, ColumnType};
 pub use format::{Results, Texts, WriteOptions};
 pub use frame::{Frame, formula};
-pub use labels::Labels;
+pub use labels::{LabelKeys, LabelKind, Labels};
 pub use reader::{BadFrame, Item, Reader};
 pub use spares::Spares;
 pub use writer::Writer;
