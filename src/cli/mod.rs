@@ -13,6 +13,7 @@ mod plot;
 mod predict;
 mod profile;
 mod trajectory;
+mod warnings;
 
 use std::io::Write;
 use std::process::ExitCode;

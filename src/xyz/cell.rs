@@ -79,10 +79,35 @@ fn parse_pbc(text: &[u8]) -> Result<[bool; 3], String> {
 
 /// Names that other programs give a cell, in lower case and without `_` and `-`.
 const CELL_NAMES: [&str; 29] = [
-    "cell", "unitcell", "box", "simulationbox", "simbox", "cellvec", "cellvecs", "cellvector", "cellvectors",
-    "latticevec", "latticevecs", "latticevector", "latticevectors", "boxvector", "boxvectors", "cellparameters",
-    "cellparams", "cellpar", "latticeparameters", "latticeparams", "celllengths", "celllength", "boxsize", "boxlength",
-    "boxlengths", "cellabc", "abc", "hmatrix", "cellmatrix",
+    "cell",
+    "unitcell",
+    "box",
+    "simulationbox",
+    "simbox",
+    "cellvec",
+    "cellvecs",
+    "cellvector",
+    "cellvectors",
+    "latticevec",
+    "latticevecs",
+    "latticevector",
+    "latticevectors",
+    "boxvector",
+    "boxvectors",
+    "cellparameters",
+    "cellparams",
+    "cellpar",
+    "latticeparameters",
+    "latticeparams",
+    "celllengths",
+    "celllength",
+    "boxsize",
+    "boxlength",
+    "boxlengths",
+    "cellabc",
+    "abc",
+    "hmatrix",
+    "cellmatrix",
 ];
 
 /// Lower case without `_` and `-`, which is how much spellings of a key differ.
@@ -94,7 +119,7 @@ pub(crate) fn folded(key: &[u8]) -> Vec<u8> {
 fn may_be_cell(key: &[u8]) -> bool {
     match key {
         [c] => matches!(c | 0x20, b'a'..=b'c'),
-        [c, ..] => matches!(c | 0x20, b'a' | b'b' | b'c' | b'h' | b'l' | b's' | b'u'),
+        [c, ..] => matches!(c | 0x20, b'a' | b'b' | b'c' | b'g' | b'h' | b'l' | b's' | b'u'),
         [] => false,
     }
 }
@@ -151,8 +176,14 @@ fn other_cells(
         let [a, b, c, alpha, beta, gamma] = separate;
         match (a, b, c, alpha, beta, gamma) {
             (Some(a), Some(b), Some(c), Some(alpha), Some(beta), Some(gamma)) => {
-                *cell = Some(from_parameters([a, b, c], [alpha, beta, gamma])?);
-                warnings.push("a=, b=, c=, alpha=, beta=, gamma= are read as the cell, in Å and degrees".into());
+                match from_parameters([a, b, c], [alpha, beta, gamma]) {
+                    Ok(found) => {
+                        *cell = Some(found);
+                        warnings
+                            .push("a=, b=, c=, alpha=, beta=, gamma= are read as the cell, in Å and degrees".into());
+                    }
+                    Err(reason) => warnings.push(format!("a=, b=, c=, … may be a cell, but {reason}: it is not used")),
+                }
             }
             _ => warnings.push(
                 "a=, b= and c= without alpha=, beta= and gamma= may be a cell: not used; say Lattice=\"nine numbers\""

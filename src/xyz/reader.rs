@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atoms::{Atoms, is_no_atom};
+use super::cell::cell_of;
 use super::columns::Columns;
 use super::comment::{self, Entry};
-use super::cell::cell_of;
 use super::frame::{Frame, Lines, unique};
 use super::input::{LineBuffer, LineError, MAX_LINE};
 use super::number::lossy;

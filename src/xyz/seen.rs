@@ -9,7 +9,17 @@ use super::state::StateKey;
 /// Whether a key may matter, found in one pass over it: most do not.
 fn may_matter(key: &[u8]) -> bool {
     let stems: [&[u8]; 12] = [
-        b"charge", b"cell", b"box", b"spin", b"mult", b"unpaired", b"magm", b"magn", b"unit", b"lattice", b"period",
+        b"charge",
+        b"cell",
+        b"box",
+        b"spin",
+        b"mult",
+        b"unpaired",
+        b"magm",
+        b"magn",
+        b"unit",
+        b"lattice",
+        b"period",
         b"bound",
     ];
     if let [c] = key {
@@ -18,7 +28,9 @@ fn may_matter(key: &[u8]) -> bool {
     (0..key.len().saturating_sub(2)).any(|k| {
         let first = key[k] | 0x20;
         matches!(first, b'c' | b'b' | b's' | b'm' | b'u' | b'l' | b'p')
-            && stems.iter().any(|s| s[0] == first && key[k..].len() >= s.len() && key[k..][..s.len()].eq_ignore_ascii_case(s))
+            && stems
+                .iter()
+                .any(|s| s[0] == first && key[k..].len() >= s.len() && key[k..][..s.len()].eq_ignore_ascii_case(s))
     })
 }
 
@@ -27,12 +39,7 @@ fn may_matter(key: &[u8]) -> bool {
 ///
 /// # Errors
 /// A unit of length that is not Å.
-pub(crate) fn look(
-    line: &[u8],
-    comment: &Comment,
-    has_cell: bool,
-    warnings: &mut Vec<String>,
-) -> Result<(), String> {
+pub(crate) fn look(line: &[u8], comment: &Comment, has_cell: bool, warnings: &mut Vec<String>) -> Result<(), String> {
     if !comment.has_keys {
         if !has_cell {
             warnings.extend(free_text(line));
@@ -55,9 +62,8 @@ pub(crate) fn look(
         let has = |stem: &[u8]| memchr::memmem::find(&name, stem).is_some();
         let numbers = parse_reals(value).unwrap_or_default();
         let shown = lossy(key);
-        let unused = |what: &str, say: &str| {
-            Some(format!("{shown}={} may be {what} and is not used: say {say}", lossy(value)))
-        };
+        let unused =
+            |what: &str, say: &str| Some(format!("{shown}={} may be {what} and is not used: say {say}", lossy(value)));
         let found = match numbers[..] {
             _ if has(b"unit") => None,
             // Which words of a unit cell are cells, `cell.rs` knows; these have the look of one.
@@ -73,11 +79,9 @@ pub(crate) fn look(
             [x] if has(b"magmom") || has(b"magnetization") || has(b"magneticmoment") || has(b"unpaired") => {
                 (x.abs() > 0.5).then(|| unused("a number of unpaired electrons", "spin_multiplicity=")).flatten()
             }
-            [x] if has(b"multiplicity") || has(b"spin") => {
-                (x.abs() > 1e-6 && (x - 1.0).abs() > 1e-6)
-                    .then(|| unused("a spin multiplicity", "spin_multiplicity="))
-                    .flatten()
-            }
+            [x] if has(b"multiplicity") || has(b"spin") => (x.abs() > 1e-6 && (x - 1.0).abs() > 1e-6)
+                .then(|| unused("a spin multiplicity", "spin_multiplicity="))
+                .flatten(),
             _ if !has_cell && (has(b"periodic") || has(b"boundary")) => {
                 let yes = parse_logical(value) == Some(true) || value.iter().all(|c| matches!(c, b'p' | b'P' | b' '));
                 yes.then(|| unused("periodicity", "pbc= and Lattice=")).flatten()
@@ -109,7 +113,8 @@ fn free_text(line: &[u8]) -> Vec<String> {
             }
             Some(c) if matches!(c | 0x20, b'c' | b'b' | b'l' | b'u' | b'(') => {
                 let word = folded(word);
-                cell |= matches!(&word[..], b"cell" | b"box" | b"lattice" | b"unitcell" | b"cryst1" | b"cellparameters");
+                cell |=
+                    matches!(&word[..], b"cell" | b"box" | b"lattice" | b"unitcell" | b"cryst1" | b"cellparameters");
                 bohr |= matches!(word.strip_prefix(b"(").unwrap_or(&word), b"bohr" | b"bohr)" | b"bohrs");
             }
             _ => {}
@@ -162,7 +167,8 @@ mod tests {
     use super::*;
 
     fn read(comment: &str, atom: &str) -> Result<Frame, String> {
-        let mut reader = Reader::from_reader("f", std::io::Cursor::new(format!("1\n{comment}\n{atom} 0 0 0\n"))).unwrap();
+        let mut reader =
+            Reader::from_reader("f", std::io::Cursor::new(format!("1\n{comment}\n{atom} 0 0 0\n"))).unwrap();
         match reader.next_item().unwrap().unwrap() {
             Item::Frame(frame) => Ok(frame),
             Item::Bad(bad) => Err(bad.error.to_string()),

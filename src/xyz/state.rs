@@ -40,8 +40,14 @@ impl StateKey {
             | b"systemcharge" | b"chargetotal" => Self::Charge,
             b"spinmultiplicity" | b"multiplicity" | b"mult" | b"spinmult" | b"molmultiplicity" => Self::Multiplicity,
             b"spin" | b"totalspin" => Self::Spin,
-            b"uhf" | b"nupdown" | b"nunpaired" | b"nunpairedelectrons" | b"unpairedelectrons" | b"unpaired"
-            | b"numunpairedelectrons" | b"numunpaired" => Self::Unpaired,
+            b"uhf"
+            | b"nupdown"
+            | b"nunpaired"
+            | b"nunpairedelectrons"
+            | b"unpairedelectrons"
+            | b"unpaired"
+            | b"numunpairedelectrons"
+            | b"numunpaired" => Self::Unpaired,
             _ => return None,
         })
     }
@@ -54,6 +60,8 @@ const ROUNDING: f64 = 1e-6;
 struct Said {
     key: String,
     value: i64,
+    /// Whether the key means a multiplicity to some and the number of unpaired electrons to others.
+    unclear: bool,
 }
 
 impl Said {
@@ -87,8 +95,8 @@ impl Frame {
         Ok(self.said_multiplicity()?.map(|said| said.value as f64))
     }
 
-    /// Refuses a frame whose comment says a charge or spin that a model does not describe, or one that contradicts its
-    /// atoms. Returns what deserves a warning: electrons or charges that say the same without a word in the comment.
+    /// Refuses a frame whose comment says a charge or spin that a model does not describe, or a `spin` that is unclear.
+    /// Returns what deserves a warning: electrons or charges of atoms that the model or the comment does not fit.
     ///
     /// # Errors
     /// `Error::ChargeOrSpin`, and those of [`Frame::charge`] and [`Frame::spin_multiplicity`].
@@ -111,13 +119,11 @@ impl Frame {
                 false => ("an odd number of electrons", "closed shells"),
                 true => ("an even number of electrons", "odd numbers of electrons"),
             };
-            if let Some(said) = multiplicity {
-                return Err(self.comment_error(format!(
-                    "{} contradicts the atoms, which have {electrons} at a charge of {total}",
-                    said.text()
-                )));
+            match multiplicity {
+                Some(said) if said.unclear => return Err(self.unclear(&said, electrons)),
+                Some(said) => warnings.push(contradicts(&said, electrons, total)),
+                None => warnings.push(format!("{electrons}: this model describes {states} only")),
             }
-            warnings.push(format!("{electrons}: this model describes {states} only"));
         }
         warnings.extend(self.charges_of_atoms(total));
         Ok(warnings)
@@ -129,13 +135,10 @@ impl Frame {
         let multiplicity = self.said_multiplicity()?;
         let mut warnings = Vec::new();
         let odd = is_odd(&self.structure, charge);
-        let electrons = if odd { "an odd" } else { "an even" };
+        let electrons = if odd { "an odd number of electrons" } else { "an even number of electrons" };
         match multiplicity {
-            None if odd => warnings.push("an odd number of electrons, and no spin multiplicity said".into()),
-            Some(said) if (said.value % 2 == 0) != odd => warnings.push(format!(
-                "{} contradicts the atoms, which have {electrons} number of electrons at a charge of {charge}",
-                said.text()
-            )),
+            None if odd => warnings.push(format!("{electrons}, and no spin multiplicity said")),
+            Some(said) if (said.value % 2 == 0) != odd => warnings.push(contradicts(&said, electrons, charge)),
             _ => {}
         }
         warnings.extend(self.charges_of_atoms(charge));
@@ -189,7 +192,10 @@ impl Frame {
             spin = Some(said);
         }
         Ok(match (found, spin) {
-            (Some((said, multiplicity)), _) => Some(Said { value: multiplicity, ..said }),
+            (Some((said, multiplicity)), _) => {
+                let key = if said.value == multiplicity { said.key } else { "spin_multiplicity".into() };
+                Some(Said { key, value: multiplicity, unclear: false })
+            }
             (None, Some(said)) => Some(Said { value: said.value.max(1), ..said }),
             (None, None) => None,
         })
@@ -201,6 +207,13 @@ impl Frame {
 
     fn contradiction(&self, a: &Said, b: &Said) -> Error {
         self.comment_error(format!("{} and {} contradict each other", a.text(), b.text()))
+    }
+
+    fn unclear(&self, said: &Said, electrons: &str) -> Error {
+        self.comment_error(format!(
+            "{} is unclear where the atoms have {electrons}: no multiplicity, but perhaps 2S; say spin_multiplicity=",
+            said.text()
+        ))
     }
 
     fn whole_number(&self, entry: &Entry) -> Result<Said> {
@@ -219,7 +232,8 @@ impl Frame {
         if (x - x.round()).abs() > ROUNDING || x.abs() > 1e6 {
             return Err(self.comment_error(format!("{key} is not a whole number: {x}")));
         }
-        Ok(Said { key, value: x.round() as i64 })
+        let unclear = StateKey::of(self.key(entry)) == Some(StateKey::Spin);
+        Ok(Said { key, value: x.round() as i64, unclear })
     }
 
     /// A warning where the atoms' charges, which are not read as such, sum to something else than the total charge.
@@ -233,6 +247,10 @@ impl Frame {
             format!("the column {} sums to {sum:.2}, which is not used: say charge= in the comment", column.name)
         })
     }
+}
+
+fn contradicts(said: &Said, electrons: &str, charge: i64) -> String {
+    format!("{} contradicts the atoms, which have {electrons} at a charge of {charge}", said.text())
 }
 
 /// Whether there is an odd number of electrons at this total charge.

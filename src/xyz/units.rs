@@ -76,9 +76,11 @@ impl Ipi {
             }
         }
         let (Some((scale, unit)), true) = (positions, form.is_none() || cell_unit.is_some()) else {
-            return Err("i-PI's comment does not say the units of positions and cell: expected positions{angstrom} and \
+            return Err(
+                "i-PI's comment does not say the units of positions and cell: expected positions{angstrom} and \
                         cell{angstrom}, or {atomic_unit}"
-                .into());
+                    .into(),
+            );
         };
         let cell = form.map(|(name, v)| cell_from(name, &v, cell_unit.unwrap_or(1.0))).transpose()?.flatten();
         Ok(Some(Ipi { cell, scale, unit, rest: rest.join(&b' ') }))
@@ -105,12 +107,16 @@ impl Ipi {
             raw.extend_from_slice(b"\" ");
         }
         for entry in frame.entries.entries.iter().filter(|e| e.value.is_some()) {
-            raw.extend_from_slice(&before[frame.comment.start + entry.text.start..frame.comment.start + entry.text.end]);
+            raw.extend_from_slice(
+                &before[frame.comment.start + entry.text.start..frame.comment.start + entry.text.end],
+            );
             raw.push(b' ');
         }
-        let has_pbc = frame.entries.entries.iter().any(|e| {
-            e.value.is_some() && super::frame::is_key(&before[frame.comment.clone()], e, "pbc")
-        });
+        let has_pbc = frame
+            .entries
+            .entries
+            .iter()
+            .any(|e| e.value.is_some() && super::frame::is_key(&before[frame.comment.clone()], e, "pbc"));
         if !has_pbc {
             super::normalize::push_pbc(&mut raw, frame.structure.pbc);
             raw.push(b' ');
@@ -137,10 +143,7 @@ impl Ipi {
         }
         (frame.comment, frame.atoms, frame.raw) = (comment, atoms..raw.len(), raw);
         if self.scale != 1.0 {
-            frame.warn(format!(
-                "i-PI's positions{{{}}} are converted: the output is in Å, its cell too",
-                self.unit
-            ));
+            frame.warn(format!("i-PI's positions{{{}}} are converted: the output is in Å, its cell too", self.unit));
         }
         Ok(())
     }
@@ -242,7 +245,8 @@ pub(crate) fn check_keys(line: &[u8], entries: &[Entry], warnings: &mut Vec<Stri
             _ => Unit::Other,
         };
         let (key, value) = (lossy(key), lossy(&line[value]));
-        let words: Vec<Vec<u8>> = list_items(value.as_bytes()).flat_map(|w| w.split(|c| *c == b'/')).map(folded).collect();
+        let words: Vec<Vec<u8>> =
+            list_items(value.as_bytes()).flat_map(|w| w.split(|c| *c == b'/')).map(folded).collect();
         let any = |is: fn(&[u8]) -> bool| words.iter().any(|w| is(w));
         match unit {
             Unit::Length | Unit::Any if any(is_other_length) => {
@@ -253,11 +257,11 @@ pub(crate) fn check_keys(line: &[u8], entries: &[Entry], warnings: &mut Vec<Stri
             Unit::Length if !any(is_angstrom) => {
                 return Err(format!("{key}={value} is not understood: positions and cells are read in Å"));
             }
-            Unit::Any if !words.iter().all(|w| is_angstrom(w) || is_ev(w)) => warnings.push(format!(
-                "{key}={value} is not used: positions are read in Å, labels in eV, eV/Å and eV/Å³"
-            )),
-            Unit::Energy if !words.iter().all(|w| is_angstrom(w) || is_ev(w)) => warnings
-                .push(format!("{key}={value} is not used: labels are compared in eV, eV/Å and eV/Å³")),
+            Unit::Any if !words.iter().all(|w| is_angstrom(w) || is_ev(w)) => warnings
+                .push(format!("{key}={value} is not used: positions are read in Å, labels in eV, eV/Å and eV/Å³")),
+            Unit::Energy if !words.iter().all(|w| is_angstrom(w) || is_ev(w)) => {
+                warnings.push(format!("{key}={value} is not used: labels are compared in eV, eV/Å and eV/Å³"))
+            }
             _ => {}
         }
     }
@@ -277,9 +281,33 @@ fn is_ev(word: &[u8]) -> bool {
 fn is_other_length(word: &[u8]) -> bool {
     matches!(
         word,
-        b"bohr" | b"bohrs" | b"au" | b"a.u." | b"a.u" | b"atomic" | b"atomicunit" | b"atomicunits" | b"a0" | b"nm"
-            | b"nanometer" | b"nanometers" | b"nanometre" | b"pm" | b"picometer" | b"picometers" | b"m" | b"meter"
-            | b"electron" | b"nano" | b"micro" | b"si" | b"lj" | b"cgs" | b"crystal" | b"fractional" | b"reduced"
+        b"bohr"
+            | b"bohrs"
+            | b"au"
+            | b"a.u."
+            | b"a.u"
+            | b"atomic"
+            | b"atomicunit"
+            | b"atomicunits"
+            | b"a0"
+            | b"nm"
+            | b"nanometer"
+            | b"nanometers"
+            | b"nanometre"
+            | b"pm"
+            | b"picometer"
+            | b"picometers"
+            | b"m"
+            | b"meter"
+            | b"electron"
+            | b"nano"
+            | b"micro"
+            | b"si"
+            | b"lj"
+            | b"cgs"
+            | b"crystal"
+            | b"fractional"
+            | b"reduced"
     )
 }
 

@@ -5,6 +5,8 @@
 mod calibrate;
 mod commands;
 mod failures;
+mod labels;
+mod meaning;
 mod memory;
 mod predict;
 mod profile;

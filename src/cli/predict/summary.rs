@@ -7,6 +7,7 @@ use mlff::{Error, Result};
 use serde::Serialize;
 
 use super::{Args, OnError};
+use crate::cli::warnings::Warnings;
 use crate::cli::{complain, json, print, trajectory};
 
 /// What `--summary` writes.
@@ -29,6 +30,9 @@ pub struct Summary {
     pub structures_per_s: f64,
     pub atoms_per_s: f64,
     pub n_warnings: usize,
+    /// Each kind once.
+    #[serde(serialize_with = "kinds")]
+    pub warnings: Warnings,
     /// The first failures.
     pub failures: Vec<Failure>,
 }
@@ -39,6 +43,10 @@ pub struct Failure {
     frame: Option<usize>,
     line: Option<usize>,
     reason: String,
+}
+
+fn kinds<S: serde::Serializer>(warnings: &Warnings, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    warnings.kinds().serialize(serializer)
 }
 
 impl Summary {
@@ -123,8 +131,8 @@ pub fn report(args: &Args, summary: &Summary) {
         complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
     }
     report_failures(args, s);
-    if s.n_warnings > 0 && !args.verbose {
-        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
+    if !args.verbose {
+        s.warnings.say("; -v shows all");
     }
     for output in s.outputs.iter().filter(|o| *o != "-") {
         complain(&format!("written to {output}"));
