@@ -33,6 +33,10 @@ struct FrameReport<'a> {
     cell: Option<[[f64; 3]; 3]>,
     columns: Vec<String>,
     labels: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charge: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spin_multiplicity: Option<f64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
 }
@@ -108,6 +112,10 @@ fn labels(frame: &mut Frame) -> Result<Vec<&'static str>> {
     let keys = LabelKeys::with_prefix("");
     let labels = frame.labels_of(&keys)?;
     for (kind, name) in frame.unread_labels(&keys, &labels) {
+        if kind == LabelKind::Stress && frame.structure.volume().is_none() {
+            frame.warn(format!("{name} is no label: only frames that are periodic in three directions have a stress"));
+            continue;
+        }
         let kind = match kind {
             LabelKind::Energy => "energy",
             LabelKind::Forces => "forces",
@@ -131,6 +139,9 @@ fn line(frame: &Frame, file: Option<&Path>, labels: Vec<&'static str>) -> Result
         cell: s.cell,
         columns: frame.columns().iter().map(|c| format!("{}:{}:{}", c.name, c.kind.letter(), c.width)).collect(),
         labels,
+        // What cannot be read has been said.
+        charge: frame.charge().unwrap_or_default(),
+        spin_multiplicity: frame.spin_multiplicity().unwrap_or_default(),
         warnings: frame.warnings(),
     };
     serde_json::to_string(&report).map_err(|e| Error::Usage(e.to_string()))

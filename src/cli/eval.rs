@@ -216,7 +216,12 @@ impl Tally {
             *first = Some((path.to_path_buf(), frame.index));
         }
         for (kind, name) in frame.unread_labels(keys, &labels) {
-            self.lacking.add(kind, name, path, frame.index);
+            if kind == LabelKind::Stress && frame.structure.volume().is_none() {
+                let why = "only frames that are periodic in three directions have a stress";
+                self.warnings.add(path, Some(frame.index), &format!("{name} is not compared: {why}"));
+            } else {
+                self.lacking.add(kind, name, path, frame.index);
+            }
         }
         if let Some(want) = labels.energy {
             self.energy.add(got.energy, want);
@@ -265,7 +270,7 @@ impl Tally {
                 }
                 LabelKind::Stress => format!(
                     "{name} is not compared: --stress-key {name} takes it for the stress, in eV/Å³, --virial-key {name} \
-                     for the virial, in eV, of frames that are periodic in three directions"
+                     for the virial, in eV"
                 ),
             };
             self.warnings.add_many(&path, Some(frame), &warning, count);

@@ -38,6 +38,7 @@ fn failed_frames_carry_no_labels_as_results() {
     for stale in ["-111", "-222", "-333", "stress", " 9 9 9", " 7 7 7"] {
         assert!(!text.contains(stale), "{stale} in {text}");
     }
+    place.run("eval in.xyz").expect(1).says(&["frame 0: stress is not compared: only frames that are periodic"]);
     // The frames without results are counted again when there is nothing to resume.
     place.run("predict in.xyz -o out.xyz --key-prefix '' --on-error skip --resume").expect(1);
     place.run("predict in.xyz -o e.xyz --key-prefix '' --on-error skip --properties energy").expect(1);

@@ -45,6 +45,9 @@ fn charge_and_spin_are_understood_in_every_command() {
     // Without a model there is nothing that it does not describe, but there are contradictions.
     place.write("in.xyz", hydroxyl("charge=0 total_charge=-1"));
     place.run("check in.xyz").expect(1).says(&["error: in.xyz: frame 0, line 2: charge=0 and total_charge=-1"]);
+    place.write("in.xyz", hydroxyl("Charge=-1 uhf=0"));
+    let line: Value = serde_json::from_str(place.run("check --json in.xyz").expect(0).text().trim()).unwrap();
+    assert_eq!((&line["charge"], &line["spin_multiplicity"]), (&(-1.0).into(), &1.0.into()));
 }
 
 #[test]
@@ -131,7 +134,8 @@ fn cell_under_another_name_is_used_and_said() {
     place.run("predict lattice.xyz -o b.xyz").expect(0);
     assert_eq!(predictions(&place.path("a.xyz"), "MLFF_"), predictions(&place.path("b.xyz"), "MLFF_"));
     assert!(place.text("a.xyz").contains("Lattice=\"9.0 0.0"));
-    place.run("check cell.xyz").expect(0).says(&["cell= is read as the cell"]).text().contains("1 periodic");
+    let ran = place.run("check cell.xyz").expect(0).says(&["cell= is read as the cell"]);
+    assert!(ran.text().contains("1 periodic"), "{}", ran.text());
 }
 
 #[test]
