@@ -34,12 +34,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The comment line as the file has it, without its line end; any encoding.
+    /// The comment line as the file has it, without its line end; any encoding. One of i-PI is that of the same frame in
+    /// extended XYZ.
     pub fn comment(&self) -> &[u8] {
         &self.raw[self.comment.clone()]
     }
 
-    /// The frame's text as the file has it, from the atom count to the last atom.
+    /// The frame's text as the file has it, from the atom count to the last atom; one of i-PI is extended XYZ, in Å.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
