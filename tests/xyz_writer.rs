@@ -78,7 +78,37 @@ fn results_of_an_earlier_run_are_replaced() {
     assert_eq!(read(&bare)[0].labels("").unwrap().forces.as_deref(), RESULTS.forces);
     let energy_only = Results { forces: None, ..RESULTS };
     let kept = &read(written(frame, Some(&energy_only), ""))[0];
-    assert_eq!(kept.labels("").unwrap().forces, Some(vec![[4.0; 3]; 2]), "labels that are not written stay");
+    assert_eq!(kept.labels("").unwrap().forces, None, "labels would pass for results");
+}
+
+/// Without a prefix, labels have the names of results.
+#[test]
+fn labels_never_pass_for_results() {
+    let cell = "Lattice=\"9 0 0 0 9 0 0 0 9\"";
+    let text = format!(
+        "1\nProperties=species:S:1:force:R:3:pos:R:3:forces:R:3 {cell} energy=1 free_energy=2 stress=\"1 0 0 0 1 0 0 0 1\" \
+         virial=\"1 0 0 0 1 0 0 0 1\" virials=\"1 1 1 0 0 0\" REF_energy=3\nH 7 7 7 0 0 0 8 8 8\n"
+    );
+    let frame = &read(text)[0];
+    let failed = format!("1\nProperties=species:S:1:pos:R:3 {cell} REF_energy=3\nH 0 0 0\n");
+    assert_eq!(written(frame, None, ""), failed);
+    assert!(written(frame, None, "MLFF_").contains(" energy=1 free_energy=2 stress="), "they stay beside a prefix");
+    let energy = Results { energy: -2.0, forces: None, stress: None };
+    let got = read(written(frame, Some(&energy), "")).remove(0).labels("").unwrap();
+    assert_eq!((got.energy, got.forces, got.stress), (Some(-2.0), None, None));
+}
+
+/// A cell that the input has under another name is one that other programs can read, in the output.
+#[test]
+fn cell_of_another_name_is_written_as_lattice() {
+    let frame = &read("1\nunit_cell=\"9 8 7\" x=1\nH 0 0 0\n")[0];
+    assert_eq!(
+        written(frame, None, "MLFF_"),
+        "1\nProperties=species:S:1:pos:R:3 unit_cell=\"9 8 7\" x=1 Lattice=\"9.0 0.0 0.0 0.0 8.0 0.0 0.0 0.0 7.0\" \
+         pbc=\"T T T\"\nH 0 0 0\n"
+    );
+    let again = &read(written(frame, None, "MLFF_"))[0];
+    assert_eq!((&again.structure, again.warnings().len()), (&frame.structure, 0));
 }
 
 /// What ASE 3.29 misreads is spelled so that it does not; see `normalize.rs`.
@@ -111,12 +141,12 @@ fn entries_that_ase_misreads_are_respelled() {
         ("a\\b=1", "\"a\\\\b\"=\"1\""),
         ("a=\"it's\" b='\"' c={1 2} d", "a=\"it's\" b='\"' c={1 2} d"),
     ] {
-        let text = written(&read(format!("1\n{entry}\nH 0 0 0\n"))[0], None, "");
+        let text = written(&read(format!("1\n{entry}\nH 0 0 0\n"))[0], None, "MLFF_");
         let comment = text.lines().nth(1).unwrap();
         let got = comment.strip_prefix("Properties=species:S:1:pos:R:3 ").unwrap();
         let got = if want.starts_with("pbc") { got } else { got.trim_end_matches(" pbc=\"F F F\"") };
         assert_eq!(got, want, "{entry}");
-        assert_eq!(written(&read(&text)[0], None, ""), text, "writing again changes nothing");
+        assert_eq!(written(&read(&text)[0], None, "MLFF_"), text, "writing again changes nothing");
     }
 }
 

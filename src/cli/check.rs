@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlff::xyz::{Frame, Item, formula};
+use mlff::xyz::{Frame, Item, LabelKeys, LabelKind, formula};
 use mlff::{Error, Result};
 use serde::Serialize;
 
 use super::reading::ReadArgs;
+use super::warnings::Warnings;
 use super::{Outcome, complain, print};
 
 /// Read trajectories without a model: say what is in them, or what is wrong and where
@@ -35,8 +36,12 @@ struct FrameReport<'a> {
     cell: Option<[[f64; 3]; 3]>,
     columns: Vec<String>,
     labels: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: &'a Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charge: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spin_multiplicity: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 /// What a file holds.
@@ -48,7 +53,6 @@ struct Contents {
     formulas: BTreeMap<String, usize>,
     periodic: usize,
     labels: BTreeMap<&'static str, usize>,
-    warnings: usize,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -62,6 +66,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 /// Returns whether anything was wrong.
 fn check(args: &Args, path: &Path) -> Result<bool> {
     let mut contents = Contents::default();
+    let mut warnings = Warnings::default();
     let mut errors = 0;
     let mut complain_about = |error: &Error| {
         errors += 1;
@@ -72,19 +77,21 @@ fn check(args: &Args, path: &Path) -> Result<bool> {
         Ok(mut reader) => loop {
             match reader.next_item() {
                 Ok(None) => break,
-                Ok(Some(Item::Frame(frame))) => {
-                    // Labels that cannot be read are errors of the file, though its structures are fine.
-                    let labels = labels(&frame).unwrap_or_else(|error| {
+                Ok(Some(Item::Frame(mut frame))) => {
+                    // Labels and charges that cannot be read are errors of the file, though its structures are fine.
+                    let labels = labels(&mut frame).unwrap_or_else(|error| {
                         complain_about(&error);
                         Vec::new()
                     });
+                    match frame.state_warnings() {
+                        Ok(found) => found.into_iter().for_each(|warning| frame.warn(warning)),
+                        Err(error) => complain_about(&error),
+                    }
                     if args.json {
                         let file = (args.file.len() > 1).then_some(path);
                         print(&(line(&frame, file, labels)? + "\n"))?;
                     } else {
-                        frame.warnings().iter().for_each(|w| {
-                            complain(&format!("warning: {}: frame {}: {w}", path.display(), frame.index));
-                        });
+                        frame.warnings().iter().for_each(|w| warnings.add(path, Some(frame.index), w));
                         contents.add(&frame, &labels);
                     }
                 }
@@ -96,14 +103,29 @@ fn check(args: &Args, path: &Path) -> Result<bool> {
             }
         },
     }
+    warnings.say("; --json shows all");
     if !args.json && contents.frames > 0 {
         print(&contents.describe(path))?;
     }
     Ok(errors > 0)
 }
 
-fn labels(frame: &Frame) -> Result<Vec<&'static str>> {
-    let labels = frame.labels("")?;
+/// Labels that a frame has; warns of what looks like one and has another name.
+fn labels(frame: &mut Frame) -> Result<Vec<&'static str>> {
+    let keys = LabelKeys::with_prefix("");
+    let labels = frame.labels_of(&keys)?;
+    for (kind, name) in frame.unread_labels(&keys, &labels) {
+        if kind == LabelKind::Stress && frame.structure.volume().is_none() {
+            frame.warn(format!("{name} is no label: only frames that are periodic in three directions have a stress"));
+            continue;
+        }
+        let kind = match kind {
+            LabelKind::Energy => "energy",
+            LabelKind::Forces => "forces",
+            LabelKind::Stress => "stress",
+        };
+        frame.warn(format!("{name} may be a label and is not read as one: mlff eval --{kind}-key {name} takes it"));
+    }
     let there =
         [("energy", labels.energy.is_some()), ("forces", labels.forces.is_some()), ("stress", labels.stress.is_some())];
     Ok(there.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect())
@@ -111,7 +133,6 @@ fn labels(frame: &Frame) -> Result<Vec<&'static str>> {
 
 fn line(frame: &Frame, file: Option<&Path>, labels: Vec<&'static str>) -> Result<String> {
     let s = &frame.structure;
-    let warnings = frame.warnings().to_vec();
     let report = FrameReport {
         file,
         frame: frame.index,
@@ -121,7 +142,10 @@ fn line(frame: &Frame, file: Option<&Path>, labels: Vec<&'static str>) -> Result
         cell: s.cell,
         columns: frame.columns().iter().map(|c| format!("{}:{}:{}", c.name, c.kind.letter(), c.width)).collect(),
         labels,
-        warnings: &warnings,
+        // What cannot be read has been said.
+        charge: frame.charge().unwrap_or_default(),
+        spin_multiplicity: frame.spin_multiplicity().unwrap_or_default(),
+        warnings: frame.warnings(),
     };
     serde_json::to_string(&report).map_err(|e| Error::Usage(e.to_string()))
 }
@@ -133,7 +157,6 @@ impl Contents {
         self.total_atoms += n;
         self.atoms = Some(self.atoms.map_or((n, n), |(low, high)| (low.min(n), high.max(n))));
         self.periodic += usize::from(frame.structure.is_periodic());
-        self.warnings += frame.warnings().len();
         // Memory does not grow with the number of different molecules.
         let formula = formula(&frame.structure.atomic_numbers);
         if self.formulas.len() < 1000 || self.formulas.contains_key(&formula) {

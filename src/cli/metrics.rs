@@ -6,6 +6,8 @@ use serde::Serialize;
 #[derive(Default, Clone, Copy)]
 pub struct Errors {
     n: usize,
+    n_frames: usize,
+    n_atoms: usize,
     absolute: f64,
     squared: f64,
     max: f64,
@@ -17,6 +19,10 @@ pub struct ErrorSummary {
     pub mae: f64,
     pub rmse: f64,
     pub max: f64,
+    /// Frames that have the label.
+    pub n_frames: usize,
+    /// Their atoms.
+    pub n_atoms: usize,
 }
 
 impl Errors {
@@ -29,10 +35,27 @@ impl Errors {
         self.max = self.max.max(error);
     }
 
+    /// Counts a frame whose predictions were added.
+    pub fn count(&mut self, n_atoms: usize) {
+        self.n_frames += 1;
+        self.n_atoms += n_atoms;
+    }
+
+    /// Frames counted.
+    pub fn n_frames(&self) -> usize {
+        self.n_frames
+    }
+
     /// `None` if nothing was added.
     pub fn summary(&self) -> Option<ErrorSummary> {
         let n = self.n as f64;
-        (self.n > 0).then(|| ErrorSummary { mae: self.absolute / n, rmse: (self.squared / n).sqrt(), max: self.max })
+        (self.n > 0).then(|| ErrorSummary {
+            mae: self.absolute / n,
+            rmse: (self.squared / n).sqrt(),
+            max: self.max,
+            n_frames: self.n_frames,
+            n_atoms: self.n_atoms,
+        })
     }
 }
 
@@ -56,12 +79,26 @@ pub struct ForceSummary {
     pub r2: Option<f64>,
     /// Mean cosine of the angle between prediction and label, over atoms where both are longer than 1e-3 eV/Å.
     pub cosine: Option<f64>,
+    /// Frames that have the label.
+    pub n_frames: usize,
+    /// Their atoms.
+    pub n_atoms: usize,
 }
 
 /// Forces shorter than this have no direction worth comparing, eV/Å.
 const MIN_FORCE: f64 = 1e-3;
 
 impl ForceErrors {
+    /// Counts a frame whose atoms were added.
+    pub fn count(&mut self, n_atoms: usize) {
+        self.components.count(n_atoms);
+    }
+
+    /// Frames counted.
+    pub fn n_frames(&self) -> usize {
+        self.components.n_frames
+    }
+
     /// Adds one atom.
     pub fn add(&mut self, got: [f64; 3], want: [f64; 3]) {
         for (&g, &w) in got.iter().zip(&want) {
@@ -79,7 +116,7 @@ impl ForceErrors {
 
     /// `None` if nothing was added.
     pub fn summary(&self) -> Option<ForceSummary> {
-        let ErrorSummary { mae, rmse, max } = self.components.summary()?;
+        let ErrorSummary { mae, rmse, max, n_frames, n_atoms } = self.components.summary()?;
         let n = self.components.n as f64;
         let variance = self.sum_squared - self.sum * self.sum / n;
         Some(ForceSummary {
@@ -88,6 +125,8 @@ impl ForceErrors {
             max,
             r2: (variance > 0.0).then(|| 1.0 - self.components.squared / variance),
             cosine: (self.n_cosines > 0).then(|| self.cosines / self.n_cosines as f64),
+            n_frames,
+            n_atoms,
         })
     }
 }
@@ -103,8 +142,10 @@ mod tests {
         for (got, want) in [(1.0, 0.0), (-2.0, 1.0), (5.0, 5.0)] {
             errors.add(got, want);
         }
+        errors.count(3);
         let got = errors.summary().unwrap();
         assert_eq!((got.mae, got.max), (4.0 / 3.0, 3.0));
+        assert_eq!((got.n_frames, got.n_atoms), (1, 3));
         approx::assert_relative_eq!(got.rmse, (10.0_f64 / 3.0).sqrt());
     }
 

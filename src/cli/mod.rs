@@ -15,6 +15,7 @@ mod profile;
 mod reading;
 mod signals;
 mod trajectory;
+mod warnings;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -276,8 +276,8 @@ pub struct Evaluated {
 }
 
 /// Evaluates a chunk; order is kept.
-pub fn evaluate(potential: &Potential, chunk: Vec<Entry>, want: Want) -> Vec<Evaluated> {
-    let allowed: Vec<Result<()>> = chunk.iter().map(|entry| check_state(potential, entry)).collect();
+pub fn evaluate(potential: &Potential, mut chunk: Vec<Entry>, want: Want) -> Vec<Evaluated> {
+    let allowed: Vec<Result<()>> = chunk.iter_mut().map(|entry| check_state(potential, entry)).collect();
     let structures: Vec<&Structure> = chunk
         .iter()
         .zip(&allowed)
@@ -299,23 +299,19 @@ pub fn evaluate(potential: &Potential, chunk: Vec<Entry>, want: Want) -> Vec<Eva
     chunk.into_iter().zip(outcomes).map(|(entry, outcome)| Evaluated { entry, outcome }).collect()
 }
 
-/// Refuses frames that could not be read, and charges and spins that the model does not describe.
-fn check_state(potential: &Potential, entry: &Entry) -> Result<()> {
-    let frame = match entry {
-        Entry::Frame(frame, _) => frame,
+/// Refuses frames that could not be read, and charges and spins that the model does not describe; warns of electrons
+/// that say the same.
+fn check_state(potential: &Potential, entry: &mut Entry) -> Result<()> {
+    let checked = match entry {
+        Entry::Frame(frame, _) => frame.check_state(potential.model().config()).map(|warnings| {
+            warnings.into_iter().for_each(|warning| frame.warn(warning));
+        }),
         Entry::Bad(bad) => return Err(restate(&bad.error)),
     };
-    let config = potential.model().config();
-    let states = [
-        ("total charge", frame.charge()?, f64::from(config.charge)),
-        ("spin multiplicity", frame.spin_multiplicity()?, f64::from(config.spin_multiplicity)),
-    ];
-    for (what, got, supported) in states {
-        if let Some(got) = got.filter(|&got| got != supported) {
-            return Err(locate(entry, Error::ChargeOrSpin { what, got, supported }));
-        }
-    }
-    Ok(())
+    checked.map_err(|error| match error {
+        Error::ChargeOrSpin { .. } => locate(entry, error),
+        other => other,
+    })
 }
 
 /// The same error again: errors of the system cannot be cloned.

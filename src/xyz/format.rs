@@ -8,7 +8,7 @@ use super::columns::{Column, ColumnType, Role};
 use super::comment::push_quoted;
 use super::frame::{Frame, Lines, is_key};
 use super::normalize::{push_entry, push_pbc, utf8};
-use super::number::{has_foreign_exponent, parse_logical, parse_real, push_real};
+use super::number::{has_foreign_exponent, parse_logical, parse_real, push_real, push_reals};
 use crate::error::{Error, Result};
 use crate::potential::Precision;
 use crate::structure::{Mat3, Vec3};
@@ -28,7 +28,8 @@ pub struct Results<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteOptions {
     /// Put before `energy`, `forces` and `stress`. Without a prefix, `free_energy` is written too, which ASE's
-    /// calculator reads.
+    /// calculator reads. What the input has under these names, `force`, `virial` and `virials` is left out of every
+    /// frame, so that it cannot pass for a result.
     pub key_prefix: String,
     /// What forces and stress were computed in: they get the digits that tell numbers of this precision apart. Energies,
     /// sums over many atoms, always get those of f64.
@@ -66,7 +67,9 @@ pub(crate) fn is_record(value: &[u8]) -> bool {
     value.starts_with(b"mlff ")
 }
 
-/// The names of what is written, and which of the input's entries and columns make way for them.
+/// The names of what is written, and which of the input's entries and columns make way for them: all that would pass
+/// for a result of this model, whether there is one in its place or not. Labels of the input would, where there is no
+/// prefix, and so would results of an earlier run.
 struct Names<'a> {
     prefix: &'a str,
     precision: Precision,
@@ -86,24 +89,15 @@ impl Names<'_> {
     fn replaces_key(&self, key: &[u8], value: &[u8]) -> bool {
         let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
         match name {
-            b"energy" | b"free_energy" => self.results.is_some() || self.owns_all(),
-            b"stress" => self.results.is_some_and(|r| r.stress.is_some()) || self.owns_all(),
+            b"energy" | b"free_energy" | b"stress" | b"virial" | b"virials" => true,
             // Says what made the file that a frame was in, which is not the one that it is written to.
-            MADE_BY => self.owns_all() || is_record(value),
+            MADE_BY => !self.prefix.is_empty() || is_record(value),
             _ => false,
         }
     }
 
     fn replaces_column(&self, name: &str) -> bool {
-        let written = self.results.is_some_and(|r| r.forces.is_some());
-        name.strip_prefix(self.prefix) == Some("forces") && (written || self.owns_all())
-    }
-
-    /// With a prefix, everything under it is ours, and results of an earlier run must not stay beside new ones, nor in
-    /// a frame that has none now.
-    /// Without, `stress` and `forces` may be labels, and stay unless written.
-    fn owns_all(&self) -> bool {
-        !self.prefix.is_empty()
+        matches!(name.strip_prefix(self.prefix), Some("forces" | "force"))
     }
 }
 
@@ -232,6 +226,16 @@ fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
     if !has("pbc") && frame.structure.cell.is_none() {
         push_pbc(out, [false; 3]);
         out.push(b' ');
+    }
+    // A cell that had another name: no other program would know it.
+    if let Some(cell) = frame.structure.cell.filter(|_| !has("Lattice")) {
+        out.extend_from_slice(b"Lattice=\"");
+        push_reals(out, cell.into_iter().flatten());
+        out.extend_from_slice(b"\" ");
+        if !has("pbc") {
+            push_pbc(out, frame.structure.pbc);
+            out.push(b' ');
+        }
     }
     if let Some(results) = names.results {
         let keys: &[&str] = if names.prefix.is_empty() { &["energy", "free_energy"] } else { &["energy"] };

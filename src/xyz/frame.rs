@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::columns::{Column, Columns};
 use super::comment::{Comment, Delimiter, Entry, unescape};
 use super::format::{MADE_BY, is_record};
-use super::number::{lossy, parse_reals};
+use super::number::parse_reals;
 use crate::error::{Error, Result};
 use crate::structure::{Structure, symbol};
 
@@ -35,12 +35,13 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The comment line as the file has it, without its line end; any encoding.
+    /// The comment line as the file has it, without its line end; any encoding. One of i-PI is that of the same frame in
+    /// extended XYZ.
     pub fn comment(&self) -> &[u8] {
         &self.raw[self.comment.clone()]
     }
 
-    /// The frame's text as the file has it, from the atom count to the last atom.
+    /// The frame's text as the file has it, from the atom count to the last atom; one of i-PI is extended XYZ, in Å.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
@@ -55,9 +56,14 @@ impl Frame {
         self.extra.1
     }
 
-    /// What was read in a way the author may not have meant.
+    /// What was read in a way the author may not have meant, and what was seen and not used.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Adds to [`Frame::warnings`].
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
     }
 
     /// Keys of the comment, in its order; empty for free text.
@@ -93,38 +99,6 @@ impl Frame {
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         found.map(|(prefix, value)| (text(prefix), text(value)))
-    }
-
-    /// Total charge, from `charge` or `total_charge`, e.
-    ///
-    /// # Errors
-    /// `Error::Xyz` where the value is not one number.
-    pub fn charge(&self) -> Result<Option<f64>> {
-        self.first_number(&["charge", "total_charge"])
-    }
-
-    /// Spin multiplicity 2S+1, from `spin_multiplicity`, `multiplicity` or `spin`. `spin` is the multiplicity as in
-    /// OMol25 and MACE; since no multiplicity is 0, `spin=0` is taken as no unpaired electron, multiplicity 1.
-    ///
-    /// # Errors
-    /// `Error::Xyz` where the value is not one number.
-    pub fn spin_multiplicity(&self) -> Result<Option<f64>> {
-        let found = self.first_number(&["spin_multiplicity", "multiplicity"])?;
-        match found {
-            Some(_) => Ok(found),
-            None => Ok(self.first_number(&["spin"])?.map(|s| if s == 0.0 { 1.0 } else { s })),
-        }
-    }
-
-    /// The first of some of the keys of a state that is there.
-    fn first_number(&self, keys: &[&str]) -> Result<Option<f64>> {
-        // Most frames have none of them, which is seen in one pass.
-        let is_one =
-            |key: &[u8]| matches!(key, b"charge" | b"total_charge" | b"spin_multiplicity" | b"multiplicity" | b"spin");
-        if !self.entries.entries.iter().any(|e| is_one(self.key(e))) {
-            return Ok(None);
-        }
-        keys.iter().find_map(|key| self.number(key).transpose()).transpose()
     }
 
     /// A key's value as one number.
@@ -202,72 +176,6 @@ impl<'a> Iterator for Lines<'a> {
         let next = if self.rest[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 };
         self.rest = &self.rest[next..];
         Some(line)
-    }
-}
-
-/// Reads `Lattice` and `pbc` into a cell and periodicity. `entries` belong to `comment`.
-pub(crate) fn cell_of(comment: &[u8], entries: &[Entry]) -> std::result::Result<CellAndPbc, String> {
-    let lattice = unique(comment, entries, "Lattice")?;
-    let pbc = unique(comment, entries, "pbc")?;
-    let mut warnings = Vec::new();
-    let cell = match lattice {
-        None => None,
-        Some(entry) => {
-            let text = entry.value.clone().map_or(&[][..], |v| &comment[v]);
-            let values = parse_reals(text)
-                .map_err(|piece| format!("Lattice needs 9 numbers, but \"{piece}\" is not a number"))?;
-            let Ok(v) = <[f64; 9]>::try_from(values.as_slice()) else {
-                let hint = if entry.delimiter == Delimiter::None { "; put them in quotes" } else { "" };
-                return Err(format!("Lattice needs 9 numbers, found {}: \"{}\"{hint}", values.len(), lossy(text)));
-            };
-            if let Some(bad) = v.iter().find(|x| !x.is_finite()) {
-                return Err(format!("Lattice is not finite: {bad}"));
-            }
-            Some([[v[0], v[1], v[2]], [v[3], v[4], v[5]], [v[6], v[7], v[8]]])
-        }
-    };
-    // Nine zeros are how ASE and others write "no cell".
-    let cell = cell.filter(|rows| *rows != [[0.0; 3]; 3]);
-    let pbc = match pbc {
-        None => [cell.is_some(); 3],
-        Some(entry) => {
-            let text = entry.value.clone().map_or(&b"T"[..], |v| &comment[v]);
-            if entry.unquoted_words {
-                warnings.push(format!(
-                    "pbc={} is not quoted; read as pbc=\"{}\", other programs see only the first",
-                    lossy(text),
-                    lossy(text)
-                ));
-            }
-            parse_pbc(text)?
-        }
-    };
-    for (direction, name) in ["a", "b", "c"].into_iter().enumerate() {
-        match cell {
-            _ if !pbc[direction] => {}
-            None => {
-                let lattice = if lattice.is_some() { "is all zeros" } else { "is missing" };
-                return Err(format!("pbc is true, but Lattice {lattice}; periodic directions need lattice vectors"));
-            }
-            Some(rows) if rows[direction] == [0.0; 3] => {
-                return Err(format!(
-                    "lattice vector {name} is zero, but pbc is true along it (say pbc=\"…\" to change)"
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok((cell, pbc, warnings))
-}
-
-type CellAndPbc = (Option<[[f64; 3]; 3]>, [bool; 3], Vec<String>);
-
-fn parse_pbc(text: &[u8]) -> std::result::Result<[bool; 3], String> {
-    let values: Option<Vec<bool>> = super::number::list_items(text).map(super::number::parse_logical).collect();
-    match values.as_deref() {
-        Some([all]) => Ok([*all; 3]),
-        Some([a, b, c]) => Ok([*a, *b, *c]),
-        _ => Err(format!("pbc needs one or three of T and F, found \"{}\"", lossy(text))),
     }
 }
 

@@ -18,37 +18,132 @@ pub struct Labels {
     pub stress: Option<Mat3>,
 }
 
-impl Frame {
-    /// Reads the labels whose names start with `prefix` (`""`, or `REF_`, `MLFF_`, …).
+/// Under which names labels are looked for, in this order; the first that a frame has counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelKeys {
+    /// Keys of the energy, eV.
+    pub energy: Vec<String>,
+    /// Columns of the forces, eV/Å.
+    pub forces: Vec<String>,
+    /// Keys of the stress, eV/Å³: nine numbers or six (xx yy zz yz xz xy).
+    pub stress: Vec<String>,
+    /// Keys of the virial, eV, likewise, where there is no stress: stress = −virial/volume, as ASE, QUIP and MACE have it.
+    pub virial: Vec<String>,
+}
+
+impl LabelKeys {
+    /// Names that start with `prefix` (`""`, or `REF_`, `MLFF_`, …):
     ///
     /// | label | looked for, in this order |
     /// |---|---|
     /// | energy | `energy`, `free_energy` (ASE writes both) |
     /// | forces | columns `forces`, `force` |
-    /// | stress | `stress`, nine numbers or six (xx yy zz yz xz xy); `virial`, likewise: stress = −virial/volume |
+    /// | stress | `stress` |
+    /// | virial | `virial`, `virials` |
+    pub fn with_prefix(prefix: &str) -> Self {
+        let named = |names: [&str; 2]| names.map(|name| format!("{prefix}{name}")).to_vec();
+        LabelKeys {
+            energy: named(["energy", "free_energy"]),
+            forces: named(["forces", "force"]),
+            stress: vec![format!("{prefix}stress")],
+            virial: named(["virial", "virials"]),
+        }
+    }
+}
+
+impl Frame {
+    /// Reads the labels whose names start with `prefix`; see [`LabelKeys::with_prefix`].
     ///
     /// # Errors
     /// `Error::Xyz` where a label is there but is not the finite numbers it should be.
     pub fn labels(&self, prefix: &str) -> Result<Labels> {
-        let energy = match self.number(&format!("{prefix}energy"))? {
-            None => self.number(&format!("{prefix}free_energy"))?,
-            found => found,
-        };
-        let forces = match self.vectors(&format!("{prefix}forces"))? {
-            None => self.vectors(&format!("{prefix}force"))?,
-            found => found,
-        };
+        self.labels_of(&LabelKeys::with_prefix(prefix))
+    }
+
+    /// Reads the labels of these names.
+    ///
+    /// # Errors
+    /// As [`Frame::labels`].
+    pub fn labels_of(&self, keys: &LabelKeys) -> Result<Labels> {
+        let energy = first(&keys.energy, |key| self.number(key))?;
+        let forces = first(&keys.forces, |key| self.vectors(key))?;
         let mut stress = None;
         if let Some(volume) = self.structure.volume() {
-            stress = self.tensor(&format!("{prefix}stress"))?;
+            stress = first(&keys.stress, |key| self.tensor(key))?;
             if stress.is_none() {
-                let virial = self.tensor(&format!("{prefix}virial"))?;
-                stress = virial.map(|w| w.map(|row| row.map(|x| -x / volume)));
+                let virial = first(&keys.virial, |key| self.tensor(key))?;
+                stress = virial.map(|virial| virial.map(|row| row.map(|x| -x / volume)));
             }
         }
         Ok(Labels { energy, forces, stress })
     }
 
+    /// Keys and columns that look like labels but are none of `keys`, where `found` lacks that label: what an energy,
+    /// forces or a stress may have been meant by.
+    pub fn unread_labels(&self, keys: &LabelKeys, found: &Labels) -> Vec<(LabelKind, String)> {
+        let mut out = Vec::new();
+        let is_one = |list: &[String], key: &str| list.iter().any(|k| k == key);
+        if found.energy.is_none() || found.stress.is_none() {
+            for entry in self.entries.entries.iter().filter(|e| e.value.is_some()) {
+                let key = String::from_utf8_lossy(self.key(entry));
+                let number = || self.number(&key).is_ok_and(|v| v.is_some());
+                match kind_of(&key) {
+                    Some(LabelKind::Energy) if found.energy.is_none() && !is_one(&keys.energy, &key) && number() => {
+                        out.push((LabelKind::Energy, key.into_owned()));
+                    }
+                    // Without a volume there is no stress to compare with.
+                    Some(kind @ LabelKind::Stress)
+                        if found.stress.is_none()
+                            && (self.structure.volume().is_none()
+                                || !is_one(&keys.stress, &key) && !is_one(&keys.virial, &key))
+                            && self.tensor(&key).is_ok_and(|t| t.is_some()) =>
+                    {
+                        out.push((kind, key.into_owned()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if found.forces.is_none() {
+            let columns = self.columns().iter().filter(|c| c.width == 3 && c.kind == ColumnType::Real);
+            let columns = columns.filter(|c| kind_of(&c.name) == Some(LabelKind::Forces));
+            out.extend(columns.map(|c| (LabelKind::Forces, c.name.clone())));
+        }
+        out
+    }
+}
+
+/// What a label is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LabelKind {
+    /// Energy.
+    Energy,
+    /// Forces.
+    Forces,
+    /// Stress or virial.
+    Stress,
+}
+
+/// What a name looks like a label of.
+fn kind_of(name: &str) -> Option<LabelKind> {
+    let name = name.to_ascii_lowercase();
+    if name.contains("stress") || name.contains("virial") {
+        return Some(LabelKind::Stress);
+    }
+    if name.contains("force") || name.contains("gradient") {
+        return Some(LabelKind::Forces);
+    }
+    let other = ["kinetic", "unit", "per_atom", "zero_point"].iter().any(|part| name.contains(part));
+    let words = ["e", "etot", "e_tot", "etotal", "e_total", "toten", "e0", "e_0", "epot", "e_pot", "dft_e"];
+    ((name.contains("energy") && !other) || words.contains(&name.as_str())).then_some(LabelKind::Energy)
+}
+
+/// The first that is there.
+fn first<T>(keys: &[String], read: impl Fn(&str) -> Result<Option<T>>) -> Result<Option<T>> {
+    keys.iter().find_map(|key| read(key).transpose()).transpose()
+}
+
+impl Frame {
     /// Reads a column of three real numbers; `None` where there is no column of this name.
     ///
     /// # Errors

@@ -29,6 +29,8 @@
 //! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; `species`/`symbols` or `Z`/`numbers` columns, else `element`/`elements`/`symbol` |
 //! | column types | in any case; a column that holds other things than its type says is read as what it is, with a warning |
 //! | `Lattice` | nine numbers, quoted or `[…]`, flat or 3×3; nine zeros mean no cell |
+//! | other cells | `cell`, `box`, `unit_cell` and the like as nine, six or three numbers, with a warning; i-PI's `CELL(…)` |
+//! | units | Å; i-PI's `positions{atomic_unit}` is converted, with a warning; `units=` of another length is refused |
 //! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions or three. Default: `T T T` with a lattice, else `F F F` |
 //! | no `Properties` | element and position first, further columns carried through |
 //! | GDB-9 | the three lines behind the atoms are left out, with a warning |
@@ -37,6 +39,7 @@
 //! All else is refused with the frame (from 0), the line (from 1), what was found and what was expected.
 
 mod atoms;
+mod cell;
 mod columns;
 mod comment;
 mod compression;
@@ -49,14 +52,17 @@ mod normalize;
 mod number;
 mod reader;
 mod refusals;
+mod seen;
 mod spares;
+mod state;
 mod tail;
+mod units;
 mod writer;
 
 pub use columns::{Column, ColumnType};
 pub use format::{Results, Texts, WriteOptions};
 pub use frame::{Frame, formula};
-pub use labels::Labels;
+pub use labels::{LabelKeys, LabelKind, Labels};
 pub use reader::{BadFrame, Item, Reader};
 pub use spares::Spares;
 pub use writer::Writer;

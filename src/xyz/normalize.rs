@@ -9,7 +9,7 @@
 //! | `PBC=…`, `pbc=T` and `pbc=T T F` without quotes, `t`/`.true.` | `pbc="T T F"` |
 //! | `note=` and `note=""`, whose value ASE takes from the next entry | `note=" "` |
 //! | quotes, brackets and backslashes inside a bare word | the word in quotes, escaped |
-//! | `stress`, `virial` of six numbers or 3×3 | nine numbers |
+//! | `stress`, `virial`, `virials` of six numbers or 3×3 | nine numbers |
 //! | `[[1, 2], [3, 4]]` | `"_JSON [[1, 2], [3, 4]]"` |
 //! | `_JSON` that is none | a space in front |
 //! | `-1.5D+01`, `-1.5*^1` | `-15.0` |
@@ -117,7 +117,7 @@ fn respelled_numbers(entry: &Entry, key: &[u8], value: &[u8]) -> Option<Vec<u8>>
     if key == b"comment" {
         return None;
     }
-    let is_tensor = matches!(key, b"stress" | b"virial");
+    let is_tensor = matches!(key, b"stress" | b"virial" | b"virials");
     let nested = entry.delimiter == Delimiter::Bracket && value.contains(&b'[');
     // The decimal point tells -1.5D+01 from names such as 1D66.
     let foreign = list_items(value).any(|item| item.contains(&b'.') && has_foreign_exponent(item));

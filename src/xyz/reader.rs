@@ -6,15 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::atoms::{Atoms, is_no_atom};
+use super::cell::cell_of;
 use super::columns::Columns;
 use super::comment::{self, Delimiter, Entry, unescape};
-use super::frame::{Frame, Lines, cell_of, unique};
+use super::frame::{Frame, Lines, unique};
 use super::header::parse_count;
 use super::input::{LineBuffer, LineError, MAX_LINE};
 use super::number::lossy;
 use super::refusals::{both, too_ragged};
+use super::seen;
 use super::spares::Spares;
 use super::tail;
+use super::units::Ipi;
 use crate::error::{Error, Result};
 use crate::structure::{Structure, Vec3};
 
@@ -291,6 +294,9 @@ impl Reader {
                 return Ok(Some(Item::Bad(BadFrame { index, line: header.line, error, raw })));
             }
         };
+        if let Some(ipi) = &parsed.ipi {
+            ipi.scale(&mut atoms.positions);
+        }
         let structure =
             Structure { atomic_numbers: atoms.numbers, positions: atoms.positions, cell: parsed.cell, pbc: parsed.pbc };
         let extra = atoms.extra.unwrap_or_default();
@@ -327,7 +333,7 @@ impl Reader {
         if has_tail {
             warnings.push(tail::WARNING.into());
         }
-        Ok(Some(Item::Frame(Frame {
+        let mut frame = Frame {
             index,
             line: header.line,
             structure,
@@ -340,7 +346,15 @@ impl Reader {
             extra,
             needs_numbers: atoms.needs_numbers,
             warnings,
-        })))
+        };
+        let numeric = seen::numeric_species(&mut frame).map_err(|(atom, reason)| (header.line + 2 + atom, reason));
+        let rewritten = || parsed.ipi.map_or(Ok(()), |ipi| ipi.rewrite(&mut frame));
+        if let Err((line, reason)) = numeric.and_then(|()| rewritten().map_err(|reason| (header.line + 1, reason))) {
+            let error = self.error_in(index, line, reason);
+            let raw = if self.keep_refused { frame.raw } else { Vec::new() };
+            return Ok(Some(Item::Bad(BadFrame { index, line: header.line, error, raw })));
+        }
+        Ok(Some(Item::Frame(frame)))
     }
 
     /// Empty lists, with a spare's memory where there is one.
@@ -362,7 +376,9 @@ impl Reader {
     fn read_comment(&mut self, range: Range<usize>, entries: Vec<Entry>) -> std::result::Result<ParsedComment, String> {
         let text = &self.lines.since_mark()[range];
         let entries = comment::parse(text, entries)?;
-        let (cell, pbc, warnings) = cell_of(text, &entries.entries)?;
+        let ipi = Ipi::read(text, &entries)?;
+        let (cell, pbc, mut warnings) = cell_of(text, &entries.entries, ipi.as_ref().and_then(|ipi| ipi.cell))?;
+        seen::look(text, &entries, cell.is_some(), &mut warnings)?;
         let columns = match unique(text, &entries.entries, "Properties")? {
             None => self.plain.clone(),
             Some(entry) => {
@@ -374,7 +390,7 @@ impl Reader {
                 self.columns.1.clone()
             }
         };
-        Ok(ParsedComment { entries, cell, pbc, warnings, columns })
+        Ok(ParsedComment { entries, cell, pbc, warnings, columns, ipi })
     }
 
     /// Finds the atom count of the next frame; `None` at the end.
@@ -444,4 +460,6 @@ struct ParsedComment {
     pbc: [bool; 3],
     warnings: Vec<String>,
     columns: Arc<Columns>,
+    /// What has to be converted.
+    ipi: Option<Ipi>,
 }

@@ -74,11 +74,11 @@ fn eval_json_has_the_documented_keys() {
     let all = ["n_frames", "n_failed", "n_atoms", "energy", "energy_per_atom", "forces", "stress"];
     assert_eq!(keys(&got), all);
     for quantity in ["energy", "energy_per_atom", "stress"] {
-        assert_eq!(keys(&got[quantity]), ["mae", "rmse", "max"]);
+        assert_eq!(keys(&got[quantity]), ["mae", "rmse", "max", "n_frames", "n_atoms"]);
     }
-    assert_eq!(keys(&got["forces"]), ["mae", "rmse", "max", "r2", "cosine"]);
+    assert_eq!(keys(&got["forces"]), ["mae", "rmse", "max", "r2", "cosine", "n_frames", "n_atoms"]);
     // Where there are no labels, there is no key.
-    place.write("energy.xyz", "1\nenergy=-1.0\nH 0 0 0\n");
+    place.write("energy.xyz", "1\nenergy=-1.0\nO 0 0 0\n");
     let got = place.run("eval energy.xyz --json").expect(0).json();
     assert_eq!(keys(&got), all[..5]);
 }

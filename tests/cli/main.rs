@@ -5,7 +5,9 @@
 mod calibrate;
 mod commands;
 mod failures;
+mod labels;
 mod many;
+mod meaning;
 mod memory;
 #[cfg(unix)]
 mod outputs;

@@ -55,7 +55,8 @@ pub struct Args {
     /// Results to compute beside the energy
     #[arg(long, value_enum, value_delimiter = ',', default_value = "energy,forces,stress")]
     properties: Vec<Property>,
-    /// Put before the names of the results; '' writes energy, free_energy, forces and stress, which ASE's calculator reads
+    /// Put before the names of the results; '' writes energy, free_energy, forces and stress, which ASE's
+    /// calculator reads; what the input has under these names is left out
     #[arg(long, value_name = "PREFIX", default_value = "MLFF_")]
     key_prefix: String,
     /// What to do with a frame that cannot be evaluated: stop, or write it without results and go on (one that cannot

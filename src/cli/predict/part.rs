@@ -18,7 +18,7 @@ pub struct Part {
 }
 
 enum Note {
-    Warning(String),
+    Warning(std::sync::Arc<std::path::Path>, usize, String),
     Failure(Error),
 }
 
@@ -37,9 +37,9 @@ impl Part {
         for Evaluated { entry, outcome } in results {
             match entry {
                 Entry::Bad(bad) => part.texts.push_raw(&bad.raw),
-                Entry::Frame(frame, _) => {
+                Entry::Frame(frame, path) => {
                     part.n_atoms += frame.structure.n_atoms();
-                    let warning = |w| Note::Warning(format!("warning: frame {}: {w}", frame.index));
+                    let warning = |w: &String| Note::Warning(path.clone(), frame.index, w.clone());
                     part.notes.extend(frame.warnings().iter().map(warning));
                     let results = outcome.as_ref().ok().map(|e| Results {
                         energy: e.energy,
@@ -64,10 +64,11 @@ impl Part {
         for note in &self.notes {
             match note {
                 Note::Failure(error) => fail(args, summary, error)?,
-                Note::Warning(warning) => {
+                Note::Warning(path, frame, warning) => {
                     summary.n_warnings += 1;
+                    summary.warnings.add(path, Some(*frame), warning);
                     if args.verbose {
-                        complain(warning);
+                        complain(&format!("warning: {}: frame {frame}: {warning}", path.display()));
                     }
                 }
             }

@@ -65,10 +65,10 @@ struct Earlier {
 impl Earlier {
     /// Reads both, frame by frame.
     fn read(args: &Args, job: &Job, path: &Path) -> Result<Self> {
-        // Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them
-        // apart.
-        let energy = if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
-        let mut output = Reader::open(path)?;
+        // Frames that failed carry no energy under the names of results, not even the input's.
+        let energy = format!("{}energy", args.key_prefix);
+        // What an earlier run wrote was within the limits of its input.
+        let mut output = Reader::open(path)?.with_max_frame(usize::MAX);
         let mut earlier =
             Earlier { frames: 0, failed: 0, has_comments: false, record: None, mismatch: None, input_frames: 0 };
         let size = ChunkSize::new(args.model.batch, &job.inputs);
@@ -86,7 +86,8 @@ impl Earlier {
             }
             true
         };
-        read_chunks(&job.inputs, args.index, size, &ProgressBar::hidden(), &Spares::default(), &mut compare);
+        let (reading, spares) = (args.reading.reading(true), &Spares::default());
+        read_chunks(&job.inputs, args.index, size, reading, &ProgressBar::hidden(), spares, &mut compare);
         while let Ok(Some(item)) = output.next_item() {
             earlier.add(&item, &energy);
         }

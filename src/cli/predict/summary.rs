@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::jobs::Job;
 use super::{Args, OnError};
 use crate::cli::output::Output;
+use crate::cli::warnings::Warnings;
 use crate::cli::{complain, json, trajectory};
 
 /// What `--summary` writes.
@@ -34,6 +35,9 @@ pub struct Summary {
     /// Failed frames whose file has no output.
     #[serde(skip)]
     pub n_failed_without_output: usize,
+    /// Each kind once.
+    #[serde(serialize_with = "kinds")]
+    pub warnings: Warnings,
     /// The first failures.
     pub failures: Vec<Failure>,
 }
@@ -50,6 +54,10 @@ pub struct Failure {
     frame: Option<usize>,
     line: Option<usize>,
     reason: String,
+}
+
+fn kinds<S: serde::Serializer>(warnings: &Warnings, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    warnings.kinds().serialize(serializer)
 }
 
 impl Summary {
@@ -136,8 +144,8 @@ pub fn report(args: &Args, summary: &Summary) {
     if s.n_resumed > 0 {
         complain(&format!("{} structures were there from an earlier run", HumanCount(s.n_resumed as u64)));
     }
-    if s.n_warnings > 0 && !args.verbose {
-        complain(&format!("{} warnings (-v shows them)", s.n_warnings));
+    if !args.verbose {
+        s.warnings.say("; -v shows all");
     }
     for output in s.outputs.iter().filter(|o| *o != "-") {
         complain(&format!("written to {output}"));
