@@ -106,8 +106,9 @@ fn seated(seats: Vec<Seat>) -> impl FnMut(ThreadBuilder) -> io::Result<()> {
     }
 }
 
-/// As many threads as rayon would start.
-fn default_number() -> usize {
+/// Threads where nobody has asked for a number: as many as rayon would start, one for each core unless `RAYON_NUM_THREADS` is
+/// set.
+pub fn default_number() -> usize {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
     asked.map_or_else(n_cores, |n: usize| n.min(most()))
 }

@@ -372,7 +372,10 @@ fn limits_are_errors_with_numbers() {
     let one = |cell, pbc| Structure::new(vec![1], vec![[0.0; 3]], cell, pbc).expect("valid");
     assert!(message(&one(cube(0.01), [true; 3]), 5.0).contains("5.2e8 neighbours within 5 Å"));
     assert!(message(&one(cube(1e-50), [true; 3]), 5.0).contains("neighbours within 5 Å"));
-    assert!(message(&one(cube(1e-4), [true, true, false]), 5.0).contains("periodic images"));
+    assert!(message(&one(cube(1e-4), [true, true, false]), 5.0).contains("Å² with 1 atoms gives each about"));
+    assert!(message(&one(cube(1e-4), [false, true, false]), 5.0).contains("Å with 1 atoms gives each about"));
+    let thin = Some([[100.0, 0.0, 0.0], [100.0, 0.002, 0.0], [0.0; 3]]);
+    assert!(message(&one(thin, [true, true, false]), 5.0).contains("periodic images"));
     assert!(message(&one(cube(1e-3), [true, false, false]), 50.0).contains("more than 10000"));
     let pile = Structure::molecule(vec![1; 20_000], vec![[0.0; 3]; 20_000]).expect("valid");
     assert!(message(&pile, 5.0).contains("more than 10000"));

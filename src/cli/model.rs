@@ -139,7 +139,7 @@ impl ModelArgs {
 
     /// Starts the threads to compute with: as many as the system gives, with a warning where these are fewer.
     fn start_threads(&self) -> Result<()> {
-        let wanted = self.threads.map_or_else(threads::n_cores, usize::from);
+        let wanted = self.threads.map_or_else(threads::default_number, usize::from);
         threads::check(wanted).map_err(|e| Error::Usage(format!("--threads: {e}")))?;
         // The reader's and the writer's, and the progress bar's.
         let spare = 2 + usize::from(std::io::stderr().is_terminal());

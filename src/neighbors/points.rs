@@ -8,8 +8,8 @@ use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, invers
 /// Most images of one search: 3 GB of them.
 const MAX_IMAGES: f64 = (1u32 << 26) as f64;
 
-/// Images that are looked at in any case, one by one, where the cell is thin: a tenth of a second.
-const SOME_IMAGES: f64 = (1u32 << 23) as f64;
+/// Images that are looked at in any case, one by one, where the cell is thin: a few hundredths of a second.
+const SOME_IMAGES: f64 = (1u32 << 22) as f64;
 
 /// Most images that are kept, for each atom and each neighbour that an atom may have.
 ///
