@@ -7,7 +7,7 @@ use mlff::xyz::{Frame, Item, Reader, formula};
 use mlff::{Error, Result};
 use serde::Serialize;
 
-use super::{Outcome, complain, print};
+use super::{Outcome, complain, escape_json, print};
 
 /// Read trajectories without a model: say what is in them, or what is wrong and where
 #[derive(clap::Args)]
@@ -120,7 +120,7 @@ fn line(frame: &Frame, file: Option<&Path>, labels: Vec<&'static str>) -> Result
         labels,
         warnings: &warnings,
     };
-    serde_json::to_string(&report).map_err(|e| Error::Usage(e.to_string()))
+    serde_json::to_string(&report).map(|text| escape_json(&text)).map_err(|e| Error::Usage(e.to_string()))
 }
 
 impl Contents {

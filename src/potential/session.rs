@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::packed::Packed;
 use super::{Engine, Potential};
-use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
+use crate::batch::{Contacts, PackedBatch, Preparer};
 use crate::cpu::lanes::Lanes;
 use crate::engine::Want;
 use crate::engine::adjoint::{Crew, Threads, Workspace};
 use crate::error::{Error, Result};
+use crate::model::Outside;
+use crate::model::range::Limits;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
-use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, dot, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, dot, inverse};
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;
@@ -48,6 +50,7 @@ pub struct Session {
     steps: Steps,
     crew: Option<Crew>,
     system: System,
+    outside: Outside,
 }
 
 /// The part that depends on the precision.
@@ -71,6 +74,11 @@ impl<T> std::fmt::Debug for Stepper<T> {
 /// What does not depend on the precision.
 #[derive(Debug)]
 struct System {
+    limits: Arc<Limits>,
+    /// Whether atoms are closer now than what the model was trained on.
+    contacts: Outside,
+    /// Energy of all atoms if they were free, eV.
+    references: f64,
     cutoff: f64,
     skin: f64,
     /// The system at the last search.
@@ -111,7 +119,11 @@ impl Potential {
         structure.validate()?;
         let mut batch = PackedBatch::default();
         Preparer::new(&self.model).describe(structure, &mut batch)?;
+        let references = batch.references.iter().sum();
         let system = System {
+            limits: self.model.limits().clone(),
+            contacts: Outside::default(),
+            references,
             cutoff: self.model.config().cutoff,
             skin: DEFAULT_SKIN,
             reference: structure.clone(),
@@ -127,7 +139,7 @@ impl Potential {
         };
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let n_threads = available.min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
-        Session { steps, crew: None, system }.with_threads(n_threads)
+        Session { steps, crew: None, system, outside: Outside::default() }.with_threads(n_threads)
     }
 }
 
@@ -176,8 +188,9 @@ impl Session {
     ///
     /// # Errors
     /// `Error::Shape` for slices of the wrong length, `Error::Structure` for positions or a cell that cannot be used,
-    /// `Error::Overlap` for atoms on top of each other, `Error::NonFinite` if a result is not a number. The session can
-    /// be used again after any of them.
+    /// `Error::Overlap` for atoms on top of each other, `Error::OutOfRange` for structures and results that are far outside of
+    /// what the model was trained on, `Error::NonFinite` if a result is not a number. The session can be used again after any
+    /// of them.
     pub fn compute(&mut self, positions: &[Vec3], cell: Option<&Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         let n_atoms = self.system.batch.n_atoms();
         for (what, got) in [("positions", positions.len()), ("forces", forces.len())] {
@@ -186,10 +199,18 @@ impl Session {
             }
         }
         self.system.update(positions, cell)?;
-        match &mut self.steps {
-            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
-            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces),
-        }
+        let (energy, outside) = match &mut self.steps {
+            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces)?,
+            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces)?,
+        };
+        self.outside = outside;
+        Ok(energy)
+    }
+
+    /// In which ways the last step that was evaluated lies outside of what the model was trained on: a driver does well to
+    /// look at it now and then.
+    pub fn outside(&self) -> Outside {
+        self.outside
     }
 
     /// Stress of the last step, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
@@ -215,7 +236,7 @@ impl Session {
 }
 
 impl<T: Lanes> Stepper<T> {
-    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3]) -> Result<f64> {
+    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3]) -> Result<(f64, Outside)> {
         let threads = crew.map_or(Threads::One, Threads::Crew);
         let want = Want { forces: true, stress: system.stress };
         let workspace = &mut self.workspace;
@@ -231,10 +252,14 @@ impl<T: Lanes> Stepper<T> {
         if !workspace.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
             return refuse("the stress");
         }
+        let energy = workspace.energies[0];
+        let outside = system.contacts
+            | system.limits.energy(energy, system.references, system.batch.n_atoms())?
+            | system.limits.forces(&workspace.gradients)?;
         for (force, gradient) in forces.iter_mut().zip(&workspace.gradients) {
             *force = gradient.map(|x| 0.0 - x);
         }
-        Ok(workspace.energies[0])
+        Ok((energy, outside))
     }
 }
 
@@ -315,6 +340,7 @@ impl System {
         let (list, offsets, numbers) = (&self.list, &self.offsets, &mut self.numbers);
         let mut edges = self.batch.start_edges(list.n_edges(), !offsets.is_empty());
         let limit = self.cutoff * self.cutoff;
+        let mut contacts = Contacts::new(&self.limits);
         for i in 0..positions.len() {
             for e in list.edges_of(i) {
                 let j = list.senders[e] as usize;
@@ -324,8 +350,8 @@ impl System {
                 }
                 let square = dot(r, r);
                 if square <= limit {
-                    if square < MIN_DISTANCE * MIN_DISTANCE {
-                        return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
+                    if square < contacts.nearest() {
+                        contacts.look([i, j], edges.rows([i, j]), square)?;
                     }
                     numbers[e] = edges.push(list.senders[e], list.reverse_edge[e], offsets.get(e));
                 } else {
@@ -336,6 +362,7 @@ impl System {
         }
         // Both edges of a pair have the same length, so neither is there without the other.
         edges.renumber_reverse(numbers);
+        self.contacts = contacts.outside()?;
         Ok(())
     }
 }

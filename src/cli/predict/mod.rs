@@ -22,6 +22,7 @@ use super::pipeline;
 use super::trajectory::{self, ChunkSize, Evaluated, FrameSlice};
 use super::{Outcome, complain};
 use part::Part;
+pub use summary::outside_line;
 use summary::{Summary, fail, progress_message, report, write_summary};
 
 /// Predict energies, forces and stress of every frame of XYZ trajectories

@@ -1,5 +1,9 @@
 //! Some frames of a chunk: their text, and what there is to say about them.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use mlff::model::Outside;
 use mlff::xyz::{Results, Spares, Texts, WriteOptions};
 use mlff::{Error, Result};
 
@@ -19,6 +23,8 @@ pub struct Part {
 
 enum Note {
     Warning(String),
+    /// Index of the frame, and its file.
+    Outside(Outside, usize, Arc<Path>),
     Failure(Error),
 }
 
@@ -37,7 +43,7 @@ impl Part {
         for Evaluated { entry, outcome } in results {
             match entry {
                 Entry::Bad(bad) => part.texts.push_raw(&bad.raw),
-                Entry::Frame(frame, _) => {
+                Entry::Frame(frame, path) => {
                     part.n_atoms += frame.structure.n_atoms();
                     let warning = |w| Note::Warning(format!("warning: frame {}: {w}", frame.index));
                     part.notes.extend(frame.warnings().iter().map(warning));
@@ -45,7 +51,11 @@ impl Part {
                         energy: e.energy,
                         forces: e.forces.as_deref(),
                         stress: e.stress,
+                        outside: e.outside,
                     });
+                    if let Some(results) = results.filter(|r| !r.outside.is_empty()) {
+                        part.notes.push(Note::Outside(results.outside, frame.index, path));
+                    }
                     part.texts.push_frame(&frame, results.as_ref(), options)?;
                     used.push(*frame);
                 }
@@ -64,6 +74,16 @@ impl Part {
         for note in &self.notes {
             match note {
                 Note::Failure(error) => fail(args, summary, error)?,
+                Note::Outside(outside, frame, path) => {
+                    summary.n_outside += 1;
+                    for word in outside.words() {
+                        *summary.outside.entry(word).or_default() += 1;
+                    }
+                    if args.verbose {
+                        let path = path.display();
+                        complain(&format!("outside of what the model was trained on: {path}: frame {frame}: {outside}"));
+                    }
+                }
                 Note::Warning(warning) => {
                     summary.n_warnings += 1;
                     if args.verbose {

@@ -1,5 +1,6 @@
 //! What was done: counted, written by `--summary`, reported.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use indicatif::{HumanCount, ProgressBar};
@@ -29,6 +30,9 @@ pub struct Summary {
     pub structures_per_s: f64,
     pub atoms_per_s: f64,
     pub n_warnings: usize,
+    /// Frames outside of what the model was trained on, and how many in which way.
+    pub n_outside: usize,
+    pub outside: BTreeMap<&'static str, usize>,
     /// The first failures.
     pub failures: Vec<Failure>,
 }
@@ -126,9 +130,20 @@ pub fn report(args: &Args, summary: &Summary) {
     if s.n_warnings > 0 && !args.verbose {
         complain(&format!("{} warnings (-v shows them)", s.n_warnings));
     }
+    if s.n_outside > 0 {
+        let shown = if args.verbose { "" } else { " (-v shows each)" };
+        complain(&format!("{}{shown}", outside_line(s.n_outside, &s.outside)));
+    }
     for output in s.outputs.iter().filter(|o| *o != "-") {
         complain(&format!("written to {output}"));
     }
+}
+
+/// Says how many structures are outside of what the model was trained on, and in which ways.
+pub fn outside_line(n: usize, by_word: &BTreeMap<&'static str, usize>) -> String {
+    let words: Vec<String> = by_word.iter().map(|(word, n)| format!("{word} {}", HumanCount(*n as u64))).collect();
+    let (n, s) = (HumanCount(n as u64), if n == 1 { " is" } else { "s are" });
+    format!("{n} structure{s} outside of what the model was trained on: {}", words.join(", "))
 }
 
 fn report_failures(args: &Args, s: &Summary) {
