@@ -95,7 +95,7 @@ fn measure(path: &Path, name: &str) -> mlff::Result<()> {
     for _ in 0..repeats {
         for frame in &frames {
             let forces = &frame.structure.positions;
-            let results = Results { energy: -1.2345678901234, forces: Some(forces), stress: None };
+            let results = Results { energy: -1.2345678901234, forces: Some(forces), ..Results::default() };
             writer.write_frame(frame, Some(&results), &options)?;
         }
     }

@@ -23,6 +23,8 @@ from pathlib import Path
 # CODATA 2022; e and the Avogadro constant are exact.
 FARADAY = 96485.33212331001
 EV_PER_UNIT = {"eV": 1.0, "Hartree": 27.211386245981, "kcal/mol": 4184.0 / FARADAY, "kJ/mol": 1000.0 / FARADAY}
+# The cutoff and the radial basis stay in this unit; `mlff import` converts them.
+LENGTH_UNITS = ("angstrom", "bohr", "nm")
 
 
 class Refused(Exception):
@@ -66,11 +68,11 @@ def load(path):
     return model
 
 
-def export_model(model, unit="eV", energy_key="energy", species=None, postprocessors=None):
+def export_model(model, unit="eV", energy_key="energy", species=None, postprocessors=None, length_unit="angstrom"):
     """Returns the tensors and the configuration of a SchNetPack model; `Refused` if it is not one that mlff evaluates.
 
-    IN `unit` of the model's energy, one of EV_PER_UNIT; `species` as atomic numbers or None;
-       `postprocessors`: "apply", "ignore", or None to follow the model and refuse where that is ambiguous.
+    IN `unit` of the model's energy, one of EV_PER_UNIT; `length_unit` of its positions, one of LENGTH_UNITS; `species` as atomic
+       numbers or None; `postprocessors`: "apply", "ignore", or None to follow the model and refuse where that is ambiguous.
     OUT tensors by name, configuration ready for JSON, notes for people.
     """
     spk = import_schnetpack()
@@ -87,6 +89,7 @@ def export_model(model, unit="eV", energy_key="energy", species=None, postproces
 
     offsets = read_postprocessors(model, energy_key, postprocessors, notes)
     factor = EV_PER_UNIT[unit]
+    config["energy_unit"], config["length_unit"] = "eV", length_unit
     config["output_scale"] = offsets.scale * factor
     if offsets.mean != 0.0:
         config["mean"] = offsets.mean * factor
@@ -315,7 +318,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="pickled model (SchNetPack's best_model)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="directory to write")
-    parser.add_argument("--energy-unit", choices=EV_PER_UNIT, default="eV", help="unit of the model's energy [eV]")
+    parser.add_argument("--energy-unit", choices=EV_PER_UNIT, help="unit of the model's energy [eV]")
+    parser.add_argument("--length-unit", choices=LENGTH_UNITS, help="unit of the positions it was trained on [angstrom]")
     parser.add_argument("--energy-key", default="energy", help="output key of the energy [energy]")
     parser.add_argument(
         "--species",
@@ -332,7 +336,11 @@ def main():
         species = parse_species(args.species) if args.species else None
         import_schnetpack()
         model = load(args.model)
-        tensors, config, notes = export_model(model, args.energy_unit, args.energy_key, species, args.postprocessors)
+        unit, length_unit = args.energy_unit or "eV", args.length_unit or "angstrom"
+        tensors, config, notes = export_model(model, unit, args.energy_key, species, args.postprocessors, length_unit)
+        for flag, given, taken in (("energy", args.energy_unit, unit), ("length", args.length_unit, length_unit)):
+            if given is None:
+                notes.append(f"the model does not say its unit of {flag}: {taken} is assumed; see --{flag}-unit")
         write(args.output, tensors, config)
     except Refused as error:
         sys.exit(f"export_schnetpack.py: {error}")

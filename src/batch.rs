@@ -1,9 +1,11 @@
 //! Batches: several structures with their edges in one set of arrays.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::cpu::geometry::Edges;
 use crate::error::{Error, Result};
+use crate::model::range::{Contact, Limits, Outside};
 use crate::model::Model;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::ops::Topology;
@@ -41,6 +43,8 @@ pub struct Prepared {
     pub offsets: Vec<Vec3>,
     /// Volume where stress is defined, Å³.
     pub volume: Option<f64>,
+    /// Whether atoms are closer than what the model was trained on.
+    pub outside: Outside,
 }
 
 /// Turns structures into [`Prepared`] ones; keeps the search's buffers.
@@ -49,6 +53,7 @@ pub struct Preparer {
     references: [f64; 256],
     supported: Vec<u8>,
     cutoff: f64,
+    limits: Arc<Limits>,
     search: NeighborSearch,
 }
 
@@ -65,6 +70,7 @@ impl Preparer {
             references,
             supported: config.species.clone(),
             cutoff: config.cutoff,
+            limits: model.limits().clone(),
             search: NeighborSearch::new(),
         }
     }
@@ -72,7 +78,8 @@ impl Preparer {
     /// Checks a structure and finds its edges.
     ///
     /// # Errors
-    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`.
+    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`,
+    /// `Error::OutOfRange`.
     pub fn prepare(&mut self, structure: &Structure) -> Result<Prepared> {
         let mut prepared = Prepared::default();
         self.prepare_into(structure, &mut prepared)?;
@@ -84,7 +91,7 @@ impl Preparer {
     /// # Errors
     /// Those of [`Preparer::prepare`].
     pub fn prepare_into(&mut self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
-        let Prepared { species, references, positions, edges, offsets, volume } = prepared;
+        let Prepared { species, references, positions, edges, offsets, volume, outside } = prepared;
         check_images(structure.n_atoms(), structure.cell.as_ref(), structure.pbc)?;
         // The search validates the structure, so that nothing below needs to.
         self.search.search(structure, self.cutoff, edges)?;
@@ -96,14 +103,17 @@ impl Preparer {
             Some(cell) => offsets.extend(edges.shifts.iter().map(|&s| translation(s, &cell))),
             None => offsets.resize(edges.n_edges(), [0.0; 3]),
         }
+        let mut contacts = Contacts::new(&self.limits);
         for (e, offset) in offsets.iter().enumerate() {
             let (i, j) = (edges.receivers[e] as usize, edges.senders[e] as usize);
             let r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k] + offset[k]);
-            // One root per edge only where it decides.
-            if dot(r, r) < MIN_DISTANCE * MIN_DISTANCE {
-                return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
+            // Most edges are longer than what is close for any pair.
+            let square = dot(r, r);
+            if square < contacts.nearest() {
+                contacts.look([i, j], [species[i], species[j]], square)?;
             }
         }
+        *outside = contacts.outside()?;
         *volume = structure.volume();
         Ok(())
     }
@@ -136,6 +146,55 @@ impl Preparer {
     fn references(&self, atomic_numbers: &[u8], references: &mut Vec<f64>) {
         references.clear();
         references.extend(atomic_numbers.iter().map(|&z| self.references[z as usize]));
+    }
+}
+
+/// Looks for atoms that are too close, edge by edge.
+pub(crate) struct Contacts<'a> {
+    limits: &'a Limits,
+    outside: Outside,
+    on_top: Option<([usize; 2], [u16; 2], f64)>,
+}
+
+impl<'a> Contacts<'a> {
+    pub fn new(limits: &'a Limits) -> Self {
+        Contacts { limits, outside: Outside::default(), on_top: None }
+    }
+
+    /// Square of the distance below which to [`look`](Contacts::look), Å².
+    #[inline(always)]
+    pub fn nearest(&self) -> f64 {
+        self.limits.nearest().max(MIN_DISTANCE * MIN_DISTANCE)
+    }
+
+    /// Takes a pair, its rows of the embedding and its distance's square.
+    ///
+    /// # Errors
+    /// `Error::Overlap`.
+    #[inline]
+    pub fn look(&mut self, [i, j]: [usize; 2], rows: [u16; 2], square: f64) -> Result<()> {
+        if square < MIN_DISTANCE * MIN_DISTANCE {
+            return Err(Error::Overlap { i, j, distance: square.sqrt(), minimum: MIN_DISTANCE });
+        }
+        match self.limits.pair(rows[0], rows[1], square) {
+            Contact::Far => {}
+            Contact::Close => self.outside |= Outside::CLOSE_CONTACT,
+            // The first in the order of the edges; an overlap behind it comes before it.
+            Contact::OnTop if self.on_top.is_none() => self.on_top = Some(([i, j], rows, square)),
+            Contact::OnTop => {}
+        }
+        Ok(())
+    }
+
+    /// What was found.
+    ///
+    /// # Errors
+    /// `Error::OutOfRange`.
+    pub fn outside(self) -> Result<Outside> {
+        match self.on_top {
+            Some((pair, rows, square)) => Err(self.limits.on_top(pair, rows, square.sqrt())),
+            None => Ok(self.outside),
+        }
     }
 }
 
@@ -363,6 +422,12 @@ impl EdgeWriter<'_> {
         self.0.reverse_edge.push(reverse);
         self.0.offsets.extend(offset);
         number
+    }
+
+    /// Rows of the embedding of two atoms.
+    #[inline]
+    pub fn rows(&self, atoms: [usize; 2]) -> [u16; 2] {
+        atoms.map(|i| self.0.species[i])
     }
 
     /// Ends the edges of a receiver.

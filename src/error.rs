@@ -53,7 +53,7 @@ pub enum Error {
         supported: Vec<u8>,
     },
     /// Two atoms lie closer than any model can say something about.
-    #[error("atoms {i} and {j} overlap: {distance:.4} Å apart, less than {minimum} Å")]
+    #[error("atoms {i} and {j} overlap: {distance:.4} Å apart, less than {minimum} Å; are positions and cell in Å?")]
     Overlap {
         /// First atom.
         i: usize,
@@ -63,6 +63,18 @@ pub enum Error {
         distance: f64,
         /// Smallest distance allowed, Å.
         minimum: f64,
+    },
+    /// A structure or a result is so far outside of what the model was trained on that it means nothing.
+    #[error("{what} is {}, {} of {} that this model can say anything about: are positions and cell in Å, and no atoms on top of each other?", amount(*got, unit), if got < limit { "below the least" } else { "beyond the most" }, amount(*limit, unit))]
+    OutOfRange {
+        /// Which distance or result.
+        what: String,
+        /// Its unit.
+        unit: &'static str,
+        /// Value found.
+        got: f64,
+        /// Last value that is let pass.
+        limit: f64,
     },
     /// The structure carries a charge or spin state that the model does not describe.
     #[error("{what} is {got}, but this model describes only {supported}")]
@@ -117,6 +129,11 @@ impl Error {
     pub fn model(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Error::Model { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
+}
+
+/// A number with its unit, short enough to read.
+fn amount(x: f64, unit: &str) -> String {
+    if (1e-3..1e6).contains(&x.abs()) { format!("{x:.3} {unit}") } else { format!("{x:.3e} {unit}") }
 }
 
 fn symbol_of(z: u8) -> &'static str {

@@ -81,7 +81,7 @@ proptest! {
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_near(got, &want, 1e-10),
                 // Images in a small cell may overlap.
-                (Err(Error::Overlap { .. }), Err(Error::Overlap { .. })) => {}
+                (Err(Error::Overlap { .. } | Error::OutOfRange { .. }), Err(Error::Overlap { .. } | Error::OutOfRange { .. })) => {}
                 (got, want) => panic!("{got:?} {want:?}"),
             }
         }

@@ -28,7 +28,7 @@ fn smooth_potentials() -> impl Strategy<Value = Potential> {
 fn evaluate(potential: &Potential, structure: &Structure) -> Option<Evaluation> {
     // Images in a small cell may overlap; such structures are refused, and are not what is tested here.
     match potential.evaluate_one(structure, Want::ALL) {
-        Err(mlff::Error::Overlap { .. }) => None,
+        Err(mlff::Error::Overlap { .. } | mlff::Error::OutOfRange { .. }) => None,
         other => Some(other.unwrap()),
     }
 }

@@ -137,7 +137,7 @@ fn corpus_written_with_results_reads_back() {
                 let n = frame.structure.n_atoms();
                 let forces: Vec<_> = (0..n).map(|i| [i as f64, 0.1, -1e-7]).collect();
                 let stress = frame.structure.volume().map(|_| [[1.0, 0.5, 0.25], [0.5, 2.0, 0.0], [0.25, 0.0, 3.0]]);
-                let results = Results { energy: -1.25, forces: Some(&forces), stress };
+                let results = Results { energy: -1.25, forces: Some(&forces), stress, ..Results::default() };
                 writer.write_frame(&frame, Some(&results), &options).unwrap();
             }
             writer.finish().unwrap();

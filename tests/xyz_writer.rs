@@ -5,6 +5,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use mlff::model::Outside;
 use mlff::potential::Precision;
 use mlff::xyz::{Frame, Reader, Results, Texts, WriteOptions, Writer};
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ fn raw_texts(raw: &[u8]) -> Texts {
 }
 
 const RESULTS: Results<'static> =
-    Results { energy: -2.0, forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]), stress: None };
+    Results { energy: -2.0, forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]), stress: None, outside: Outside::NONE };
 
 #[test]
 fn frame_text_is_carried_through() {
@@ -241,7 +242,7 @@ fn long_run() -> Vec<Vec<u8>> {
 #[test]
 fn texts_of_many_frames_are_written_as_single_frames_are() {
     let frames = read(long_run().concat());
-    let results = Results { energy: -2.0, forces: None, stress: None };
+    let results = Results { energy: -2.0, ..Results::default() };
     let options = WriteOptions::default();
     let directory = tempfile::tempdir().unwrap();
     for name in ["a.xyz", "a.xyz.gz"] {
@@ -267,7 +268,7 @@ fn single_precision_gets_its_own_digits() {
     let forces = [[0.1_f32, -1.0 / 3.0, 16_777_216.0], [1e-30, 0.0, f32::MAX]].map(|f| f.map(f64::from));
     let stress = Some([[f64::from(0.3_f32); 3]; 3]);
     let frame = &read("2\nLattice=\"9 0 0 0 9 0 0 0 9\"\nH 0 0 0\nH 0 0 1\n")[0];
-    let results = Results { energy: -1.0 / 3.0, forces: Some(&forces), stress };
+    let results = Results { energy: -1.0 / 3.0, forces: Some(&forces), stress, ..Results::default() };
     let mut texts = Texts::default();
     let options = WriteOptions { precision: Precision::F32, ..WriteOptions::default() };
     texts.push_frame(frame, Some(&results), &options).unwrap();
@@ -399,7 +400,7 @@ proptest! {
         let forces: Vec<[f64; 3]> = atoms.iter().map(|(_, x)| [*x, -x, energy]).collect();
         let prefix = if bare { "" } else { "MLFF_" };
         let stress = frame.structure.volume().map(|_| [[energy; 3]; 3]);
-        let out = written(frame, Some(&Results { energy, forces: Some(&forces), stress }), prefix);
+        let out = written(frame, Some(&Results { energy, forces: Some(&forces), stress, ..Results::default() }), prefix);
         let back = &read(&out)[0];
         prop_assert_eq!(&back.structure, &frame.structure);
         let labels = back.labels(prefix).unwrap();

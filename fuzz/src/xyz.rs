@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use mlff::model::Outside;
 use mlff::xyz::{Frame, Item, Reader, Results, Texts, WriteOptions};
 
 /// What a reader makes of a text.
@@ -41,7 +42,7 @@ fn write(frames: &[Frame], results: bool, prefix: &str) -> Vec<u8> {
     for frame in frames {
         let forces = vec![[0.25, -1.5, 1e-3]; frame.structure.n_atoms()];
         let stress = frame.structure.volume().map(|_| [[0.5; 3]; 3]);
-        let all = Results { energy: -1.25, forces: Some(&forces), stress };
+        let all = Results { energy: -1.25, forces: Some(&forces), stress, outside: Outside::NONE };
         texts.push_frame(frame, results.then_some(&all), &options).expect("one force an atom");
     }
     texts.text().to_vec()

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CostModel, Pattern, Size};
 use crate::error::{Error, Result};
+use crate::model::{files, json};
 use crate::potential::Precision;
 use crate::profile::{Bound, Roofline};
 
@@ -161,6 +162,9 @@ pub enum Reading {
     Unusable(String),
 }
 
+/// Largest file that is read; what `mlff calibrate` writes has some 100 kB.
+const MAX_BYTES: u64 = 16 << 20;
+
 /// What every version of the format says first.
 #[derive(Deserialize)]
 struct Head {
@@ -185,13 +189,23 @@ impl Calibration {
     /// # Errors
     /// `Error::Io`; `Error::Calibration` for what is not a calibration, or damaged.
     pub fn read(path: &Path) -> Result<Reading> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = files::read(path, MAX_BYTES)?;
         Self::parse(&text, &Machine::this())
             .map_err(|reason| Error::Calibration { path: path.into(), reason: format!("not a calibration: {reason}") })
     }
 
-    fn parse(text: &str, machine: &Machine) -> std::result::Result<Reading, String> {
-        let head: Head = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    /// As [`Calibration::read`], of a file's content; for tests.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    #[doc(hidden)]
+    pub fn from_bytes(text: &[u8]) -> std::result::Result<Reading, String> {
+        Self::parse(text, &Machine::this())
+    }
+
+    fn parse(text: &[u8], machine: &Machine) -> std::result::Result<Reading, String> {
+        let value = json::parse(text)?;
+        let head = Head::deserialize(&value).map_err(|e| e.to_string())?;
         if !head.format.starts_with("mlff.calibration/") {
             return Err(format!("found the format {:?}, expected {FORMAT:?}", head.format));
         }
@@ -202,7 +216,7 @@ impl Calibration {
                 return Ok(Reading::Unusable(format!("found the {what} {found}, expected {expected}")));
             }
         }
-        let calibration: Calibration = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let calibration: Calibration = serde_json::from_value(value).map_err(|e| e.to_string())?;
         if !calibration.machine.is_like(machine) {
             let found = &calibration.machine;
             return Ok(Reading::Unusable(format!("found measurements of {found}, expected those of {machine}")));
@@ -308,26 +322,26 @@ mod tests {
         let sound = calibration(Pattern::Mlp, Precision::F32, 2.0);
         let text = serde_json::to_string(&sound).unwrap();
         let machine = Machine::this();
-        assert_eq!(Calibration::parse(&text, &machine), Ok(Reading::Usable(sound.clone())));
+        assert_eq!(Calibration::parse(text.as_bytes(), &machine), Ok(Reading::Usable(sound.clone())));
         let other = Machine { cpu: "other".into(), ..machine.clone() };
         let fewer_cores = Machine { cores: 1000, ..machine.clone() };
-        assert!(matches!(Calibration::parse(&text, &fewer_cores), Ok(Reading::Usable(_))));
+        assert!(matches!(Calibration::parse(text.as_bytes(), &fewer_cores), Ok(Reading::Usable(_))));
         for (text, machine, want) in [
             (text.clone(), &other, "expected those of other"),
             (text.replace(FORMAT, "mlff.calibration/9"), &machine, "format mlff.calibration/9"),
             (text.replace("mlff 0.", "mlff 99."), &machine, "program mlff 99."),
         ] {
-            match Calibration::parse(&text, machine) {
+            match Calibration::parse(text.as_bytes(), machine) {
                 Ok(Reading::Unusable(reason)) => assert!(reason.contains(want), "{reason}"),
                 other => panic!("{other:?}"),
             }
         }
         for bad in ["", "{}", "[1]", &text[..text.len() / 2], &text.replace("\"mlp\"", "\"mlq\"")] {
-            assert!(Calibration::parse(bad, &machine).is_err(), "{bad}");
+            assert!(Calibration::parse(bad.as_bytes(), &machine).is_err(), "{bad}");
         }
         let mut negative = sound;
         negative.measurements[0].points[0].speedup = -1.0;
-        assert!(Calibration::parse(&serde_json::to_string(&negative).unwrap(), &machine).is_err());
+        assert!(Calibration::parse(serde_json::to_string(&negative).unwrap().as_bytes(), &machine).is_err());
     }
 
     #[test]

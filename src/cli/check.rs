@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reading::ReadArgs;
 use super::warnings::Warnings;
-use super::{Outcome, complain, print};
+use super::{Outcome, complain, escape_json, print};
 
 /// Read trajectories without a model: say what is in them, or what is wrong and where
 #[derive(clap::Args)]
@@ -147,7 +147,7 @@ fn line(frame: &Frame, file: Option<&Path>, labels: Vec<&'static str>) -> Result
         spin_multiplicity: frame.spin_multiplicity().unwrap_or_default(),
         warnings: frame.warnings(),
     };
-    serde_json::to_string(&report).map_err(|e| Error::Usage(e.to_string()))
+    serde_json::to_string(&report).map(|text| escape_json(&text)).map_err(|e| Error::Usage(e.to_string()))
 }
 
 impl Contents {

@@ -1,5 +1,6 @@
 //! `mlff eval`: errors against the labels in a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlff::engine::{Evaluation, Want};
@@ -11,6 +12,7 @@ use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
 use super::output::{Files, Output, refuse_unreadable};
 use super::pipeline::{self, Done, Job};
+use super::predict::outside_line;
 use super::plot::{Panel, Points, parity};
 use super::reading::ReadArgs;
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
@@ -65,6 +67,8 @@ struct Tally {
     n_frames: usize,
     n_failed: usize,
     n_atoms: usize,
+    n_outside: usize,
+    outside: BTreeMap<&'static str, usize>,
     energy: Errors,
     energy_per_atom: Errors,
     forces: ForceErrors,
@@ -94,6 +98,11 @@ struct Report {
     n_frames: usize,
     n_failed: usize,
     n_atoms: usize,
+    /// Frames outside of what the model was trained on, and how many in which way.
+    #[serde(skip_serializing_if = "is_zero")]
+    n_outside: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    outside: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     energy: Option<ErrorSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -240,6 +249,10 @@ impl Tally {
                 self.lacking.add(kind, name, path, frame.index);
             }
         }
+        self.n_outside += usize::from(!got.outside.is_empty());
+        for word in got.outside.words() {
+            *self.outside.entry(word).or_default() += 1;
+        }
         if let Some(want) = labels.energy {
             self.energy.add(got.energy, want);
             self.energy.count(n_atoms);
@@ -299,6 +312,8 @@ impl Tally {
             n_frames: self.n_frames,
             n_failed: self.n_failed,
             n_atoms: self.n_atoms,
+            n_outside: self.n_outside,
+            outside: self.outside.clone(),
             energy: self.energy.summary(),
             energy_per_atom: self.energy_per_atom.summary(),
             forces: self.forces.summary(),
@@ -349,5 +364,12 @@ fn table(report: &Report) -> String {
         let text = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| format!("{x:.6}"));
         out += &format!("forces: R² {}, mean cosine {}\n", text(f.r2), text(f.cosine));
     }
+    if report.n_outside > 0 {
+        out += &format!("{}\n", outside_line(report.n_outside, &report.outside));
+    }
     out
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }

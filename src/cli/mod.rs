@@ -17,6 +17,7 @@ mod signals;
 mod trajectory;
 mod warnings;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -94,22 +95,59 @@ fn report(error: &Error) -> ExitCode {
     }
 }
 
-/// Writes a line to standard error, and does not mind if nobody is there.
+/// Writes a line to standard error, and does not mind if nobody is there. What comes from files cannot steer the terminal.
 fn complain(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let _ = writeln!(std::io::stderr(), "{}", harmless(message));
 }
 
-/// Writes text to standard output.
+/// Writes text to standard output. What comes from files cannot steer the terminal.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
+    out.write_all(harmless(text).as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::io("standard output", e))
 }
 
-/// Pretty JSON with a line end.
+/// Text without characters that a terminal obeys, or that show text in another order than it has: these are written as
+/// `\u{1b}`. Line ends and tabs stay.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// A harmless text in one line: what a file says of itself must not look like another line of ours.
+fn one_line(text: &str) -> String {
+    let is_end = |c: char| matches!(c, '\n' | '\t');
+    text.chars().flat_map(|c| if is_end(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// Control characters, and those that override the direction or the lines of a text.
+fn is_harmful(c: char) -> bool {
+    let overrides = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    overrides || (c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+/// Pretty JSON with a line end, in which everything that [`print`] would change is escaped as JSON has it.
 fn json(value: &impl serde::Serialize) -> Result<String> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Error::Usage(format!("cannot be written as JSON: {e}")))?;
-    Ok(text + "\n")
+    Ok(escape_json(&text) + "\n")
+}
+
+/// JSON whose texts hold no character that a terminal obeys. Outside of texts there are none.
+fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // All of them are below U+10000.
+        if is_harmful(c) { out += &format!("\\u{:04x}", u32::from(c)) } else { out.push(c) }
+    }
+    out
 }
 
 /// Seconds in a unit that suits them.
@@ -136,5 +174,26 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn text_that_steers_terminals_is_escaped() {
+        for (text, want) in [
+            ("plain, Å, \t\n", "plain, Å, \t\n"),
+            ("a\u{1b}]0;x\u{7}b", "a\\u{1b}]0;x\\u{7}b"),
+            ("\u{9b}2J\u{7f}\r\0", "\\u{9b}2J\\u{7f}\\u{d}\\u{0}"),
+            ("\u{202e}x\u{2066}y\u{2028}", "\\u{202e}x\\u{2066}y\\u{2028}"),
+        ] {
+            assert_eq!(harmless(text), want);
+        }
+        assert_eq!(one_line("MIT\nelements Au\t"), "MIT\\nelements Au\\t");
+    }
+
+    #[test]
+    fn json_stays_json_when_it_is_printed() {
+        let value = serde_json::json!({"name\u{9b}": "a\u{1b}[2J\u{9b}\u{202e}\u{7f}Å\n"});
+        let text = json(&value).unwrap();
+        assert_eq!(harmless(&text), text);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -3,6 +3,7 @@
 pub mod adjoint;
 pub mod autograd;
 
+use crate::model::Outside;
 use crate::structure::{Mat3, Vec3};
 
 /// What an evaluation is asked for; the energy is always computed.
@@ -37,6 +38,8 @@ pub struct Evaluation {
     pub forces: Option<Vec<Vec3>>,
     /// Stress, eV/Å³, symmetric; only for structures periodic in three directions.
     pub stress: Option<Mat3>,
+    /// In which ways structure and results lie outside of what the model was trained on.
+    pub outside: Outside,
 }
 
 impl Evaluation {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::json::by_atomic_number;
+use super::range::TrainingRange;
 use crate::error::{Error, Result};
 
 /// Version of the model directory that this library reads and writes.
@@ -25,7 +27,7 @@ pub struct ModelConfig {
     /// Atomic numbers that the model knows, in the order of the embedding's rows.
     pub species: Vec<u8>,
     /// Energy of each free atom that is added to the network's, eV; absent elements have none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_atomic_number")]
     pub atomic_energies: BTreeMap<u8, f64>,
     /// Factor on the network's atomic outputs, eV.
     #[serde(default = "one")]
@@ -39,6 +41,9 @@ pub struct ModelConfig {
     /// Spin multiplicity that the model describes.
     #[serde(default = "singlet")]
     pub spin_multiplicity: u32,
+    /// What the training data covered: beyond it results are marked, far beyond refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_range: Option<TrainingRange>,
     /// Teacher, data and method of the training, as their author wrote them.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub training: serde_json::Value,
@@ -182,6 +187,10 @@ pub enum ActivationName {
 /// end; ten times the largest network in use.
 const MAX_SIZE: usize = 16_384;
 
+/// Most layers of a network; ten times what is in use. Layers may share weights, so that no file bounds their number, and each
+/// costs memory an atom and a level of recursion where autograd's graph is freed.
+const MAX_LAYERS: usize = 64;
+
 impl ModelConfig {
     /// Features per atom.
     pub fn n_features(&self) -> usize {
@@ -249,20 +258,26 @@ impl ModelConfig {
         if self.units != Units::default() {
             return refuse(format!("units are {:?}, expected length \"angstrom\", energy \"eV\"", self.units));
         }
-        for (key, value) in [("cutoff", self.cutoff), ("energy_scale", self.energy_scale)] {
-            if !value.is_finite() || (key == "cutoff" && !(0.1..=100.0).contains(&value)) {
-                return refuse(format!("{key} is {value}, expected a finite number (cutoff: 0.1 to 100 Å)"));
-            }
+        if !(0.1..=100.0).contains(&self.cutoff) {
+            return refuse(format!("cutoff is {}, expected 0.1 to 100 Å", self.cutoff));
+        }
+        if !self.energy_scale.is_finite() || self.energy_scale == 0.0 {
+            return refuse(format!(
+                "energy_scale is {}, expected a finite number other than 0: with 0 every structure would have the energy of \
+                 its free atoms",
+                self.energy_scale
+            ));
         }
         let mut sizes = vec![
-            ("n_features", self.n_features()),
-            ("n_interactions", self.n_interactions()),
-            ("radial_basis.n", self.radial_basis().n),
+            ("n_features", self.n_features(), MAX_SIZE),
+            ("n_interactions", self.n_interactions(), MAX_LAYERS),
+            ("radial_basis.n", self.radial_basis().n, MAX_SIZE),
+            ("number of layers in readout_hidden", self.readout_hidden().len() + 1, MAX_LAYERS),
         ];
-        sizes.extend(self.readout_hidden().iter().map(|&n| ("readout_hidden", n)));
-        for (key, n) in sizes {
-            if n == 0 || n > MAX_SIZE {
-                return refuse(format!("{key} is {n}, expected 1 to {MAX_SIZE}"));
+        sizes.extend(self.readout_hidden().iter().map(|&n| ("readout_hidden", n, MAX_SIZE)));
+        for (key, n, most) in sizes {
+            if n == 0 || n > most {
+                return refuse(format!("{key} is {n}, expected 1 to {most}"));
             }
         }
         let epsilon = match &self.architecture {
@@ -297,6 +312,9 @@ impl ModelConfig {
             if !self.species.contains(z) || !energy.is_finite() {
                 return refuse(format!("atomic_energies has {z}: {energy}, expected finite numbers for known species"));
             }
+        }
+        if let Some(range) = &self.training_range {
+            return range.validate(&self.species).or_else(refuse);
         }
         Ok(())
     }

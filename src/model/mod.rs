@@ -2,16 +2,22 @@
 
 pub mod config;
 pub mod distiller;
+pub(crate) mod files;
 mod fingerprint;
 pub mod import;
+pub(crate) mod json;
 pub mod painn;
+pub mod range;
 pub mod weights;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::files::PartialFolder;
 use config::{Architecture, ModelConfig, RadialBasisKind};
+pub use range::{Outside, TrainingRange};
+use range::Limits;
 use weights::Weights;
 
 /// A validated model: its configuration and its weights fit each other.
@@ -20,6 +26,7 @@ pub struct Model {
     config: ModelConfig,
     weights: Weights,
     card: String,
+    limits: Arc<Limits>,
 }
 
 /// A model that ships inside the library.
@@ -40,6 +47,11 @@ macro_rules! built_in {
         }
     };
 }
+
+/// Largest files of a model directory, bytes. The numbers of weights are kept in f64, so that memory is a few times this.
+const MAX_CONFIG: u64 = 1 << 20;
+const MAX_CARD: u64 = 1 << 20;
+const MAX_WEIGHTS: u64 = 2 << 30;
 
 /// The first one is the default.
 static BUILT_IN: [BuiltIn; 1] = [built_in!("ani2x-painn-64")];
@@ -84,7 +96,8 @@ impl Model {
         {
             return Err(Error::Usage("tensor radial_basis.widths holds a width that is not positive".into()));
         }
-        Ok(Model { config, weights: checked, card })
+        let limits = Arc::new(Limits::new(&config));
+        Ok(Model { config, weights: checked, card, limits })
     }
 
     /// Loads a model directory, or the built-in model of that name.
@@ -113,21 +126,40 @@ impl Model {
     }
 
     fn load_directory(path: &Path) -> Result<Self> {
-        let read = |name: &str| {
-            let file = path.join(name);
-            std::fs::read(&file).map_err(|e| match e.kind() {
-                std::io::ErrorKind::NotFound => Error::model(
+        let needed = |name: &str, limit| {
+            files::read_within(path, name, limit)?.ok_or_else(|| {
+                Error::model(
                     path,
                     format!(
                         "has no {name}; a model directory holds config.json and model.safetensors (see `mlff import`)"
                     ),
-                ),
-                _ => Error::io(file, e),
+                )
             })
         };
-        let card = std::fs::read(path.join("README.md")).unwrap_or_default();
+        let config = needed("config.json", MAX_CONFIG)?;
+        let card = files::read_within(path, "README.md", MAX_CARD)?.unwrap_or_default();
         let card = String::from_utf8_lossy(&card).into_owned();
-        Self::from_parts(path, &read("config.json")?, &read("model.safetensors")?, card)
+        Self::from_parts(path, &config, &needed("model.safetensors", MAX_WEIGHTS)?, card)
+    }
+
+    /// A model of a directory's files held in memory; for tests.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    #[doc(hidden)]
+    pub fn from_bytes(config: &[u8], weights: &[u8]) -> Result<Self> {
+        Self::from_parts(Path::new("model"), config, weights, String::new())
+    }
+
+    /// The files of its directory, without the card; for tests.
+    ///
+    /// # Errors
+    /// `Error::Model` if a format cannot hold it.
+    #[doc(hidden)]
+    pub fn to_bytes(&self) -> Result<[Vec<u8>; 2]> {
+        let path = Path::new("model");
+        let config = serde_json::to_vec_pretty(&self.config).map_err(|e| Error::model(path, e.to_string()))?;
+        Ok([config, self.weights.to_safetensors(path)?])
     }
 
     fn from_parts(path: &Path, config: &[u8], weights: &[u8], card: String) -> Result<Self> {
@@ -168,6 +200,11 @@ impl Model {
         &self.card
     }
 
+    /// What lies outside of what the model was trained on, and what is refused.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
     /// Number of weights.
     pub fn n_parameters(&self) -> usize {
         self.weights.0.values().map(|a| a.data.len()).sum()
@@ -185,7 +222,7 @@ impl Model {
 
 fn parse_config(path: &Path, bytes: &[u8]) -> Result<ModelConfig> {
     let refuse = |reason: String| Error::model(path.join("config.json"), reason);
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| refuse(format!("not JSON: {e}")))?;
+    let value = json::parse(bytes).map_err(refuse)?;
     // The version first: another version may have other keys, and "unknown field" would send people the wrong way.
     match value.get("format_version").map(|v| (v, v.as_u64())) {
         Some((_, Some(version))) if version == u64::from(config::FORMAT_VERSION) => {}

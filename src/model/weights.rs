@@ -6,6 +6,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
+use super::json;
 use crate::error::{Error, Result};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
@@ -29,8 +30,9 @@ impl Weights {
     /// # Errors
     /// `Error::Model` for a damaged file or a tensor that holds no real numbers.
     pub fn from_safetensors(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|e| Error::model(path, format!("not a readable safetensors file: {e}")))?;
+        let refuse = |e: String| Error::model(path, format!("not a readable safetensors file: {e}"));
+        let file = SafeTensors::deserialize(bytes).map_err(|e| refuse(e.to_string()))?;
+        json::check_keys(header(bytes)).map_err(|e| refuse(format!("its header: {e}")))?;
         let mut weights = BTreeMap::new();
         for (name, view) in file.tensors() {
             let data = decode(view.dtype(), view.data()).ok_or_else(|| {
@@ -124,6 +126,13 @@ impl Weights {
             bias: if self.0.contains_key(&bias) { Some(self.cast(&bias)?) } else { None },
         })
     }
+}
+
+/// The JSON text at the start.
+fn header(bytes: &[u8]) -> &[u8] {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return &[] };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    rest.get(..length).unwrap_or_default()
 }
 
 fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {

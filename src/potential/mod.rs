@@ -14,7 +14,7 @@ use crate::engine::adjoint::FilterKind;
 use crate::engine::autograd::Autograd;
 use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Outside};
 use crate::model::config::Architecture;
 use crate::profile::roofline::{self, Peaks};
 use crate::structure::Structure;
@@ -278,7 +278,8 @@ impl Potential {
     /// disturb the others.
     ///
     /// # Errors
-    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`, `Error::NonFinite`.
+    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
+    /// `Error::OutOfRange`, `Error::NonFinite`.
     /// What befell a whole batch is `Error::Structure` too, in its own words.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
@@ -300,9 +301,15 @@ fn no_thread(e: &std::io::Error) -> Error {
     Error::Usage(format!("no thread can be started to evaluate on: {e}"))
 }
 
-fn checked(evaluation: Evaluation) -> Result<Evaluation> {
-    match evaluation.non_finite() {
-        Some(what) => Err(Error::NonFinite { what: what.into() }),
-        None => Ok(evaluation),
+/// Refuses results that are not finite or mean nothing, and marks those outside of what the model was trained on.
+/// `references` are energies of the free atoms, eV.
+fn checked(model: &Model, mut evaluation: Evaluation, contacts: Outside, references: &[f64]) -> Result<Evaluation> {
+    if let Some(what) = evaluation.non_finite() {
+        return Err(Error::NonFinite { what: what.into() });
     }
+    let limits = model.limits();
+    let sum = references.iter().sum();
+    let forces = evaluation.forces.as_deref().unwrap_or_default();
+    evaluation.outside = contacts | limits.energy(evaluation.energy, sum, references.len())? | limits.forces(forces)?;
+    Ok(evaluation)
 }

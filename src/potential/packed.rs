@@ -13,7 +13,7 @@ use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::engine::{Evaluation, Want};
 use crate::error::Result;
 use crate::fork::PerProcess;
-use crate::model::Model;
+use crate::model::{Model, Outside};
 use crate::profile::clock::{Component, enter};
 use crate::structure::Structure;
 use crate::threads::in_pool;
@@ -94,20 +94,24 @@ impl<T: Lanes> Packed<T> {
         let mut worker = self.take(model);
         let Worker { preparer, prepared, batch, workspace } = &mut worker;
         batch.clear();
-        let mut taken: Vec<Result<usize>> = Vec::with_capacity(structures.len());
+        let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(structures.len());
         for structure in structures {
             let number = batch.n_structures();
             enter(Component::NeighborSearch);
             let ready = preparer.prepare_into(structure.borrow(), prepared);
             enter(Component::Batch);
-            taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| number));
+            taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| (number, prepared.outside)));
         }
         if batch.n_atoms() >= LARGE_ATOMS {
             // A second copy of so many edges is not worth keeping.
             *prepared = Prepared::default();
         }
         self.engine.evaluate(batch, want, threads, workspace);
-        let out = taken.into_iter().map(|s| s.and_then(|s| checked(workspace.evaluation(batch, s, want)))).collect();
+        let result = |(s, outside)| {
+            let references = &batch.references[batch.atoms_of(s)];
+            checked(model, workspace.evaluation(batch, s, want), outside, references)
+        };
+        let out = taken.into_iter().map(|taken| taken.and_then(result)).collect();
         self.give_back(worker);
         enter(Component::Unattributed);
         out

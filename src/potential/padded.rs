@@ -106,12 +106,13 @@ fn evaluate_in_pool<T: Element, X: Borrow<Structure> + Sync>(
             (members, result)
         })
         .collect();
-    let mut out: Vec<Option<Result<Evaluation>>> = prepared.drain(..).map(|p| p.err().map(Err)).collect();
+    let mut out: Vec<Option<Result<Evaluation>>> = prepared.iter_mut().map(take_error).collect();
     for (members, result) in evaluated {
         match result {
             Ok(evaluations) => {
                 for (s, evaluation) in members.into_iter().zip(evaluations) {
-                    out[s] = Some(checked(evaluation));
+                    let Ok(Prepared { outside, references, .. }) = &prepared[s] else { continue };
+                    out[s] = Some(checked(model, evaluation, *outside, references));
                 }
             }
             Err(error) => {
@@ -125,6 +126,14 @@ fn evaluate_in_pool<T: Element, X: Borrow<Structure> + Sync>(
     out.into_iter()
         .map(|r| r.unwrap_or_else(|| Err(Error::Tensor("the engine returned too few results".into()))))
         .collect()
+}
+
+/// Takes the error of a structure that could not be prepared.
+fn take_error(prepared: &mut Result<Prepared>) -> Option<Result<Evaluation>> {
+    match prepared {
+        Ok(_) => None,
+        Err(_) => std::mem::replace(prepared, Ok(Prepared::default())).err().map(Err),
+    }
 }
 
 /// Memory that autograd takes for an edge: its features and their cotangents in every layer, and its geometry.

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::packed::Packed;
 use super::{Engine, Potential};
-use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer, check_images};
+use crate::batch::{Contacts, PackedBatch, Preparer, check_images};
 use crate::cpu::lanes::Lanes;
 use crate::engine::Want;
 use crate::engine::adjoint::{Crew, Threads, Workspace};
 use crate::error::{Error, Result};
+use crate::model::Outside;
+use crate::model::range::Limits;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
-use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
 use crate::threads;
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
@@ -71,6 +73,7 @@ struct Last {
     cell: Option<Mat3>,
     atomic_energies: Vec<f64>,
     stress: Option<Mat3>,
+    outside: Outside,
 }
 
 /// The part that depends on the precision.
@@ -94,6 +97,11 @@ impl<T> std::fmt::Debug for Stepper<T> {
 /// What does not depend on the precision.
 #[derive(Debug)]
 struct System {
+    limits: Arc<Limits>,
+    /// Whether atoms are closer now than what the model was trained on.
+    contacts: Outside,
+    /// Energy of all atoms if they were free, eV.
+    references: f64,
     cutoff: f64,
     skin: f64,
     /// The system at the last search.
@@ -136,7 +144,11 @@ impl Potential {
         structure.validate()?;
         let mut batch = PackedBatch::default();
         Preparer::new(&self.model).describe(structure, &mut batch)?;
+        let references = batch.references.iter().sum();
         let system = System {
+            limits: self.model.limits().clone(),
+            contacts: Outside::default(),
+            references,
             cutoff: self.model.config().cutoff,
             skin: DEFAULT_SKIN,
             reference: structure.clone(),
@@ -151,8 +163,12 @@ impl Potential {
             is_searched: false,
             n_searches: 0,
         };
-        let last =
-            Last { cell: structure.cell, atomic_energies: Vec::with_capacity(structure.n_atoms()), stress: None };
+        let last = Last {
+            cell: structure.cell,
+            atomic_energies: Vec::with_capacity(structure.n_atoms()),
+            stress: None,
+            outside: Outside::NONE,
+        };
         let n_threads = threads::n_cores().min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
         // Nobody asked for helpers: where there are none to be had, one thread does it.
         let crew = (n_threads > 1).then(|| Crew::new(n_threads - 1).ok()).flatten();
@@ -212,7 +228,8 @@ impl Session {
     ///
     /// # Errors
     /// `Error::Shape` for slices of the wrong length, `Error::Structure` for positions or a cell that cannot be used,
-    /// `Error::Overlap` for atoms on top of each other, `Error::NonFinite` if a result is not a number. They are those of
+    /// `Error::Overlap` for atoms on top of each other, `Error::OutOfRange` for structures and results that are far outside of
+    /// what the model was trained on, `Error::NonFinite` if a result is not a number. They are those of
     /// [`Potential::evaluate_one`], and leave the session as it was.
     pub fn compute(&mut self, positions: &[Vec3], cell: Option<&Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         let n_atoms = self.system.batch.n_atoms();
@@ -254,6 +271,12 @@ impl Session {
         self.system.is_searched = false;
     }
 
+    /// In which ways the last step that succeeded lies outside of what the model was trained on: a driver does well to look at
+    /// it now and then.
+    pub fn outside(&self) -> Outside {
+        self.last.outside
+    }
+
     /// Stress of the last step that succeeded, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
     pub fn stress(&self) -> Option<Mat3> {
         self.last.stress
@@ -287,13 +310,18 @@ impl<T: Lanes> Stepper<T> {
         if !workspace.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
             return refuse("the stress");
         }
+        let energy = workspace.energies[0];
+        let outside = system.contacts
+            | system.limits.energy(energy, system.references, system.batch.n_atoms())?
+            | system.limits.forces(&workspace.gradients)?;
         for (force, gradient) in forces.iter_mut().zip(&workspace.gradients) {
             *force = gradient.map(|x| 0.0 - x);
         }
         last.atomic_energies.clear();
         last.atomic_energies.extend_from_slice(&workspace.atomic_energies);
         last.stress = workspace.stress(&system.batch, 0);
-        Ok(workspace.energies[0])
+        last.outside = outside;
+        Ok(energy)
     }
 }
 
@@ -381,6 +409,7 @@ impl System {
         let (list, offsets, numbers) = (&self.list, &self.offsets, &mut self.numbers);
         let mut edges = self.batch.start_edges(list.n_edges(), !offsets.is_empty());
         let limit = self.cutoff * self.cutoff;
+        let mut contacts = Contacts::new(&self.limits);
         for i in 0..positions.len() {
             for e in list.edges_of(i) {
                 let j = list.senders[e] as usize;
@@ -390,8 +419,8 @@ impl System {
                 }
                 let square = dot(r, r);
                 if square <= limit {
-                    if square < MIN_DISTANCE * MIN_DISTANCE {
-                        return Err(Error::Overlap { i, j, distance: norm(r), minimum: MIN_DISTANCE });
+                    if square < contacts.nearest() {
+                        contacts.look([i, j], edges.rows([i, j]), square)?;
                     }
                     numbers[e] = edges.push(list.senders[e], list.reverse_edge[e], offsets.get(e));
                 } else {
@@ -402,6 +431,7 @@ impl System {
         }
         // Both edges of a pair have the same length, so neither is there without the other.
         edges.renumber_reverse(numbers);
+        self.contacts = contacts.outside()?;
         Ok(())
     }
 }

@@ -10,11 +10,12 @@ use super::frame::{Frame, Lines, is_key};
 use super::normalize::{push_entry, push_pbc, utf8};
 use super::number::{has_foreign_exponent, parse_logical, parse_real, push_real, push_reals};
 use crate::error::{Error, Result};
+use crate::model::Outside;
 use crate::potential::Precision;
 use crate::structure::{Mat3, Vec3};
 
 /// What a model says about one structure.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Results<'a> {
     /// Energy, eV.
     pub energy: f64,
@@ -22,6 +23,8 @@ pub struct Results<'a> {
     pub forces: Option<&'a [Vec3]>,
     /// Stress, eV/Å³.
     pub stress: Option<Mat3>,
+    /// In which ways they lie outside of what the model was trained on: the key `outside`, where there are any.
+    pub outside: Outside,
 }
 
 /// How results are written.
@@ -90,6 +93,8 @@ impl Names<'_> {
         let Some(name) = key.strip_prefix(self.prefix.as_bytes()) else { return false };
         match name {
             b"energy" | b"free_energy" | b"stress" | b"virial" | b"virials" => true,
+            // Without a prefix, somebody else's word.
+            b"outside" => !self.prefix.is_empty() || self.results.is_some(),
             // Says what made the file that a frame was in, which is not the one that it is written to.
             MADE_BY => !self.prefix.is_empty() || is_record(value),
             _ => false,
@@ -256,6 +261,10 @@ fn push_comment(out: &mut Vec<u8>, frame: &Frame, names: &Names<'_>) {
                 names.push_component(out, x);
             }
             out.extend_from_slice(b"\" ");
+        }
+        if !results.outside.is_empty() {
+            // Writing to memory does not fail.
+            _ = write!(out, "{}outside={} ", names.prefix, results.outside);
         }
     }
     out.pop();

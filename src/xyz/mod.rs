@@ -10,7 +10,7 @@
 //! let mut writer = mlff::xyz::Writer::create("out.extxyz.zst", false)?;
 //! let options = mlff::xyz::WriteOptions::default();
 //! while let Some(frame) = reader.next_frame()? {
-//!     let results = mlff::xyz::Results { energy: -1.0, forces: None, stress: None };
+//!     let results = mlff::xyz::Results { energy: -1.0, ..Default::default() };
 //!     writer.write_frame(&frame, Some(&results), &options)?;
 //! }
 //! writer.finish()

@@ -11,11 +11,13 @@ mod meaning;
 mod memory;
 #[cfg(unix)]
 mod outputs;
+mod outside;
 mod predict;
 mod profile;
 mod reading;
 mod resume;
 #[cfg(unix)]
 mod stopped;
+mod strangers;
 mod support;
 mod threads;

@@ -28,6 +28,7 @@ use jobs::{Job, Plan};
 use part::Part;
 use record::Record;
 use resume::open_output;
+pub use summary::outside_line;
 use summary::{Summary, fail, progress_message, report, write_summary};
 
 /// Predict energies, forces and stress of every frame of XYZ trajectories

@@ -1,5 +1,9 @@
 //! Some frames of a chunk: their text, and what there is to say about them.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use mlff::model::Outside;
 use mlff::xyz::{Results, Spares, Texts, WriteOptions};
 use mlff::{Error, Result};
 
@@ -18,7 +22,9 @@ pub struct Part {
 }
 
 enum Note {
-    Warning(std::sync::Arc<std::path::Path>, usize, String),
+    Warning(Arc<Path>, usize, String),
+    /// Index of the frame, and its file.
+    Outside(Outside, usize, Arc<Path>),
     Failure(Error),
 }
 
@@ -45,7 +51,11 @@ impl Part {
                         energy: e.energy,
                         forces: e.forces.as_deref(),
                         stress: e.stress,
+                        outside: e.outside,
                     });
+                    if let Some(results) = results.filter(|r| !r.outside.is_empty()) {
+                        part.notes.push(Note::Outside(results.outside, frame.index, path));
+                    }
                     part.texts.push_frame(&frame, results.as_ref(), options)?;
                     used.push(*frame);
                 }
@@ -64,6 +74,16 @@ impl Part {
         for note in &self.notes {
             match note {
                 Note::Failure(error) => fail(args, summary, error)?,
+                Note::Outside(outside, frame, path) => {
+                    summary.n_outside += 1;
+                    for word in outside.words() {
+                        *summary.outside.entry(word).or_default() += 1;
+                    }
+                    if args.verbose {
+                        let path = path.display();
+                        complain(&format!("outside of what the model was trained on: {path}: frame {frame}: {outside}"));
+                    }
+                }
                 Note::Warning(path, frame, warning) => {
                     summary.n_warnings += 1;
                     summary.warnings.add(path, Some(*frame), warning);

@@ -1,5 +1,7 @@
 //! What was done: counted, written by `--summary`, reported.
 
+use std::collections::BTreeMap;
+
 use indicatif::{HumanCount, ProgressBar};
 use mlff::{Error, Result};
 use serde::Serialize;
@@ -38,6 +40,9 @@ pub struct Summary {
     /// Each kind once.
     #[serde(serialize_with = "kinds")]
     pub warnings: Warnings,
+    /// Frames outside of what the model was trained on, and how many in which way.
+    pub n_outside: usize,
+    pub outside: BTreeMap<&'static str, usize>,
     /// The first failures.
     pub failures: Vec<Failure>,
 }
@@ -147,10 +152,21 @@ pub fn report(args: &Args, summary: &Summary) {
     if !args.verbose {
         s.warnings.say("; -v shows all");
     }
+    if s.n_outside > 0 {
+        let shown = if args.verbose { "" } else { " (-v shows each)" };
+        complain(&format!("{}{shown}", outside_line(s.n_outside, &s.outside)));
+    }
     for output in s.outputs.iter().filter(|o| *o != "-") {
         complain(&format!("written to {output}"));
     }
     report_failures(args, s);
+}
+
+/// Says how many structures are outside of what the model was trained on, and in which ways.
+pub fn outside_line(n: usize, by_word: &BTreeMap<&'static str, usize>) -> String {
+    let words: Vec<String> = by_word.iter().map(|(word, n)| format!("{word} {}", HumanCount(*n as u64))).collect();
+    let (n, s) = (HumanCount(n as u64), if n == 1 { " is" } else { "s are" });
+    format!("{n} structure{s} outside of what the model was trained on: {}", words.join(", "))
 }
 
 fn report_failures(args: &Args, s: &Summary) {

@@ -10,6 +10,7 @@ use crate::cpu::lanes::{Buffer, Lanes};
 use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
 use crate::cpu::pairs::{Counts, Pair};
 use crate::engine::{Evaluation, Want};
+use crate::model::Outside;
 use crate::structure::{Mat3, Vec3};
 
 /// Buffers of one evaluation and its results.
@@ -276,6 +277,7 @@ impl<T> Workspace<T> {
             atomic_energies: self.atomic_energies[atoms.clone()].to_vec(),
             forces: want.forces.then(|| self.gradients[atoms].iter().map(force).collect()),
             stress: self.stress(batch, s).filter(|_| want.stress),
+            outside: Outside::default(),
         }
     }
 

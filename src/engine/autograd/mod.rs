@@ -20,7 +20,7 @@ use super::{Evaluation, Want};
 use crate::batch::PaddedBatch;
 use crate::calibration::CostModel;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Outside};
 use crate::model::config::Architecture;
 use crate::model::distiller::Distiller;
 use crate::model::painn::Painn;
@@ -152,6 +152,7 @@ impl<T: Element> Autograd<T> {
                 atomic_energies,
                 forces: gradients.as_ref().and_then(|g| g.forces(rows)),
                 stress: gradients.as_ref().and_then(|g| g.stress(s, batch.volumes[s])),
+                outside: Outside::default(),
             }
         };
         Ok(energies.iter().enumerate().map(evaluation).collect())

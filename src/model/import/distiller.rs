@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{ImportOptions, agree, move_linear, move_readout, refuse_leftovers, select_species};
+use super::{ImportOptions, agree, move_linear, move_readout, refuse_leftovers, select_species, units};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::*;
@@ -17,13 +17,21 @@ pub(super) struct Config {
     num_rbf: Option<usize>,
     cutoff: f64,
     max_z: Option<usize>,
+    /// Units of the training.
+    energy_unit: Option<String>,
+    length_unit: Option<String>,
     #[expect(dead_code, reason = "part of the files that are read, without meaning for the model")]
     learnable_rbf: Option<bool>,
     #[expect(dead_code, reason = "part of the files that are read, without meaning for the model")]
     use_torch_cluster: Option<bool>,
 }
 
-pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOptions) -> Result<Model> {
+pub(super) fn convert(
+    mut state: Weights,
+    config: Config,
+    options: &ImportOptions,
+    notes: &mut Vec<String>,
+) -> Result<Model> {
     let mut weights = Weights::default();
     let embedding = state.0.remove("embedding.weight").ok_or_else(|| {
         Error::Usage(format!(
@@ -34,7 +42,7 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
     if let Some(rows) = embedding.shape.first() {
         agree("max_z", config.max_z, rows.saturating_sub(1))?;
     }
-    let (species, embedding) = select_species(&embedding, options.species.as_deref())?;
+    let (species, embedding) = select_species(&embedding, options.species.as_deref(), notes)?;
     let f = agree("hidden_dim", config.hidden_dim, embedding.shape[1])?;
     weights.put("embedding", embedding);
     let mut n_rbf = 0;
@@ -84,7 +92,7 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
     }
     let readout_hidden = move_readout(&mut state, "energy_head", 2, &mut weights)?;
     refuse_leftovers(&state)?;
-    let model = ModelConfig {
+    let mut model = ModelConfig {
         format_version: FORMAT_VERSION,
         name: None,
         architecture: Architecture::Distiller(DistillerConfig {
@@ -102,10 +110,13 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
         units: Units::default(),
         charge: 0,
         spin_multiplicity: 1,
+        training_range: None,
         training: serde_json::Value::Null,
         metrics: serde_json::Value::Null,
         license: None,
     };
+    let said = [config.energy_unit.as_deref(), config.length_unit.as_deref()];
+    units::convert(&mut model, &mut weights, options, said, notes)?;
     Model::new(model, weights, String::new())
 }
 

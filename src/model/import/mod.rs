@@ -3,14 +3,17 @@
 mod distiller;
 mod pickle;
 mod schnetpack;
+mod units;
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::Model;
 use super::weights::{Array, Weights};
+use super::{MAX_CONFIG, MAX_WEIGHTS, Model, files, json};
 use crate::error::{Error, Result};
+pub(crate) use units::atom_energy;
+pub use units::{EnergyUnit, LengthUnit};
 
 /// Projects whose models can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,21 @@ pub struct ImportOptions {
     pub config: Option<PathBuf>,
     /// Elements that the model was trained on; without it those of the configuration, or every row of the embedding.
     pub species: Option<Vec<u8>>,
+    /// Unit of the energies that the model was trained on and of those in its configuration; without it the one that the
+    /// configuration says, or eV.
+    pub energy_unit: Option<EnergyUnit>,
+    /// Unit of the positions that the model was trained on and of its cutoff; without it the one that the configuration says,
+    /// or Å.
+    pub length_unit: Option<LengthUnit>,
+}
+
+/// An imported model, and what had to be assumed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// The model, in eV and Å.
+    pub model: Model,
+    /// What neither the user nor the files said, and what was taken for it; for people.
+    pub notes: Vec<String>,
 }
 
 /// Reads another project's weight file (`.safetensors`, or PyTorch's `.pt`, `.pth`, `.ckpt`).
@@ -35,7 +53,15 @@ pub struct ImportOptions {
 /// # Errors
 /// `Error::Io` or `Error::Model`: what could not be read, or does not fit its configuration.
 pub fn import(source: Source, path: &Path, options: &ImportOptions) -> Result<Model> {
-    let file = read(path)?;
+    Ok(import_with_notes(source, path, options)?.model)
+}
+
+/// As [`import`], with what was assumed.
+///
+/// # Errors
+/// Those of [`import`].
+pub fn import_with_notes(source: Source, path: &Path, options: &ImportOptions) -> Result<Import> {
+    let file = read_weights(path, &files::read(path, MAX_WEIGHTS)?)?;
     let config = match (&options.config, &file.config) {
         (Some(config), _) => read_json(config)?,
         (None, Some(inside)) => inside.clone(),
@@ -50,11 +76,39 @@ pub fn import(source: Source, path: &Path, options: &ImportOptions) -> Result<Mo
             read_json(&beside)?
         }
     };
-    let model = match source {
-        Source::SchNetPack => schnetpack::convert(file.weights, parse(path, config)?, options),
-        Source::Distiller => distiller::convert(file.weights, parse(path, config)?, options),
+    convert(source, path, file.weights, config, options)
+}
+
+/// As [`import_with_notes`], of a weight file held in memory, with the text of a configuration unless it brings its own; for
+/// tests.
+///
+/// # Errors
+/// `Error::Model`.
+#[doc(hidden)]
+pub fn import_bytes(source: Source, bytes: &[u8], config: Option<&[u8]>, options: &ImportOptions) -> Result<Import> {
+    let path = Path::new("weights");
+    let file = read_weights(path, bytes)?;
+    let config = match (config, file.config) {
+        (Some(text), _) => json::parse(text).map_err(|e| Error::model(path, e))?,
+        (None, Some(inside)) => inside,
+        (None, None) => return Err(Error::model(path, "needs a configuration")),
     };
-    model.map_err(|e| Error::model(path, e.to_string()))
+    convert(source, path, file.weights, config, options)
+}
+
+fn convert(
+    source: Source,
+    path: &Path,
+    weights: Weights,
+    config: serde_json::Value,
+    options: &ImportOptions,
+) -> Result<Import> {
+    let mut notes = Vec::new();
+    let model = match source {
+        Source::SchNetPack => schnetpack::convert(weights, parse(path, config)?, options, &mut notes),
+        Source::Distiller => distiller::convert(weights, parse(path, config)?, options, &mut notes),
+    };
+    Ok(Import { model: model.map_err(|e| Error::model(path, e.to_string()))?, notes })
 }
 
 struct WeightFile {
@@ -63,35 +117,30 @@ struct WeightFile {
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::model(path, format!("not JSON: {e}")))
+    json::parse(&files::read(path, MAX_CONFIG)?).map_err(|e| Error::model(path, e))
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, config: serde_json::Value) -> Result<T> {
     serde_json::from_value(config).map_err(|e| Error::model(path, format!("its configuration: {e}")))
 }
 
-fn read(path: &Path) -> Result<WeightFile> {
-    let mut start = [0; 9];
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let has_start = std::io::Read::read_exact(&mut file, &mut start).is_ok();
-    if has_start && start.starts_with(b"PK\x03\x04") {
-        return read_pickle(path);
+fn read_weights(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
+    if bytes.starts_with(b"PK\x03\x04") {
+        return read_pickle(path, bytes);
     }
     // Safetensors start with the length of a JSON text, whose low byte may well be that of a pickle.
-    if has_start && start[0] == 0x80 && start[8] != b'{' {
+    if bytes.len() > 8 && bytes[0] == 0x80 && bytes[8] != b'{' {
         return Err(Error::model(
             path,
             "is a pickle without PyTorch's archive around it; save it anew with torch.save(model.state_dict(), FILE), \
              or convert a pickled SchNetPack model with scripts/export_schnetpack.py",
         ));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    Ok(WeightFile { weights: Weights::from_safetensors(path, &bytes)?, config: None })
+    Ok(WeightFile { weights: Weights::from_safetensors(path, bytes)?, config: None })
 }
 
-fn read_pickle(path: &Path) -> Result<WeightFile> {
-    let checkpoint = pickle::read(path).map_err(|e| {
+fn read_pickle(path: &Path, bytes: &[u8]) -> Result<WeightFile> {
+    let checkpoint = pickle::read(bytes).map_err(|e| {
         Error::model(
             path,
             format!(
@@ -104,11 +153,18 @@ fn read_pickle(path: &Path) -> Result<WeightFile> {
 }
 
 /// Embedding rows of the chosen elements, and these elements.
-fn select_species(embedding: &Array, chosen: Option<&[u8]>) -> Result<(Vec<u8>, Array)> {
+fn select_species(embedding: &Array, chosen: Option<&[u8]>, notes: &mut Vec<String>) -> Result<(Vec<u8>, Array)> {
     let [n_rows, width] = embedding.shape[..] else {
         return Err(Error::Usage(format!("the embedding has shape {:?}, expected two dimensions", embedding.shape)));
     };
     let all: Vec<u8> = (1..n_rows.min(119)).map(|z| z as u8).collect();
+    if chosen.is_none() {
+        notes.push(format!(
+            "nothing says which elements the model was trained on; all {} rows of its embedding were taken, those that were \
+             never trained too (--species H,C,O restricts it)",
+            all.len()
+        ));
+    }
     let species = chosen.map_or(all, <[u8]>::to_vec);
     let mut data = Vec::with_capacity(species.len() * width);
     for &z in &species {

@@ -4,8 +4,7 @@
 //! writes (protocol 2). candle's reader is not used: damaged files make it panic, nested ones overflow the stack.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
-use std::path::Path;
+use std::io::{Cursor, Read};
 
 use crate::model::weights::Array;
 
@@ -439,19 +438,19 @@ const STATE_DICT_KEYS: [&str; 3] = ["model_state_dict", "state_dict", "model"];
 ///
 /// # Errors
 /// What is wrong with the file, in words.
-pub(super) fn read(path: &Path) -> Result<Checkpoint> {
-    let (mut archive, n_bytes) = open(path)?;
+pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
+    let mut archive = Archive::open(bytes)?;
     let root = archive
+        .zip
         .file_names()
         .filter_map(|name| name.ok().map(|name| name.into_owned()))
         .find(|name| name == "data.pkl" || name.ends_with("/data.pkl"))
         .ok_or("it has no data.pkl")?;
     let folder = root.trim_end_matches("data.pkl").to_string();
-    if record(&mut archive, &format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
+    if archive.record(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
         return Err("its numbers are big-endian".into());
     }
-    let bytes = record(&mut archive, &root)?;
-    let pickle = Pickle::parse(&bytes)?;
+    let pickle = Pickle::parse(&archive.record(&root)?)?;
     if pickle.dict(pickle.root).is_none() {
         return Err(format!("it holds {}, expected a state dict", pickle.describe(pickle.root)));
     }
@@ -461,7 +460,7 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint> {
     let config =
         state.and_then(|_| pickle.entry(pickle.root, "config")).and_then(|id| pickle.to_json(id, 0, &mut 10_000));
 
-    let mut budget = n_bytes.saturating_mul(8).saturating_add(MAX_ELEMENTS_BEYOND_FILE);
+    let mut budget = bytes.len().saturating_mul(4).saturating_add(MAX_ELEMENTS_BEYOND_FILE);
     let mut storages = HashMap::new();
     let mut tensors = BTreeMap::new();
     for &(key, value) in pickle.dict(state.unwrap_or(pickle.root)).unwrap_or_default() {
@@ -469,7 +468,7 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint> {
         let (Some(name), Some(view)) = (pickle.text(key), pickle.tensor(value)) else { continue };
         let array = view.and_then(|view| {
             if !storages.contains_key(view.storage) {
-                storages.insert(view.storage, record(&mut archive, &format!("{folder}data/{}", view.storage))?);
+                storages.insert(view.storage, archive.record(&format!("{folder}data/{}", view.storage))?);
             }
             view.read(&storages[view.storage], &mut budget)
         });
@@ -481,25 +480,32 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { tensors, config })
 }
 
-type Archive = zip::ZipArchive<std::io::BufReader<std::fs::File>>;
-
-/// Opens PyTorch's archive; gives its size as well.
-///
-/// The offset is given: PyTorch ends its archives with a ZIP64 directory where none is needed, and `zip`, looking for
-/// the offset by itself, takes that directory for data in front of the archive.
-fn open(path: &Path) -> Result<(Archive, usize)> {
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let n_bytes = file.metadata().map_err(|e| e.to_string())?.len();
-    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
-    let archive = zip::ZipArchive::with_config(config, std::io::BufReader::new(file)).map_err(|e| e.to_string())?;
-    Ok((archive, usize::try_from(n_bytes).unwrap_or(usize::MAX)))
+/// PyTorch's archive, held in memory.
+struct Archive<'a> {
+    zip: zip::ZipArchive<Cursor<&'a [u8]>>,
+    /// Bytes that records may still have. PyTorch's are not packed, so that together they are no larger than the file; in a
+    /// file made up, many names can stand for one record, or records overlap.
+    left: u64,
 }
 
-fn record(archive: &mut Archive, name: &str) -> Result<Vec<u8>> {
-    let mut entry = archive.by_name(name).map_err(|e| format!("record {name}: {e}"))?;
-    let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(|e| format!("record {name}: {e}"))?;
-    Ok(bytes)
+impl<'a> Archive<'a> {
+    /// The offset is given: PyTorch ends its archives with a ZIP64 directory where none is needed, and `zip`, looking for
+    /// the offset by itself, takes that directory for data in front of the archive.
+    fn open(bytes: &'a [u8]) -> Result<Self> {
+        let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+        let zip = zip::ZipArchive::with_config(config, Cursor::new(bytes)).map_err(|e| e.to_string())?;
+        Ok(Archive { zip, left: bytes.len() as u64 })
+    }
+
+    fn record(&mut self, name: &str) -> Result<Vec<u8>> {
+        let entry = self.zip.by_name(name).map_err(|e| format!("record {name}: {e}"))?;
+        let mut bytes = Vec::new();
+        entry.take(self.left + 1).read_to_end(&mut bytes).map_err(|e| format!("record {name}: {e}"))?;
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+            format!("record {name}: all records together are larger than the file: they overlap, which torch.save does not write")
+        })?;
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]

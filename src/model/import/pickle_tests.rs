@@ -59,7 +59,7 @@ fn numbers() -> Vec<u8> {
 }
 
 fn read_bytes(pickle: &[u8], storage: &[u8]) -> Result<Checkpoint> {
-    read(archive(pickle, storage).path())
+    read(&std::fs::read(archive(pickle, storage).path()).unwrap())
 }
 
 #[test]
@@ -154,15 +154,12 @@ fn pickle_damage_never_panics() {
     }
     // Damage of the archive.
     let bytes = std::fs::read(archive(&whole, &numbers()).path()).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
     for at in 0..bytes.len() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = bytes.clone();
             damaged[at] ^= flip;
-            std::fs::write(file.path(), &damaged).unwrap();
-            let _ = read(file.path());
+            let _ = read(&damaged);
         }
-        std::fs::write(file.path(), &bytes[..at]).unwrap();
-        assert!(read(file.path()).is_err(), "the first {at} bytes");
+        assert!(read(&bytes[..at]).is_err(), "the first {at} bytes");
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ImportOptions, agree, move_linear, move_readout, move_tensor, refuse_leftovers, scalar, select_species};
+use super::{ImportOptions, units, agree, move_linear, move_readout, move_tensor, refuse_leftovers, scalar, select_species};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::*;
+use crate::model::json::by_atomic_number;
 use crate::model::weights::{Array, Weights};
 
 /// Hyperparameters, named as SchNetPack names them, and what a state dict does not hold.
@@ -24,13 +25,16 @@ pub(super) struct Config {
     shared_interactions: Option<bool>,
     activation: Option<ActivationName>,
     epsilon: Option<f64>,
-    /// Factor on the output, eV (SchNetPack's `ScaleProperty`, and the model's energy unit).
+    /// Unit of all energies here and of the network's output; of lengths: of the cutoff and the radial basis.
+    energy_unit: Option<String>,
+    length_unit: Option<String>,
+    /// Factor on the output (SchNetPack's `ScaleProperty`).
     output_scale: Option<f64>,
-    /// Added to each atom's energy, eV (SchNetPack's `AddOffsets`, `add_mean`).
+    /// Added to each atom's energy (SchNetPack's `AddOffsets`, `add_mean`).
     #[serde(default)]
     mean: f64,
-    /// Energy of each free atom, eV (SchNetPack's `AddOffsets`, `add_atomrefs`).
-    #[serde(default)]
+    /// Energy of each free atom (SchNetPack's `AddOffsets`, `add_atomrefs`).
+    #[serde(default, deserialize_with = "by_atomic_number")]
     atomic_energies: BTreeMap<u8, f64>,
     species: Option<Vec<u8>>,
     license: Option<String>,
@@ -40,8 +44,14 @@ pub(super) struct Config {
     seed: Option<i64>,
 }
 
-pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOptions) -> Result<Model> {
+pub(super) fn convert(
+    mut state: Weights,
+    config: Config,
+    options: &ImportOptions,
+    notes: &mut Vec<String>,
+) -> Result<Model> {
     strip_prefix(&mut state)?;
+    refuse_other_networks(&state)?;
     if state.0.keys().any(|name| name.starts_with("postprocessors.")) {
         return Err(Error::Usage(
             "the state dict holds SchNetPack postprocessors (scale, mean, atomrefs), whose units it does not say: \
@@ -60,20 +70,17 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
         .as_deref()
         .or(config.species.as_deref())
         .or((!from_energies.is_empty()).then_some(from_energies.as_slice()));
-    let (species, embedding) = select_species(&embedding, chosen)?;
+    let (species, embedding) = select_species(&embedding, chosen, notes)?;
     let f = agree("n_atom_basis", config.n_atom_basis, embedding.shape[1])?;
     weights.put("embedding", embedding);
 
-    let cutoff = match state.0.remove("representation.cutoff_fn.cutoff") {
-        Some(array) => {
-            let found = scalar(&array, "cutoff_fn.cutoff")?;
-            match config.cutoff {
-                // The buffer is f32; the configuration has the number that was meant.
-                Some(meant) if (meant - found).abs() <= 1e-6 * meant.abs() => meant,
-                other => agree("cutoff", other, found)?,
-            }
-        }
-        None => config.cutoff.ok_or_else(|| Error::Usage("its configuration has no cutoff".into()))?,
+    let buffer = state.0.remove("representation.cutoff_fn.cutoff");
+    let trained = buffer.map(|array| scalar(&array, "cutoff_fn.cutoff")).transpose()?;
+    let cutoff = match (trained, config.cutoff) {
+        // What the network was trained with, to the last bit.
+        (Some(trained), Some(said)) if is_rounded(said, trained) => trained,
+        (Some(trained), said) => agree("cutoff", said, trained)?,
+        (None, said) => said.ok_or_else(|| Error::Usage("its configuration has no cutoff".into()))?,
     };
     let (kind, n_rbf) = radial_basis(&mut state, &mut weights)?;
     let n_rbf = agree("n_rbf", config.n_rbf, n_rbf)?;
@@ -103,7 +110,13 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
         }
     }
     atomic_energies.retain(|z, _| species.contains(z));
-    let model = ModelConfig {
+    let output_scale = config.output_scale.unwrap_or(1.0);
+    if output_scale == 0.0 {
+        return Err(Error::Usage(
+            "its configuration says output_scale = 0: every structure would have the energy of its free atoms".into(),
+        ));
+    }
+    let mut model = ModelConfig {
         format_version: FORMAT_VERSION,
         name: None,
         architecture: Architecture::Painn(PainnConfig {
@@ -120,15 +133,39 @@ pub(super) fn convert(mut state: Weights, config: Config, options: &ImportOption
         cutoff,
         species,
         atomic_energies,
-        energy_scale: config.output_scale.unwrap_or(1.0),
+        energy_scale: output_scale,
         units: Units::default(),
         charge: 0,
         spin_multiplicity: 1,
+        training_range: None,
         training: config.training,
         metrics: serde_json::Value::Null,
         license: config.license,
     };
+    let said = [config.energy_unit.as_deref(), config.length_unit.as_deref()];
+    units::convert(&mut model, &mut weights, options, said, notes)?;
     Model::new(model, weights, String::new())
+}
+
+/// Whether `stored` is what half, single or double precision keeps of `said`, or close to it: the configuration of an export
+/// has six to seven digits.
+fn is_rounded(said: f64, stored: f64) -> bool {
+    (said - stored).abs() <= 1e-6 * said.abs()
+        || half::f16::from_f64(said).to_f64() == stored
+        || half::bf16::from_f64(said).to_f64() == stored
+}
+
+/// Names the other networks of SchNetPack, whose tensors would only seem to be missing.
+fn refuse_other_networks(state: &Weights) -> Result<()> {
+    let has = |part: &str| state.0.keys().any(|name| name.contains(part));
+    let found = match () {
+        () if has(".filter_net.") || has(".intraatomic_context_net.") => return Ok(()),
+        () if has("representation.field_") || has(".external_fields") => "FieldSchNet",
+        () if has(".in2f.") || has(".f2out.") || has(".filter_network.") => "SchNet",
+        () if has(".so3convs.") || has(".so3product") => "SO3net",
+        () => return Ok(()),
+    };
+    Err(Error::Usage(format!("these are the weights of a {found} of SchNetPack; only its PaiNN can be imported")))
 }
 
 /// Lightning checkpoints and wrapped models put a prefix before every name.
