@@ -94,7 +94,7 @@ fn labels_never_pass_for_results() {
     let failed = format!("1\nProperties=species:S:1:pos:R:3 {cell} REF_energy=3\nH 0 0 0\n");
     assert_eq!(written(frame, None, ""), failed);
     assert!(written(frame, None, "MLFF_").contains(" energy=1 free_energy=2 stress="), "they stay beside a prefix");
-    let energy = Results { energy: -2.0, forces: None, stress: None };
+    let energy = Results { energy: -2.0, forces: None, stress: None, outside: mlff::model::Outside::NONE };
     let got = read(written(frame, Some(&energy), "")).remove(0).labels("").unwrap();
     assert_eq!((got.energy, got.forces, got.stress), (Some(-2.0), None, None));
 }

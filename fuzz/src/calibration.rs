@@ -4,12 +4,27 @@
 
 use mlff::calibration::{Calibration, Pattern, Reading, Size};
 use mlff::potential::Precision;
+use serde_json::{Value, json};
 
 use super::shared::{Random, mutate_json_text};
 
-/// A file of this machine, which a run can start from: without measurements, as those are easy to add.
-pub fn empty() -> Vec<u8> {
-    serde_json::to_vec(&Calibration::new(1.2)).expect("a calibration can be written")
+/// A file of this machine, which a run can start from: two patterns at two sizes.
+fn sample() -> Vec<u8> {
+    let point = |rows: usize, speedup: f64| {
+        let measured = json!({"seconds": 1e-5, "bytes": 1e4, "flops_s": 1e9,
+            "roofline": {"intensity": 1.0, "bound": "compute", "fraction": 0.1}});
+        json!({"rows": rows, "width": 64, "repeats": 3, "flops": 1e6, "unfused": measured, "fused": measured,
+            "speedup": speedup, "memory_reduction": 2.0})
+    };
+    let measurements: Vec<Value> = ["message", "linear_silu"]
+        .map(|pattern| {
+            json!({"pattern": pattern, "dtype": "f32", "threads": 1, "points": [point(64, 1.5), point(4096, 1.1)],
+                "device": {"kind": "cpu", "name": "a", "driver": null, "peak_flops": 1e11, "peak_bytes_s": 1e10}})
+        })
+        .into();
+    let mut file = serde_json::to_value(Calibration::new(1.2)).expect("a calibration can be written");
+    file["measurements"] = measurements.into();
+    serde_json::to_vec(&file).expect("JSON can be written")
 }
 
 /// Runs one input.
@@ -36,7 +51,10 @@ pub fn calibration(data: &[u8]) {
     assert!(matches!(Calibration::from_bytes(&text), Ok(Reading::Usable(_))), "merged and written, it is refused");
 }
 
-/// Changes JSON by its structure.
+/// Changes JSON by its structure; what is none becomes a file of this machine.
 pub fn mutate_calibration(data: &[u8], seed: u32) -> Vec<u8> {
+    if data.first() != Some(&b'{') {
+        return sample();
+    }
     mutate_json_text(data, &mut Random::new(seed))
 }
