@@ -97,19 +97,26 @@ fn is_said(warnings: &[String], key: &str) -> bool {
     warnings.iter().any(|w| w.strip_prefix(key).is_some_and(|rest| rest.starts_with('=')))
 }
 
-/// A cell or a unit in free text.
+/// A cell, a unit, a charge or a spin in free text.
 fn free_text(line: &[u8]) -> Vec<String> {
-    let mut words = line.split(|c| c.is_ascii_whitespace() || matches!(c, b',' | b':' | b'=' | b'"')).peekable();
-    let mut numbers = 0;
-    let mut n_words = 0;
-    let (mut cell, mut bohr, mut decimal) = (false, false, false);
-    for word in words.by_ref().filter(|w| !w.is_empty()) {
+    let words = line.split(|c| c.is_ascii_whitespace() || matches!(c, b',' | b':' | b'=' | b'"'));
+    let (mut numbers, mut n_words) = (0, 0);
+    let (mut cell, mut bohr, mut decimal, mut state) = (false, false, false, false);
+    // What the word before says about electrons.
+    let mut key = None;
+    for word in words.filter(|w| !w.is_empty()) {
         n_words += 1;
+        let before = std::mem::replace(&mut key, StateKey::of(word));
         match word.first() {
             Some(c) if c.is_ascii_digit() || matches!(c, b'-' | b'+' | b'.') => {
-                let is_number = parse_real(word).is_some();
-                numbers += usize::from(is_number);
-                decimal |= is_number && word.contains(&b'.');
+                let Some(number) = parse_real(word) else { continue };
+                numbers += 1;
+                decimal |= word.contains(&b'.');
+                state |= match before {
+                    Some(StateKey::Charge | StateKey::Unpaired) => number != 0.0,
+                    Some(StateKey::Multiplicity | StateKey::Spin) => number > 1.0,
+                    None => false,
+                };
             }
             Some(c) if matches!(c | 0x20, b'c' | b'b' | b'l' | b'u' | b'(') => {
                 let word = folded(word);
@@ -120,20 +127,14 @@ fn free_text(line: &[u8]) -> Vec<String> {
             _ => {}
         }
     }
-    let mut out = Vec::new();
-    if (cell && numbers >= 3) || (numbers == n_words && decimal && matches!(numbers, 3 | 6 | 9)) {
-        out.push(format!(
-            "the comment \"{}\" may hold a cell, which is not used: say Lattice=\"nine numbers\"",
-            lossy(line.trim_ascii())
-        ));
-    }
-    if bohr {
-        out.push(format!(
-            "the comment \"{}\" may say that positions are in Bohr: they are read in Å",
-            lossy(line.trim_ascii())
-        ));
-    }
-    out
+    cell = (cell && numbers >= 3) || (numbers == n_words && decimal && matches!(numbers, 3 | 6 | 9));
+    let found = [
+        (cell, "may hold a cell, which is not used: say Lattice=\"nine numbers\""),
+        (bohr, "may say that positions are in Bohr: they are read in Å"),
+        (state, "may say a charge or spin, which is not used: say charge= and spin_multiplicity="),
+    ];
+    let text = || lossy(line.trim_ascii());
+    found.into_iter().filter(|(is, _)| *is).map(|(_, what)| format!("the comment \"{}\" {what}", text())).collect()
 }
 
 /// Elements given as numbers in place of symbols: atom types where LAMMPS wrote the file.
@@ -203,12 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn free_text_with_a_cell_or_bohr_is_said() {
+    fn free_text_with_a_cell_a_unit_or_a_charge_is_said() {
         for comment in ["9.0 9.0 9.0", "cell: 9 0 0 0 9 0 0 0 9", "CRYST1 9 9 9 90 90 90", "box 10 10 10 frame 3"] {
             let warnings = read(comment, "He").unwrap().warnings;
             assert!(warnings.len() == 1 && warnings[0].contains("may hold a cell"), "{comment}: {warnings:?}");
         }
         assert!(read("geometry (Bohr)", "He").unwrap().warnings[0].contains("Bohr"));
+        for comment in ["charge -1", "Charge: 1, multiplicity: 2", "total charge: 0 Multiplicity 3", "uhf 1"] {
+            let warnings = read(comment, "He").unwrap().warnings;
+            assert!(warnings.len() == 1 && warnings[0].contains("a charge or spin"), "{comment}: {warnings:?}");
+        }
+        for comment in ["charge 0 spin 1", "Charge: 0, mult: 1", "charge transfer 3", "spin"] {
+            assert_eq!(read(comment, "He").unwrap().warnings(), [""; 0], "{comment}");
+        }
         for comment in ["", "17", "water", "1 2 3", "cell 3", "box of water", "step 3 time 0.5 -7.25", "0.1 0.2"] {
             assert_eq!(read(comment, "He").unwrap().warnings(), [""; 0], "{comment}");
         }

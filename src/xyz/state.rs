@@ -202,7 +202,11 @@ impl Frame {
     }
 
     fn state_entries(&self, wanted: impl Fn(StateKey) -> bool) -> impl Iterator<Item = &Entry> {
-        self.entries.entries.iter().filter(move |e| StateKey::of(self.key(e)).is_some_and(&wanted))
+        self.entries.entries.iter().filter(move |e| {
+            // UHF by itself is a method.
+            let kind = StateKey::of(self.key(e)).filter(|kind| *kind != StateKey::Unpaired || e.value.is_some());
+            kind.is_some_and(&wanted)
+        })
     }
 
     fn contradiction(&self, a: &Said, b: &Said) -> Error {
@@ -311,7 +315,9 @@ mod tests {
         ] {
             assert_eq!(frame(comment).spin_multiplicity().unwrap(), Some(want), "{comment}");
         }
-        assert_eq!(frame("nupdown=-1 energy=2").spin_multiplicity().unwrap(), None);
+        for comment in ["nupdown=-1 energy=2", "UHF energy=2", "energy=1"] {
+            assert_eq!(frame(comment).spin_multiplicity().unwrap(), None, "{comment}");
+        }
     }
 
     #[test]

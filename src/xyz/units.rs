@@ -21,6 +21,8 @@ pub(crate) struct Ipi {
     /// Å in the unit of the positions.
     scale: f64,
     unit: String,
+    /// Whether positions or cell are in another unit than Å.
+    converted: bool,
     /// What else the comment says.
     rest: Vec<u8>,
 }
@@ -83,7 +85,8 @@ impl Ipi {
             );
         };
         let cell = form.map(|(name, v)| cell_from(name, &v, cell_unit.unwrap_or(1.0))).transpose()?.flatten();
-        Ok(Some(Ipi { cell, scale, unit, rest: rest.join(&b' ') }))
+        let converted = scale != 1.0 || cell_unit.is_some_and(|unit| unit != 1.0);
+        Ok(Some(Ipi { cell, scale, unit, converted, rest: rest.join(&b' ') }))
     }
 
     /// Brings positions to Å.
@@ -142,8 +145,8 @@ impl Ipi {
             }
         }
         (frame.comment, frame.atoms, frame.raw) = (comment, atoms..raw.len(), raw);
-        if self.scale != 1.0 {
-            frame.warn(format!("i-PI's positions{{{}}} are converted: the output is in Å, its cell too", self.unit));
+        if self.converted {
+            frame.warn(format!("i-PI's positions{{{}}} and cell are converted: the output is in Å", self.unit));
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ fn ipi_in_bohr_gives_the_results_of_the_same_in_angstrom() {
     );
     place.write("ase.xyz", water("Lattice=\"10 0 0 0 10 0 0 0 10\" Properties=species:S:1:pos:R:3"));
     let ran = place.run("predict ipi.xyz -o ipi.out.xyz --dtype f64").expect(0);
-    ran.says(&["frame 0: i-PI's positions{atomic_unit} are converted: the output is in Å"]);
+    ran.says(&["frame 0: i-PI's positions{atomic_unit} and cell are converted: the output is in Å"]);
     place.run("predict ase.xyz -o ase.out.xyz --dtype f64").expect(0);
     let (got, want) =
         (predictions(&place.path("ipi.out.xyz"), "MLFF_"), predictions(&place.path("ase.out.xyz"), "MLFF_"));
