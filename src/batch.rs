@@ -152,19 +152,21 @@ impl Preparer {
 /// Looks for atoms that are too close, edge by edge.
 pub(crate) struct Contacts<'a> {
     limits: &'a Limits,
+    nearest: f64,
     outside: Outside,
     on_top: Option<([usize; 2], [u16; 2], f64)>,
 }
 
 impl<'a> Contacts<'a> {
     pub fn new(limits: &'a Limits) -> Self {
-        Contacts { limits, outside: Outside::default(), on_top: None }
+        let nearest = limits.nearest().max(MIN_DISTANCE * MIN_DISTANCE);
+        Contacts { limits, nearest, outside: Outside::NONE, on_top: None }
     }
 
     /// Square of the distance below which to [`look`](Contacts::look), Å².
     #[inline(always)]
     pub fn nearest(&self) -> f64 {
-        self.limits.nearest().max(MIN_DISTANCE * MIN_DISTANCE)
+        self.nearest
     }
 
     /// Takes a pair, its rows of the embedding and its distance's square.
