@@ -423,7 +423,7 @@ fn large_tilted_cells_give_the_list_of_the_molecule() {
         });
         let pbc: [bool; 3] = match round % 3 {
             0 => std::array::from_fn(|k| k == round as usize / 3 % 3),
-            _ => std::array::from_fn(|k| round as usize / 3 >> k & 1 == 1),
+            _ => std::array::from_fn(|k| (round as usize / 3) >> k & 1 == 1),
         };
         // On both sides of the cell's faces.
         let positions: Vec<Vec3> = (0..12).map(|_| [4.0 * random(), 4.0 * random(), 4.0 * random()]).collect();

@@ -170,4 +170,36 @@ mod tests {
         assert_eq!(batches(&[4, 4, 4, 900, 1], BatchSize::Structures(2)), [0..2, 2..4, 4..5]);
         assert!(batches(&[], BatchSize::Auto).is_empty());
     }
+
+    /// In the child the lock is held for ever, as one is that another of the parent's threads held.
+    #[cfg(unix)]
+    #[test]
+    fn evaluation_in_a_forked_process_does_not_wait_for_a_lock_of_the_parent() {
+        use crate::potential::{Engine, Potential};
+        let potential = Potential::load("ani2x-painn-64").unwrap();
+        let hydrogen = Structure::molecule(vec![1], vec![[0.0; 3]]).unwrap();
+        let want = potential.evaluate_one(&hydrogen, Want::ENERGY).unwrap();
+        let Engine::AdjointF32(packed) = &potential.engine else { panic!("f32") };
+        let held = packed.workers();
+        // SAFETY: the child evaluates, which is what is to be tested, and leaves at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_right = potential.evaluate_one(&hydrogen, Want::ENERGY).is_ok_and(|got| got == want);
+            // SAFETY: as above.
+            unsafe { libc::_exit(i32::from(!is_right)) };
+        }
+        drop(held);
+        let (start, mut status) = (std::time::Instant::now(), -1);
+        // SAFETY: the child is ours, and not waited for yet; one that hangs is killed.
+        unsafe {
+            while libc::waitpid(child, &raw mut status, libc::WNOHANG) == 0 {
+                if start.elapsed() > std::time::Duration::from_secs(120) {
+                    libc::kill(child, libc::SIGKILL);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        assert_eq!(status, 0, "the child hangs or is wrong");
+        assert_eq!(potential.evaluate_one(&hydrogen, Want::ENERGY).unwrap(), want);
+    }
 }
