@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn reduced_cells_of_ordinary_shape_are_left_alone() {
-        let cells = [[[5.0, 0.0, 0.0], [0.0, 5.2, 0.0], [0.0, 0.0, 5.4]], [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]];
+        let cells =
+            [[[5.0, 0.0, 0.0], [0.0, 5.2, 0.0], [0.0, 0.0, 5.4]], [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]];
         assert!(cells.iter().all(|cell| reduced(cell, [true; 3]).is_none()));
     }
 }
