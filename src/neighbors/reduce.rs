@@ -59,9 +59,10 @@ pub(crate) fn reduced(cell: &Mat3, pbc: [bool; 3]) -> Option<Reduced> {
         if !shorten(cell, &periodic, &mut numbers) {
             break;
         }
-        if numbers.iter().flatten().any(|x| x.abs() > MOST || x.is_nan()) {
-            return None;
-        }
+    }
+    // On the way they may be larger.
+    if !numbers.iter().flatten().all(|x| x.abs() <= MOST) {
+        return None;
     }
     #[allow(clippy::cast_possible_truncation)] // whole numbers, bounded just above
     let whole = numbers.map(|row| row.map(|x| x as i32));
@@ -123,6 +124,18 @@ mod tests {
         let star = [[5.0, 0.0, 0.01], [-2.5, 4.330_127_018_922_193, 0.01], [-2.5, -4.330_127_018_922_193, 0.01]];
         let r = reduced(&star, [true; 3]).unwrap();
         assert!(fullness(&r.cell, [true; 3]) > 0.5, "{r:?}");
+    }
+
+    #[test]
+    fn reduced_cell_of_a_cell_thin_in_two_ways_is_found() {
+        let given = [
+            [8.484375, 2.25, -0.40625],
+            [-116436.453125, -30874.921875, 5578.0625],
+            [-363149.9375, -96290.234375, 17395.609375],
+        ];
+        let r = reduced(&given, [true; 3]).unwrap();
+        assert!(fullness(&r.cell, [true; 3]) > 0.5, "{r:?}");
+        crate::structure::Structure::new(vec![1], vec![[0.0; 3]], Some(given), [true; 3]).unwrap();
     }
 
     #[test]
