@@ -129,9 +129,12 @@ fn ase_reads_what_predict_writes() {
     let listed: serde_json::Map<String, Value> =
         serde_json::from_slice(&std::fs::read(corpus.join("expected.json")).unwrap()).unwrap();
     let accepted = listed.iter().filter(|(_, want)| want["accept"] == true);
-    let inputs: Vec<PathBuf> =
-        std::iter::once(rich).chain(accepted.map(|(name, _)| corpus.join("files").join(name))).collect();
-    assert!(inputs.len() > 50);
+    let mut odd: Vec<PathBuf> =
+        std::fs::read_dir(root().join("tests/data/xyz-odd")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    odd.sort();
+    let corpus = accepted.map(|(name, _)| corpus.join("files").join(name));
+    let inputs: Vec<PathBuf> = std::iter::once(rich).chain(corpus).chain(odd).collect();
+    assert!(inputs.len() > 60);
 
     let model = Arc::new(Model::load(mlff::model::default_name()).unwrap());
     let potential = Potential::new(model, Precision::F64).unwrap();

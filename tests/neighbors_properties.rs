@@ -157,6 +157,36 @@ proptest! {
         prop_assert_eq!(got, want);
     }
 
+    /// Long, thin vectors of a lattice give the list of its short ones: the cell in steps of 1/64 Å, so that it is the
+    /// same lattice to the last bit.
+    #[test]
+    fn thin_cells_of_a_lattice_have_its_neighbors(
+        structure in random_structure(),
+        cutoff in 0.5..6.0f64,
+        times in prop::array::uniform3(-20_000i32..20_000),
+    ) {
+        let Some(cell) = structure.cell else { return Ok(()) };
+        let pbc = structure.pbc;
+        let given = cell.map(|row| row.map(|x| (x * 64.0).round() / 64.0));
+        // b + m a, c + n a + o (b + m a), each only where both directions repeat.
+        let factor = |k: usize, a: usize, b: usize| if pbc[a] && pbc[b] { times[k] } else { 0 };
+        let (m, n, o) = (factor(0, 0, 1), factor(1, 0, 2), factor(2, 1, 2) / 1000);
+        let add = |row: Vec3, times: i32, other: Vec3| -> Vec3 {
+            std::array::from_fn(|k| row[k] + f64::from(times) * other[k])
+        };
+        let b = add(given[1], m, given[0]);
+        let thin = [given[0], b, add(add(given[2], n, given[0]), o, b)];
+        let short = Structure { cell: Some(given), ..structure.clone() };
+        let thin = Structure { cell: Some(thin), ..structure };
+        prop_assume!(short.validate().is_ok());
+        let list = both(&thin, cutoff);
+        check_invariants(&thin, cutoff, &list);
+        let in_short = |(i, j, [x, y, z]): Edge| (i, j, [x + m * y + (n + o * m) * z, y + o * z, z]);
+        let got: BTreeSet<Edge> = edges(&list).into_iter().map(in_short).collect();
+        let want: BTreeSet<Edge> = edges(&both(&short, cutoff)).into_iter().collect();
+        prop_assert_eq!(got, want);
+    }
+
     #[test]
     fn permuted_atoms_permute_the_list(structure in random_structure(), cutoff in 0.5..6.0f64, seed in any::<u64>()) {
         let n_atoms = structure.n_atoms();

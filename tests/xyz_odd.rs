@@ -70,12 +70,16 @@ fn odd_column_of_another_type_is_read_as_what_it_is() {
         ("R", ["1", "1.5D+01"], ColumnType::Real),
         ("R", ["-", "1"], ColumnType::String),
         ("R", ["1", "e5"], ColumnType::String),
+        ("R", [".5", "-.5"], ColumnType::Real),
+        ("R", ["1", "."], ColumnType::String),
         ("R", ["1", "none"], ColumnType::String),
         ("L", ["T", "yes"], ColumnType::String),
         ("L", ["t", "1"], ColumnType::Logical),
         ("S", ["1", "yes"], ColumnType::String),
     ] {
-        for (before, behind) in [("", format!(":a:{declared}:1")), (":", String::new()), ("", format!(":w:S:1:a:{declared}:1"))] {
+        for (before, behind) in
+            [("", format!(":a:{declared}:1")), (":", String::new()), ("", format!(":w:S:1:a:{declared}:1"))]
+        {
             let lead = if before.is_empty() { String::new() } else { format!("a:{declared}:1:") };
             let properties = format!("{lead}species:S:1:pos:R:3{behind}");
             let line = |field: &str| match (before, behind.contains("w:S")) {
@@ -179,7 +183,9 @@ fn odd_zeros_behind_packed_data_are_skipped() {
     bzip2.write_all(text.as_bytes()).unwrap();
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
     xz.write_all(text.as_bytes()).unwrap();
-    for (name, member) in [("gz", gzip.finish().unwrap()), ("bz2", bzip2.finish().unwrap()), ("xz", xz.finish().unwrap())] {
+    for (name, member) in
+        [("gz", gzip.finish().unwrap()), ("bz2", bzip2.finish().unwrap()), ("xz", xz.finish().unwrap())]
+    {
         let zeros = vec![0; 10_240];
         for whole in [
             [&member[..], &zeros].concat(),
@@ -231,6 +237,13 @@ fn odd_words_are_not_joined_when_what_is_between_them_goes() {
     let frame = &read("1\nLattice=\"9 0 0 0 9 0 0 0 9\" pbc=T T MLFF_energy=1 F\nH 0 0 0\n").unwrap()[0];
     assert_eq!(read(written(std::slice::from_ref(frame))).unwrap()[0].structure, frame.structure);
     stable("1\n18\nH 0 0 0\x0b \n");
+}
+
+/// ASE ends with an error where NumPy makes no array of them.
+#[test]
+fn odd_lists_of_different_lengths_are_text() {
+    let once = stable("1\nb=[[1,2],[3]] c=\"_JSON [[1],[]]\" d=[[1,2],[3,4]] e=[[{\"a\": [1]}, 2]]\nH 0 0 0\n");
+    assert!(once.contains(r#" b="[[1,2],[3]]" c=" _JSON [[1],[]]" d="_JSON [[1,2],[3,4]]" "#), "{once}");
 }
 
 #[test]

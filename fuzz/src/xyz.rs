@@ -80,7 +80,9 @@ pub fn xyz(data: &[u8]) {
         for (was, is) in first.frames.iter().zip(&again.frames) {
             same_structure(was, is, &text);
             // What may be cut is cut no more, what is no part of the format is gone, and words are words.
-            let ours = |w: &&String| ["the last line", "three lines", "column ", "atom lines"].iter().any(|s| w.starts_with(s));
+            let ours = |w: &&String| {
+                ["the last line", "three lines", "column ", "atom lines"].iter().any(|s| w.starts_with(s))
+            };
             assert_eq!(is.warnings().iter().find(ours), None, "{}", lossy(&text));
             if results {
                 let labels = is.labels(prefix).unwrap_or_else(|e| panic!("{e}\n{}", lossy(&text)));

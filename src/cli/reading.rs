@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn size_reads_units() {
-        for (text, want) in [("1000", 1000), ("64M", 64 << 20), ("2G", 2 << 30), ("1.5GiB", 3 << 29), ("16 kb", 16 << 10)] {
+        for (text, want) in
+            [("1000", 1000), ("64M", 64 << 20), ("2G", 2 << 30), ("1.5GiB", 3 << 29), ("16 kb", 16 << 10)]
+        {
             assert_eq!(size(text), Ok(want), "{text}");
         }
         for text in ["", "G", "-1", "0", "1Q", "1e30", "nan", "1 G 2"] {

@@ -259,7 +259,12 @@ impl Query<'_> {
             [shift[0] + wrap[0], shift[1] + wrap[1], shift[2] + wrap[2]]
         };
         if let Some(reduced) = &self.reduced {
-            self.push_reduced(receiver, row.iter().map(|&id| (points.atoms[id as usize], shift_of(id))), reduced, list)?;
+            self.push_reduced(
+                receiver,
+                row.iter().map(|&id| (points.atoms[id as usize], shift_of(id))),
+                reduced,
+                list,
+            )?;
         } else if farthest <= points.surely_inside {
             list.senders.extend(row.iter().map(|&id| points.atoms[id as usize]));
             list.shifts.extend(row.iter().map(|&id| shift_of(id)));

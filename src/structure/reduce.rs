@@ -59,9 +59,10 @@ pub(crate) fn reduced(cell: &Mat3, pbc: [bool; 3]) -> Option<Reduced> {
         if !shorten(cell, &periodic, &mut numbers) {
             break;
         }
-        if numbers.iter().flatten().any(|x| x.abs() > MOST || x.is_nan()) {
-            return None;
-        }
+    }
+    // On the way they may be larger.
+    if !numbers.iter().flatten().all(|x| x.abs() <= MOST) {
+        return None;
     }
     #[allow(clippy::cast_possible_truncation)] // whole numbers, bounded just above
     let whole = numbers.map(|row| row.map(|x| x as i32));
@@ -126,6 +127,18 @@ mod tests {
     }
 
     #[test]
+    fn reduced_cell_of_a_cell_thin_in_two_ways_is_found() {
+        let given = [
+            [8.484375, 2.25, -0.40625],
+            [-116436.453125, -30874.921875, 5578.0625],
+            [-363149.9375, -96290.234375, 17395.609375],
+        ];
+        let r = reduced(&given, [true; 3]).unwrap();
+        assert!(fullness(&r.cell, [true; 3]) > 0.5, "{r:?}");
+        crate::structure::Structure::new(vec![1], vec![[0.0; 3]], Some(given), [true; 3]).unwrap();
+    }
+
+    #[test]
     fn reduced_cell_leaves_other_directions_alone() {
         let given = [[5.0, 0.0, 0.0], [0.1, 0.2, 9e9], [5000.0, 5.4, 0.0]];
         let r = reduced(&given, [true, false, true]).unwrap();
@@ -135,7 +148,8 @@ mod tests {
 
     #[test]
     fn reduced_cells_of_ordinary_shape_are_left_alone() {
-        let cells = [[[5.0, 0.0, 0.0], [0.0, 5.2, 0.0], [0.0, 0.0, 5.4]], [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]];
+        let cells =
+            [[[5.0, 0.0, 0.0], [0.0, 5.2, 0.0], [0.0, 0.0, 5.4]], [[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]];
         assert!(cells.iter().all(|cell| reduced(cell, [true; 3]).is_none()));
     }
 }

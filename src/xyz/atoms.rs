@@ -51,8 +51,8 @@ impl<'a> Fields<'a> {
         ends.sum::<usize>() + usize::from(self.rest.last().is_some_and(|&c| !is_space(c)))
     }
 
-    /// Whether all fields left look like real numbers. `1.2.3` does, and `1.5D+01` does not: what does not is looked at
-    /// more closely.
+    /// Whether all fields left look like real numbers. `1.2.3` does, and `.5` and `1.5D+01` do not: what does not is
+    /// looked at more closely.
     #[inline]
     fn look_real(&self) -> bool {
         let wrong = |pair: &[u8]| {
@@ -65,7 +65,9 @@ impl<'a> Fields<'a> {
             // A sign begins a number or an exponent, and is no field by itself; nor is the letter of an exponent.
             let sign = (is_sign(b) & after_number) | (is_sign(a) & !number_follows);
             let exponent = (is_e(b) & !after_number) | (is_e(a) & !(is_digit(b) | is_sign(b)));
-            !known | sign | exponent
+            // A lone point is no number.
+            let point = (b == b'.') & !is_digit(a);
+            !known | sign | exponent | point
         };
         let inside = self.rest.windows(2).fold(false, |found, pair| found | wrong(pair));
         let ends = self.rest.first().zip(self.rest.last());
@@ -160,10 +162,14 @@ impl Atoms {
                 odd |= !fields.look_real();
                 field + fields.n_left()
             }
-            Rest::Mixed => field + columns.rest_kinds().zip(fields.by_ref()).fold(0, |n, (kind, text)| {
-                odd |= !holds(kind, text);
-                n + 1
-            }) + fields.n_left(),
+            Rest::Mixed => {
+                field
+                    + columns.rest_kinds().zip(fields.by_ref()).fold(0, |n, (kind, text)| {
+                        odd |= !holds(kind, text);
+                        n + 1
+                    })
+                    + fields.n_left()
+            }
         };
         if n_fields < columns.n_fields {
             return Err(too_few(columns, line));

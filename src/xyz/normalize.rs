@@ -10,7 +10,7 @@
 //! | `note=` and `note=""`, whose value ASE takes from the next entry | `note=" "` |
 //! | quotes, brackets and backslashes inside a bare word | the word in quotes, escaped |
 //! | `stress`, `virial`, `virials` of six numbers or 3×3 | nine numbers |
-//! | `[[1, 2], [3, 4]]` | `"_JSON [[1, 2], [3, 4]]"` |
+//! | `[[1, 2], [3, 4]]` | `"_JSON [[1, 2], [3, 4]]"`; text where it is no array, such as `[[1, 2], [3]]` |
 //! | `_JSON` that is none | a space in front |
 //! | `-1.5D+01`, `-1.5*^1` | `-15.0` |
 //! | bytes that are not UTF-8 | the same characters, read as Latin-1 |
@@ -142,11 +142,32 @@ fn nested_as_json(value: &[u8]) -> Option<Vec<u8>> {
     Some(if is_json(&array) { [b"_JSON ", &array[..]].concat() } else { array })
 }
 
-/// Python reads NaN and Infinity in JSON, unlike the standard.
+/// Whether ASE makes something of a text as JSON. Python reads NaN and Infinity there, unlike the standard; NumPy makes
+/// no array of lists of different lengths.
 fn is_json(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
-    let is_value = |t: &str| serde_json::from_str::<serde::de::IgnoredAny>(t).is_ok();
-    is_value(text) || is_value(&text.replace("-Infinity", "0").replace("Infinity", "0").replace("NaN", "0"))
+    let value = |t: &str| serde_json::from_str::<serde_json::Value>(t).ok();
+    let found =
+        value(text).or_else(|| value(&text.replace("-Infinity", "0").replace("Infinity", "0").replace("NaN", "0")));
+    found.and_then(|value| shape(&value)).is_some_and(|shape| shape.len() <= MAX_DIMENSIONS)
+}
+
+/// Most dimensions of an array in every version of NumPy.
+const MAX_DIMENSIONS: usize = 32;
+
+/// Lengths of nested lists, outermost last; `None` where they differ.
+fn shape(value: &serde_json::Value) -> Option<Vec<usize>> {
+    let serde_json::Value::Array(items) = value else { return Some(Vec::new()) };
+    let mut inner = None;
+    for item in items {
+        let shape = shape(item)?;
+        if *inner.get_or_insert_with(|| shape.clone()) != shape {
+            return None;
+        }
+    }
+    let mut shape = inner.unwrap_or_default();
+    shape.push(items.len());
+    Some(shape)
 }
 
 /// No character that ASE's splitter gives a meaning.

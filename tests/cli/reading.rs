@@ -53,7 +53,9 @@ fn frames_beyond_the_limit_are_refused_by_every_command() {
     let sandbox = Sandbox::new();
     let large = format!("100\n\n{}", "H 0 0 0\n".repeat(100));
     sandbox.write("in.xyz", water(0) + &large + &water(1));
-    for command in ["predict in.xyz -o out.xyz", "eval in.xyz", "check in.xyz", "predict in.xyz -o o.xyz --on-error skip"] {
+    for command in
+        ["predict in.xyz -o out.xyz", "eval in.xyz", "check in.xyz", "predict in.xyz -o o.xyz --on-error skip"]
+    {
         let ran = sandbox.run(&format!("{command} --max-frame 800")).expect(1);
         let place = "in.xyz: frame 1, line 33: the frame is larger than 25 atoms";
         ran.says(&[place, "--max-frame"]);
@@ -71,7 +73,10 @@ fn ragged_lines_do_not_multiply_the_output() {
     let mut text = format!("{n}\n\nH 0 0 0{}\n", " 1".repeat(n));
     (1..n).for_each(|k| text.push_str(&format!("H {} 0 0\n", 3 * k)));
     sandbox.write("in.xyz", water(0) + &text + &water(1));
-    sandbox.run("predict in.xyz -o out.xyz").expect(1).says(&["frame 1, line 6: atom lines have from 4 to 2004 columns"]);
+    sandbox
+        .run("predict in.xyz -o out.xyz")
+        .expect(1)
+        .says(&["frame 1, line 6: atom lines have from 4 to 2004 columns"]);
     sandbox.run("predict in.xyz -o out.xyz --on-error skip").expect(1).says(&["3 structures", "1 failed"]);
     assert!(sandbox.bytes("out.xyz").len() < 2 * text.len());
 }

@@ -65,11 +65,19 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
     };
     let size = ChunkSize::new(BatchSize::Auto, &[input.into()]);
     let (mut entries, mut end): (Vec<Entry>, Option<Error>) = (Vec::new(), None);
-    read_chunks(&[input.into()], slice, size, Reading::default(), &ProgressBar::hidden(), &Spares::default(), &mut |chunk| {
-        entries.extend(chunk.entries);
-        end = chunk.end;
-        entries.len() < n
-    });
+    read_chunks(
+        &[input.into()],
+        slice,
+        size,
+        Reading::default(),
+        &ProgressBar::hidden(),
+        &Spares::default(),
+        &mut |chunk| {
+            entries.extend(chunk.entries);
+            end = chunk.end;
+            entries.len() < n
+        },
+    );
     entries.truncate(n);
     if let Some(error) = end.filter(|_| entries.len() < n) {
         return Err(error);
