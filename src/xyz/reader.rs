@@ -32,7 +32,7 @@ pub struct BadFrame {
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`Texts::push_raw`](super::Texts::push_raw).
+    /// Its text, for [`Texts::push_refused`](super::Texts::push_refused).
     pub raw: Vec<u8>,
 }
 
