@@ -53,5 +53,5 @@ fn pickle_target_runs_from_its_seeds() {
 
 #[test]
 fn calibration_target_runs_from_its_seed() {
-    walk(&calibration::empty(), calibration::calibration, calibration::mutate_calibration);
+    walk(&calibration::mutate_calibration(b"-", 0), calibration::calibration, calibration::mutate_calibration);
 }

@@ -152,6 +152,24 @@ impl Texts {
         self.ends.push(self.text.len());
     }
 
+    /// Appends the text of a refused frame, with normalised line ends; what would pass for a result of these names gets
+    /// `input_` before its name.
+    pub fn push_refused(&mut self, raw: &[u8], options: &WriteOptions) {
+        let mut lines = Lines::new(raw);
+        for (k, line) in lines.by_ref().take(2).enumerate() {
+            match k {
+                0 => self.text.extend_from_slice(line),
+                _ => push_without_results(&mut self.text, line, &options.key_prefix),
+            }
+            self.text.push(b'\n');
+        }
+        for line in lines {
+            self.text.extend_from_slice(line);
+            self.text.push(b'\n');
+        }
+        self.ends.push(self.text.len());
+    }
+
     /// All of it.
     pub fn text(&self) -> &[u8] {
         &self.text
@@ -167,6 +185,31 @@ impl Texts {
         let start = |k: usize| if k == 0 { 0 } else { self.ends[k - 1] };
         (0..self.ends.len()).map(move |k| &self.text[start(k)..self.ends[k]])
     }
+}
+
+/// Appends the comment of a refused frame, which may be one that cannot be taken apart: names of results are found by the
+/// characters around them.
+fn push_without_results(out: &mut Vec<u8>, comment: &[u8], prefix: &str) {
+    let names: [&[u8]; 7] = [b"energy", b"free_energy", b"stress", b"virial", b"virials", b"forces", b"force"];
+    let mut copied = 0;
+    for at in 0..comment.len() {
+        let before = if at == 0 { b' ' } else { comment[at - 1] };
+        let Some(rest) = comment[at..].strip_prefix(prefix.as_bytes()) else { continue };
+        if !(before.is_ascii_whitespace() || matches!(before, b':' | b'=' | b'"' | b'\'' | b',')) {
+            continue;
+        }
+        let is_result = names.iter().any(|name| {
+            let after = rest.strip_prefix(*name).map(<[u8]>::trim_ascii_start);
+            // A key has its value behind it, a column its type.
+            after.is_some_and(|after| after.starts_with(if name.starts_with(b"force") { b":" } else { b"=" }))
+        });
+        if is_result {
+            out.extend_from_slice(&comment[copied..at]);
+            out.extend_from_slice(b"input_");
+            copied = at;
+        }
+    }
+    out.extend_from_slice(&comment[copied..]);
 }
 
 /// Appends a frame as extended XYZ; returns where its comment ends.

@@ -39,7 +39,7 @@ pub struct BadFrame {
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`Texts::push_raw`](super::Texts::push_raw); empty where [`Reader::keep_refused`] says so.
+    /// Its text, for [`Texts::push_refused`](super::Texts::push_refused); empty where [`Reader::keep_refused`] says so.
     pub raw: Vec<u8>,
 }
 

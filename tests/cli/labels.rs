@@ -45,6 +45,27 @@ fn failed_frames_carry_no_labels_as_results() {
     assert!(predictions(&place.path("e.xyz"), "").iter().all(|p| p.forces.is_none() && p.stress.is_none()));
 }
 
+/// What refuses a frame here need not keep another program from reading it.
+#[test]
+fn refused_frames_carry_no_labels_as_results() {
+    let place = Sandbox::new();
+    let frame = "2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-111.0 free_energy = -111.0 REF_energy=3 \
+                 stress=\"1 0 0 0 1 0 0 0 1\" units=bohr note=\"energy\"\nH 0 0 0 7 7 7\nH 0 0 0.74 -7 -7 -7\n";
+    place.write("in.xyz", frame.repeat(2));
+    place.run("predict in.xyz -o out.xyz --key-prefix '' --on-error skip").expect(1).says(&["2 failed", "units=bohr"]);
+    let want = frame
+        .replace(":forces:", ":input_forces:")
+        .replace(" energy=-", " input_energy=-")
+        .replace(" free_energy", " input_free_energy")
+        .replace(" stress", " input_stress");
+    assert_eq!(place.text("out.xyz"), want.repeat(2));
+    // With a prefix, only results of an earlier run have such names.
+    let stale = frame.replace(" energy=", " MLFF_energy=");
+    place.write("in.xyz", &stale);
+    place.run("predict in.xyz -o out.xyz --on-error skip --overwrite").expect(1);
+    assert_eq!(place.text("out.xyz"), stale.replace(" MLFF_energy", " input_MLFF_energy"));
+}
+
 #[test]
 fn eval_takes_labels_by_their_names() {
     let place = Sandbox::new();

@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX", default_value = "MLFF_")]
     key_prefix: String,
     /// What to do with a frame that cannot be evaluated: stop, or write it without results and go on (one that cannot
-    /// even be read is carried through as it is)
+    /// even be read is carried through, its labels renamed where they would pass for results)
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     on_error: OnError,
     /// Replace output files and summaries that exist

@@ -42,7 +42,7 @@ impl Part {
         let mut used = Vec::with_capacity(results.len());
         for Evaluated { entry, outcome } in results {
             match entry {
-                Entry::Bad(bad) => part.texts.push_raw(&bad.raw),
+                Entry::Bad(bad) => part.texts.push_refused(&bad.raw, options),
                 Entry::Frame(frame, path) => {
                     part.n_atoms += frame.structure.n_atoms();
                     let warning = |w: &String| Note::Warning(path.clone(), frame.index, w.clone());

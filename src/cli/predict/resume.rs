@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use mlff::files::{Place, place};
-use mlff::xyz::{Frame, Item, Reader, Spares, Writer};
+use mlff::xyz::{Frame, Item, Reader, Spares, Texts, WriteOptions, Writer};
 use mlff::{Error, Result};
 
 use super::Args;
@@ -78,7 +78,7 @@ impl Earlier {
                 // An error ends a file without frames.
                 let Ok(Some(item)) = output.next_item() else { return false };
                 earlier.add(&item, &energy);
-                if earlier.mismatch.is_none() && !is_same(&entry, &item) {
+                if earlier.mismatch.is_none() && !is_same(&entry, &item, &args.key_prefix) {
                     let frame = earlier.frames - 1;
                     let reason = format!("its frame {frame} is not the input's, {}", name(&entry, job));
                     earlier.mismatch = Some(reason);
@@ -181,15 +181,14 @@ fn name(entry: &Entry, job: &Job) -> String {
 }
 
 /// Whether an output's frame was made from this one of an input.
-fn is_same(entry: &Entry, item: &Item) -> bool {
+fn is_same(entry: &Entry, item: &Item, key_prefix: &str) -> bool {
     match (entry, item) {
         (Entry::Frame(input, _), Item::Frame(output)) => same_structure(input, output),
-        // Carried through as it is, but for line ends.
         (Entry::Bad(input), Item::Bad(output)) => {
-            let lines = |raw: &[u8]| -> Vec<Vec<u8>> {
-                raw.split(|&c| c == b'\n' || c == b'\r').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
-            };
-            lines(&input.raw) == lines(&output.raw)
+            let options = WriteOptions { key_prefix: key_prefix.into(), ..WriteOptions::default() };
+            let mut written = Texts::default();
+            written.push_refused(&input.raw, &options);
+            written.text().trim_ascii_end() == output.raw.trim_ascii_end()
         }
         _ => false,
     }
