@@ -153,7 +153,8 @@ pub fn read_chunks(
     send: &mut impl FnMut(Chunk) -> bool,
 ) {
     for input in inputs {
-        let begin = || Ok((slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 }), open(input, progress)?));
+        let begin =
+            || Ok((slice.resolve(if slice.needs_length() { count_frames(input)? } else { 0 }), open(input, progress)?));
         let (selection, mut reader) = match begin() {
             Ok(begun) => begun,
             Err(error) => {

@@ -67,7 +67,8 @@ impl Earlier {
     fn read(args: &Args, job: &Job, path: &Path) -> Result<Self> {
         // Without a prefix, an input's own `energy` looks like a result; `free_energy`, which few inputs have, tells them
         // apart.
-        let energy = if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
+        let energy =
+            if args.key_prefix.is_empty() { "free_energy".into() } else { format!("{}energy", args.key_prefix) };
         let mut output = Reader::open(path)?;
         let mut earlier =
             Earlier { frames: 0, failed: 0, has_comments: false, record: None, mismatch: None, input_frames: 0 };
