@@ -263,6 +263,59 @@ fn texts_of_many_frames_are_written_as_single_frames_are() {
     }
 }
 
+/// In the first frame that is not carried through unread, and nowhere else, however frames are handed over.
+#[test]
+fn record_is_in_the_first_comment_of_a_file() {
+    let frames = read(long_run().concat());
+    let results = Results { energy: -2.0, forces: None, stress: None };
+    let options = WriteOptions::default();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.xyz");
+    let mut written = Vec::new();
+    for size in [0, 1, 7, 110] {
+        let mut writer = Writer::create(&path, true).unwrap();
+        writer.record("MLFF_made_by", "mlff 1; x").unwrap();
+        writer.write_texts(&raw_texts(b"1\n\nH 0 0 x\n")).unwrap();
+        if size == 0 {
+            frames.iter().for_each(|frame| writer.write_frame(frame, Some(&results), &options).unwrap());
+        } else {
+            for some in frames.chunks(size) {
+                let mut texts = Texts::default();
+                some.iter().for_each(|frame| texts.push_frame(frame, Some(&results), &options).unwrap());
+                writer.write_texts(&texts).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        written.push(std::fs::read_to_string(&path).unwrap());
+    }
+    let lines: Vec<&str> = written[0].lines().collect();
+    assert!(lines[4].ends_with(" MLFF_energy=-2.0 MLFF_made_by=\"mlff 1; x\""), "{}", lines[4]);
+    assert_eq!(written[0].matches("made_by").count(), 1);
+    assert!(written.iter().all(|text| text == &written[0]));
+    let frame = read(written[0].split_once("x\n").unwrap().1)[0].clone();
+    assert_eq!(frame.made_by(), Some(("MLFF_".into(), "mlff 1; x".into())));
+    assert!(Writer::from_writer("-", std::io::sink()).record("a", "\"").is_err());
+}
+
+#[test]
+fn second_writer_of_a_file_is_refused_while_the_first_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.xyz");
+    let first = Writer::create(&path, true).unwrap();
+    for error in [Writer::create(&path, true).err(), Writer::resume(&path, true).map(|_| ()).err()] {
+        assert!(error.unwrap().to_string().contains("another run is writing it"));
+    }
+    drop(first);
+    let (mut first, _) = Writer::resume(&path, true).unwrap();
+    first.write_texts(&raw_texts(b"1\n\nH 0 0 0\n")).unwrap();
+    assert!(Writer::create(&path, true).is_err());
+    drop(first);
+    let (second, kept) = Writer::resume(&path, true).unwrap();
+    assert_eq!(kept, 1);
+    second.finish().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"1\n\nH 0 0 0\n");
+}
+
 #[test]
 fn single_precision_gets_its_own_digits() {
     let forces = [[0.1_f32, -1.0 / 3.0, 16_777_216.0], [1e-30, 0.0, f32::MAX]].map(|f| f.map(f64::from));

@@ -96,13 +96,19 @@ fn end(signal: libc::c_int) {
         }
     });
     if !has_said {
-        message.push(b": no unfinished file is left");
+        message.push(b": this run leaves no unfinished file");
     }
     message.push(b"\n");
     message.write();
-    // An abort goes its way, with a core dump where that is wanted.
     if signal != libc::SIGABRT {
         signal_hook::low_level::exit(128 + signal);
+    }
+    // An abort goes its way, with a core dump where that is wanted: the signal, which waits until this handler returns, now
+    // ends the process, whether the program or someone else has sent it.
+    // SAFETY: both calls may be made in a handler, and take numbers only.
+    unsafe {
+        libc::signal(libc::SIGABRT, libc::SIG_DFL);
+        libc::raise(libc::SIGABRT);
     }
 }
 

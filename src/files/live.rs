@@ -31,8 +31,12 @@ impl Live {
         let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let (partial, named) = (text(partial), text(named));
         // Never freed, a hundred bytes a file: a signal handler may be reading it at any time.
-        let entry: &'static mut Entry =
-            Box::leak(Box::new(Entry { partial, named, keep: AtomicBool::new(false), frames: AtomicUsize::new(NO_FRAMES) }));
+        let entry: &'static mut Entry = Box::leak(Box::new(Entry {
+            partial,
+            named,
+            keep: AtomicBool::new(false),
+            frames: AtomicUsize::new(NO_FRAMES),
+        }));
         let pointer: *mut Entry = entry;
         let free = |slot: &AtomicPtr<Entry>| {
             slot.compare_exchange(std::ptr::null_mut(), pointer, Ordering::SeqCst, Ordering::SeqCst).is_ok()

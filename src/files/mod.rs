@@ -83,7 +83,8 @@ impl Identity {
             return Some(Self::of_metadata(&metadata).unwrap_or(Identity::Name(file)));
         }
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(Identity::Name(folder.canonicalize().ok()?.join(file.file_name()?)))
+        let folder = folder.canonicalize().or_else(|_| std::path::absolute(folder)).ok()?;
+        Some(Identity::Name(folder.join(file.file_name()?)))
     }
 
     /// Of the file that standard output goes to, where it is one.

@@ -327,10 +327,8 @@ fn remove_stale(partial: &Path, named: &Path) -> Result<()> {
 }
 
 fn in_use(named: &Path, partial: &Path) -> Error {
-    let reason = format!(
-        "another run is writing it (into {}): wait for that run, or name another output",
-        partial.display()
-    );
+    let reason =
+        format!("another run is writing it (into {}): wait for that run, or name another output", partial.display());
     Error::io(named, io::Error::new(io::ErrorKind::WouldBlock, reason))
 }
 

@@ -141,7 +141,9 @@ impl Writer {
     /// `Error::Usage` for a value that needs escapes.
     pub fn record(&mut self, key: &str, value: &str) -> Result<()> {
         if value.contains(['"', '\\', '\n', '\r']) {
-            return Err(Error::Usage(format!("{key} cannot be \"{value}\": expected no quotes, backslashes, line ends")));
+            return Err(Error::Usage(format!(
+                "{key} cannot be \"{value}\": expected no quotes, backslashes, line ends"
+            )));
         }
         self.record = Some(format!(" {key}=\"{value}\"").into_bytes());
         Ok(())

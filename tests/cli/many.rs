@@ -18,7 +18,9 @@ fn file_that_fails_does_not_stop_the_others() {
     let first = ran.err.lines().next().unwrap();
     assert!(first.contains("error: gone.xyz: No such file"), "{}", ran.err);
     let end = ran.err.split("3 of the files failed:\n").nth(1).unwrap();
-    for (line, want) in end.lines().zip(["gone.xyz: No such", "bad.xyz: frame 1, line 6: element He", "empty.xyz: frame 0"]) {
+    for (line, want) in
+        end.lines().zip(["gone.xyz: No such", "bad.xyz: frame 1, line 6: element He", "empty.xyz: frame 0"])
+    {
         assert!(line.contains(want), "{}", ran.err);
     }
     assert!(!ran.err.contains("are in the output without results"), "{}", ran.err);
@@ -44,7 +46,10 @@ fn short_file_fails_alone_under_an_index() {
     ran.says(&["--index asks for a frame that a.xyz does not have: it has 1"]);
     assert_eq!(n_frames(&sandbox, "b.mlff.xyz"), 1);
     // Into one output: said, as nothing of it is there.
-    sandbox.run("predict a.xyz b.xyz -o all.xyz --index 1:").expect(0).says(&["warning: --index selects no frame of a.xyz"]);
+    sandbox
+        .run("predict a.xyz b.xyz -o all.xyz --index 1:")
+        .expect(0)
+        .says(&["warning: --index selects no frame of a.xyz"]);
     assert_eq!(n_frames(&sandbox, "all.xyz"), 2);
     sandbox.run("predict a.xyz b.xyz -o one.xyz --index 2").expect(2).says(&["a.xyz does not have"]);
     assert!(!sandbox.path("one.xyz").exists());
@@ -59,7 +64,7 @@ fn same_pattern_again_passes_over_its_outputs() {
     sandbox.run("predict a.xyz").expect(0);
     let passed = "passed over, as results of earlier runs: a.mlff.xyz\n";
     let ran = sandbox.run("predict a.mlff.xyz a.xyz b.xyz").expect(1);
-    ran.says(&[passed, "error: a.mlff.xyz exists already", "written to b.mlff.xyz"]);
+    ran.says(&[passed, "error: a.xyz: a.mlff.xyz exists already", "written to b.mlff.xyz"]);
     let all = "predict a.mlff.xyz a.xyz b.mlff.xyz b.xyz";
     sandbox.run(&format!("{all} --resume")).expect(0).says(&["a.mlff.xyz is complete", "b.mlff.xyz is complete"]);
     let ran = sandbox.run(&format!("{all} --overwrite")).expect(0);

@@ -164,7 +164,11 @@ fn reports_replace_nothing_unasked() {
     ] {
         let ran = sandbox.run(&args.replace("PROFILE", profile)).expect(2).says(&[message]);
         assert!(ran.out.is_empty(), "{args}");
-        assert_eq!((sandbox.text("in.xyz"), sandbox.text("notes").as_str()), (labelled.clone(), "a year of notes"), "{args}");
+        assert_eq!(
+            (sandbox.text("in.xyz"), sandbox.text("notes").as_str()),
+            (labelled.clone(), "a year of notes"),
+            "{args}"
+        );
         assert_eq!(sandbox.files(), ["hard", "in.xyz", "model", "notes", "soft"], "{args}");
     }
     assert_eq!(sandbox.text("model/config.json"), config);

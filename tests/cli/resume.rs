@@ -202,12 +202,19 @@ fn resume_refuses_an_input_that_has_changed() {
     let whole = sandbox.bytes("out.xyz");
     let changed = [
         ("another atom", waters(30).replacen("O 0 0 0.119", "S 0 0 0.119", 1), "frame 0 is not the input's"),
-        ("another position", waters(30).replacen("0.7290", "0.7291", 1), "frame 29 is not the input's, in.xyz: frame 29"),
+        (
+            "another position",
+            waters(30).replacen("0.7290", "0.7291", 1),
+            "frame 29 is not the input's, in.xyz: frame 29",
+        ),
         ("another order", water(1) + &water(0) + &waters(30)[2 * water(0).len()..], "frame 0"),
     ];
     for (what, text, message) in changed {
         sandbox.write("in.xyz", text);
-        sandbox.run("predict in.xyz -o out.xyz --resume").expect(2).says(&["is complete, but was made from another", message]);
+        sandbox
+            .run("predict in.xyz -o out.xyz --resume")
+            .expect(2)
+            .says(&["is complete, but was made from another", message]);
         std::fs::rename(sandbox.path("out.xyz"), sandbox.path(".out.xyz.mlff-part")).unwrap();
         sandbox.run("predict in.xyz -o out.xyz --resume").expect(2).says(&["was made from another input", message]);
         std::fs::rename(sandbox.path(".out.xyz.mlff-part"), sandbox.path("out.xyz")).unwrap();
@@ -231,10 +238,10 @@ fn resume_takes_no_partial_file_of_unknown_origin() {
     let record = text.find(" MLFF_made_by=").unwrap();
     let old = [&text[..record], &text[record + text[record..].find('\n').unwrap()..]].concat();
     sandbox.write("out.xyz", &old);
-    sandbox.run("predict in.xyz -o out.xyz --resume").expect(0).says(&[
-        "warning: out.xyz does not say what it was made with",
-        "complete: nothing to resume",
-    ]);
+    sandbox
+        .run("predict in.xyz -o out.xyz --resume")
+        .expect(0)
+        .says(&["warning: out.xyz does not say what it was made with", "complete: nothing to resume"]);
     assert_eq!(sandbox.text("out.xyz"), old);
     std::fs::rename(sandbox.path("out.xyz"), sandbox.path(".out.xyz.mlff-part")).unwrap();
     sandbox.run("predict in.xyz -o out.xyz --resume").expect(2).says(&["does not say what it was made with"]);

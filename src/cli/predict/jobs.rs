@@ -158,8 +158,9 @@ fn is_own_output(args: &Args, input: &Path) -> bool {
     }
     let Some(stem) = input.to_str().and_then(|name| name.strip_suffix(".mlff.xyz")) else { return false };
     let packed = ["", ".gz", ".bz2", ".xz", ".zst"];
-    let has_source =
-        [".xyz", ".extxyz", ""].iter().any(|end| packed.iter().any(|p| Path::new(&format!("{stem}{end}{p}")).is_file()));
+    let has_source = [".xyz", ".extxyz", ""]
+        .iter()
+        .any(|end| packed.iter().any(|p| Path::new(&format!("{stem}{end}{p}")).is_file()));
     has_source && input.is_file() && has_record(input)
 }
 

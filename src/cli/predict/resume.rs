@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use mlff::files::{Place, place};
-use mlff::xyz::{Frame, Item, Reader, Spares, Texts, WriteOptions, Writer};
+use mlff::xyz::{Item, Reader, Spares, Texts, WriteOptions, Writer};
 use mlff::{Error, Result};
 
 use super::Args;
@@ -119,10 +119,10 @@ impl Earlier {
         let anew = "give the same options and files, or begin anew without --resume";
         match &self.record {
             None if self.has_comments => {
-                return refuse(&format!(
-                    "does not say what it was made with (mlff says so since this version): finish it with the version \
-                     that began it, or begin anew without --resume"
-                ));
+                return refuse(
+                    "does not say what it was made with, as files of earlier versions of mlff: finish it with the \
+                     version that began it, or begin anew without --resume",
+                );
             }
             None => {}
             Some((prefix, text)) => match record.compare(prefix, text) {
@@ -183,7 +183,7 @@ fn name(entry: &Entry, job: &Job) -> String {
 /// Whether an output's frame was made from this one of an input.
 fn is_same(entry: &Entry, item: &Item, key_prefix: &str) -> bool {
     match (entry, item) {
-        (Entry::Frame(input, _), Item::Frame(output)) => same_structure(input, output),
+        (Entry::Frame(input, _), Item::Frame(output)) => input.structure == output.structure,
         (Entry::Bad(input), Item::Bad(output)) => {
             let options = WriteOptions { key_prefix: key_prefix.into(), ..WriteOptions::default() };
             let mut written = Texts::default();
@@ -192,8 +192,4 @@ fn is_same(entry: &Entry, item: &Item, key_prefix: &str) -> bool {
         }
         _ => false,
     }
-}
-
-fn same_structure(input: &Frame, output: &Frame) -> bool {
-    input.structure == output.structure
 }
