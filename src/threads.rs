@@ -1,7 +1,7 @@
 //! Threads to compute with: how many may be asked for, and what happens where the system has none to give.
 //!
-//! rayon panics when its pool cannot be started, and a pool of the parent hangs in a process made by `fork`. Everything that
-//! uses rayon is therefore run by [`in_pool`].
+//! rayon panics when its pool cannot be started, and a pool of the parent hangs in a process made by `fork`. What this
+//! crate does on rayon is therefore done where a pool is known to work.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
