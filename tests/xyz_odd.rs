@@ -72,6 +72,7 @@ fn odd_column_of_another_type_is_read_as_what_it_is() {
         ("R", ["1", "e5"], ColumnType::String),
         ("R", [".5", "-.5"], ColumnType::Real),
         ("R", ["1", "."], ColumnType::String),
+        ("R", ["1", "1.2.3"], ColumnType::String),
         ("R", ["1", "none"], ColumnType::String),
         ("L", ["T", "yes"], ColumnType::String),
         ("L", ["t", "1"], ColumnType::Logical),

@@ -51,29 +51,6 @@ impl<'a> Fields<'a> {
         ends.sum::<usize>() + usize::from(self.rest.last().is_some_and(|&c| !is_space(c)))
     }
 
-    /// Whether all fields left look like real numbers. `1.2.3` does, and `.5` and `1.5D+01` do not: what does not is
-    /// looked at more closely.
-    #[inline]
-    fn look_real(&self) -> bool {
-        let wrong = |pair: &[u8]| {
-            let is_sign = |c: u8| (c == b'-') | (c == b'+');
-            let is_digit = |c: u8| c.wrapping_sub(b'0') <= 9;
-            let is_e = |c: u8| c | 0x20 == b'e';
-            let (a, b) = (pair[0], pair[1]);
-            let known = is_space(a) | is_sign(a) | is_digit(a) | is_e(a) | (a == b'.');
-            let (after_number, number_follows) = (is_digit(a) | (a == b'.'), is_digit(b) | (b == b'.'));
-            // A sign begins a number or an exponent, and is no field by itself; nor is the letter of an exponent.
-            let sign = (is_sign(b) & after_number) | (is_sign(a) & !number_follows);
-            let exponent = (is_e(b) & !after_number) | (is_e(a) & !(is_digit(b) | is_sign(b)));
-            // A lone point is no number.
-            let point = (b == b'.') & !is_digit(a);
-            !known | sign | exponent | point
-        };
-        let inside = self.rest.windows(2).fold(false, |found, pair| found | wrong(pair));
-        let ends = self.rest.first().zip(self.rest.last());
-        !inside && ends.is_none_or(|(&first, &last)| !wrong(&[b' ', first]) && !wrong(&[last, b' ']))
-    }
-
     #[inline]
     fn skip_spaces(&mut self) {
         while let [c, rest @ ..] = self.rest {
@@ -159,8 +136,15 @@ impl Atoms {
         let n_fields = match columns.rest {
             Rest::Anything => field + fields.n_left(),
             Rest::Reals => {
-                odd |= !fields.look_real();
-                field + fields.n_left()
+                let mut found = field;
+                while found < columns.n_fields {
+                    match fields.real() {
+                        Err(None) => break,
+                        outcome => odd |= outcome.is_err(),
+                    }
+                    found += 1;
+                }
+                found + fields.n_left()
             }
             Rest::Mixed => {
                 field

@@ -63,9 +63,9 @@ impl Role {
 pub(crate) enum Rest {
     /// There are none, or words only.
     Anything,
-    /// Real numbers only, such as forces: all of them at a glance.
+    /// Real numbers only, such as forces.
     Reals,
-    /// One by one.
+    /// Of several kinds.
     Mixed,
 }
 
