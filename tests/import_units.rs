@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use common::data;
 use mlff::engine::Want;
-use mlff::model::import::{EnergyUnit, ImportOptions, LengthUnit, Source, import, import_with_notes};
+use mlff::model::import::{EnergyUnit, ImportOptions, LengthUnit, Source, import_with_notes};
 use mlff::model::weights::Weights;
 use mlff::potential::Precision;
 use mlff::{Model, Potential, Structure};
@@ -38,9 +38,9 @@ impl Place {
         place
     }
 
-    /// As its fixture has it, with one key more.
+    /// As its fixture has it, without units and with one key more.
     fn with(name: &str, key: &str, value: Value) -> Self {
-        let mut config: Value = serde_json::from_slice(&fs::read(fixture(name).join("config.json")).unwrap()).unwrap();
+        let mut config = without_units(name);
         config[key] = value;
         Place::new(name, &config)
     }
@@ -65,6 +65,15 @@ impl Place {
             assert!(error.contains(word), "{error}: {word}");
         }
     }
+}
+
+/// Configuration of a fixture that does not say its units.
+fn without_units(name: &str) -> Value {
+    let mut config: Value = serde_json::from_slice(&fs::read(fixture(name).join("config.json")).unwrap()).unwrap();
+    for key in ["energy_unit", "length_unit"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    config
 }
 
 fn energy_unit(unit: EnergyUnit) -> ImportOptions {
@@ -119,8 +128,7 @@ fn energies_are_converted_from_the_unit_said() {
 #[test]
 fn energies_of_atoms_are_converted_with_the_output() {
     let atoms = json!({"1": -313.5, "6": -23620.0, "8": -47000.0});
-    let mut config: Value =
-        serde_json::from_slice(&fs::read(fixture("exported-hartree").join("config.json")).unwrap()).unwrap();
+    let mut config = without_units("exported-hartree");
     config["atomic_energies"] = atoms;
     config["mean"] = json!(-2.0);
     let place = Place::new("exported-hartree", &config);
@@ -160,20 +168,12 @@ fn means_below_all_electrons_are_refused() {
 
 #[test]
 fn lengths_are_converted_from_the_unit_said() {
-    for (name, source) in [
-        ("shared-filters", Source::SchNetPack),
-        ("shared-both", Source::SchNetPack),
-        ("shared-interactions", Source::SchNetPack),
-        ("distiller", Source::Distiller),
-    ] {
-        let path = match source {
-            Source::Distiller => fixture(name).join("model.safetensors"),
-            Source::SchNetPack => fixture(name).join("schnetpack_state_dict.safetensors"),
-        };
-        let plain = import(source, &path, &ImportOptions::default()).unwrap();
+    for name in ["shared-filters", "shared-both", "shared-interactions", "distiller"] {
+        let place = Place::new(name, &without_units(name));
+        let plain = place.import(&ImportOptions::default()).unwrap().0;
         let (energy, forces) = evaluate(plain.clone(), &ethanol_like(1.0));
         for (unit, angstrom) in [(LengthUnit::Bohr, 0.529_177_210_544), (LengthUnit::Nanometer, 10.0)] {
-            let model = import(source, &path, &length_unit(unit)).unwrap();
+            let model = place.import(&length_unit(unit)).unwrap().0;
             assert!((model.config().cutoff - angstrom * plain.config().cutoff).abs() < 1e-12);
             // The same numbers of another unit: the same energy, and forces per that unit.
             let (e, f) = evaluate(model, &ethanol_like(angstrom));

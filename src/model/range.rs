@@ -3,7 +3,7 @@
 //!
 //! | | outside | refused |
 //! |---|---|---|
-//! | distance of a pair | below the smallest of these elements in training; else 0.5 × the sum of covalent radii | below half of that, and of the sum of covalent radii |
+//! | distance of a pair | below 0.95 × the smallest of these elements in training; else 0.5 × the sum of covalent radii | below half of that, and of the sum of covalent radii |
 //! | force on an atom | above the largest in training; else 1000 eV/Å | above 50 × that, at least 1000 eV/Å; else 1e6 eV/Å |
 //! | energy an atom, less the free atoms' | beyond the range in training; else ±100 eV | beyond by 10 × the range's width, at least 20 eV; else ±1e5 eV |
 //!
@@ -141,6 +141,9 @@ impl std::fmt::Display for Outside {
     }
 }
 
+/// Share of the smallest distance in training from which a pair is close: that distance is one extreme of as many frames as there
+/// happened to be, and atoms vibrate by this much.
+const MARGIN: f64 = 0.95;
 /// Half the sum of two covalent radii: no bond is so short.
 const CONTACT: f64 = 0.5;
 /// Atoms closer than this share of what counts as close, and of the sum of their covalent radii, are on top of each other.
@@ -186,7 +189,7 @@ impl Limits {
         for (name, &distance) in range.iter().flat_map(|r| &r.min_distances) {
             let row = |z: u8| config.species.iter().position(|&s| s == z);
             if let Some([Some(a), Some(b)]) = elements(name).map(|pair| pair.map(row)) {
-                (close[a * n + b], close[b * n + a]) = (distance, distance);
+                (close[a * n + b], close[b * n + a]) = (MARGIN * distance, MARGIN * distance);
             }
         }
         close.iter_mut().for_each(|d| *d *= *d);

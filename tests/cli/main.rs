@@ -5,6 +5,7 @@
 mod calibrate;
 mod commands;
 mod failures;
+mod imports;
 mod labels;
 mod many;
 mod meaning;
