@@ -151,7 +151,8 @@ fn close_contacts_are_marked_and_atoms_on_top_of_each_other_refused() {
     let chain = Structure::new(vec![1], vec![[0.0; 3]], Some(cell), [true; 3]).unwrap();
     assert_eq!(outside(&model, &chain), Outside::CLOSE_CONTACT);
     // What no model can evaluate comes first, wherever it stands.
-    let both = Structure::molecule(vec![6, 1, 8, 8], vec![[0.0; 3], [0.3, 0.0, 0.0], [9.0, 0.0, 0.0], [9.05, 0.0, 0.0]]);
+    let both =
+        Structure::molecule(vec![6, 1, 8, 8], vec![[0.0; 3], [0.3, 0.0, 0.0], [9.0, 0.0, 0.0], [9.05, 0.0, 0.0]]);
     for outcome in evaluate_all(&model, &both.unwrap()) {
         assert!(matches!(outcome, Err(Error::Overlap { i: 2, j: 3, .. })), "{outcome:?}");
     }

@@ -32,8 +32,12 @@ fn raw_texts(raw: &[u8]) -> Texts {
     texts
 }
 
-const RESULTS: Results<'static> =
-    Results { energy: -2.0, forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]), stress: None, outside: Outside::NONE };
+const RESULTS: Results<'static> = Results {
+    energy: -2.0,
+    forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]),
+    stress: None,
+    outside: Outside::NONE,
+};
 
 #[test]
 fn frame_text_is_carried_through() {
@@ -267,7 +271,7 @@ fn texts_of_many_frames_are_written_as_single_frames_are() {
 #[test]
 fn record_is_in_the_first_comment_of_a_file() {
     let frames = read(long_run().concat());
-    let results = Results { energy: -2.0, forces: None, stress: None };
+    let results = Results { energy: -2.0, forces: None, stress: None, outside: mlff::model::Outside::NONE };
     let options = WriteOptions::default();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.xyz");

@@ -33,9 +33,19 @@ static TARGETS: [Target; 7] = [
     // A few bytes may hold much text; what a frame may take is bounded by tests of the reader.
     Target { name: "compression", run: compression::compression, mutate: None, memory: 1 << 30 },
     Target { name: "model", run: model::model, mutate: Some(mutate_model), memory: 80 * MIB },
-    Target { name: "safetensors", run: weights::safetensors, mutate: Some(weights::mutate_safetensors), memory: 80 * MIB },
+    Target {
+        name: "safetensors",
+        run: weights::safetensors,
+        mutate: Some(weights::mutate_safetensors),
+        memory: 80 * MIB,
+    },
     Target { name: "pickle", run: weights::pickle, mutate: Some(weights::mutate_pickle), memory: 80 * MIB },
-    Target { name: "calibration", run: calibration::calibration, mutate: Some(calibration::mutate_calibration), memory: MIB },
+    Target {
+        name: "calibration",
+        run: calibration::calibration,
+        mutate: Some(calibration::mutate_calibration),
+        memory: MIB,
+    },
     // Cells that are thin or full are searched with up to some 26 MB of points.
     Target { name: "session", run: session::session, mutate: None, memory: 400 * MIB },
 ];

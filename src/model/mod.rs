@@ -16,8 +16,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::files::PartialFolder;
 use config::{Architecture, ModelConfig, RadialBasisKind};
-pub use range::{Outside, TrainingRange};
 use range::Limits;
+pub use range::{Outside, TrainingRange};
 use weights::Weights;
 
 /// A validated model: its configuration and its weights fit each other.

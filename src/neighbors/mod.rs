@@ -23,10 +23,10 @@ mod points;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::structure::reduce::{self, Reduced};
 use crate::structure::{Mat3, Structure, Vec3, dot};
 use linked_cells::Grid;
 use points::Points;
-use crate::structure::reduce::{self, Reduced};
 
 /// Most neighbours an atom may have. Diamond, the densest of ordinary matter, reaches it at a cutoff of 24 Å; what
 /// exceeds it is a mistaken unit or a pile of atoms, and would exhaust the memory.

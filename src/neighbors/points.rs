@@ -1,8 +1,8 @@
 //! The atoms, wrapped into the cell, and the images of them that lie near enough to matter.
 
-use crate::structure::reduce::Reduced;
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
+use crate::structure::reduce::Reduced;
 use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, inverse, norm};
 
 /// Most images of one search: 3 GB of them.
