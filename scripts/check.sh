@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: format, lints, tests, documentation. Needs a Rust toolchain and a C
-# compiler, for the CUDA kernels a C++ compiler. Tests that need ASE or NVRTC find or install them in .venv. A test that
-# lacks what it needs skips itself and says so.
+# compiler, for the CUDA kernels and the fuzzer a C++ compiler. Tests that need ASE or NVRTC find or install them in .venv. A
+# test that lacks what it needs skips itself and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
-step cargo fmt --check
-step cargo clippy --locked --all-targets -- -D warnings
+step cargo fmt --all --check
+step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked
+if command -v c++ > /dev/null && command -v python3 > /dev/null; then
+    step scripts/fuzz.sh short
+else
+    echo "SKIPPED: fuzz targets: no C++ compiler or no python3 here" >&2
+fi
+RUSTFLAGS="--cfg loom" step cargo run --quiet --release --target-dir target/loom --manifest-path fuzz/loom/Cargo.toml
+step scripts/tsan.sh 500
