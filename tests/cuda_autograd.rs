@@ -203,7 +203,10 @@ fn models_gpu_matches_cpu() {
                 let (got, want) = match (got, want) {
                     (Ok(got), Ok(want)) => (got, want),
                     // Images in a small cell may overlap.
-                    (Err(Error::Overlap { .. } | Error::OutOfRange { .. }), Err(Error::Overlap { .. } | Error::OutOfRange { .. })) => continue,
+                    (
+                        Err(Error::Overlap { .. } | Error::OutOfRange { .. }),
+                        Err(Error::Overlap { .. } | Error::OutOfRange { .. }),
+                    ) => continue,
                     (got, want) => panic!("{got:?} {want:?}"),
                 };
                 let flat = |e: &mlff::engine::Evaluation| {

@@ -29,8 +29,7 @@ fn walk(seed: &[u8], run: impl Fn(&[u8]), mutate: impl Fn(&[u8], u32) -> Vec<u8>
 #[test]
 fn model_target_runs_from_its_seed() {
     let file = data("import/shared-both/schnetpack_state_dict.safetensors");
-    let [config, weights] =
-        import(Source::SchNetPack, &file, &ImportOptions::default()).unwrap().to_bytes().unwrap();
+    let [config, weights] = import(Source::SchNetPack, &file, &ImportOptions::default()).unwrap().to_bytes().unwrap();
     walk(&model::join(&config, &weights), model::model, model::mutate_model);
 }
 

@@ -317,7 +317,8 @@ fn import_says_what_is_missing_beside_the_weights() {
     copy.refuses(&["config.json", "not JSON"]);
     fs::remove_file(&config).unwrap();
     copy.refuses(&[SAFETENSORS, "put config.json beside it", "--config"]);
-    let elsewhere = ImportOptions { config: Some(folder("shared-filters").join("config.json")), ..ImportOptions::default() };
+    let elsewhere =
+        ImportOptions { config: Some(folder("shared-filters").join("config.json")), ..ImportOptions::default() };
     assert!(import(Source::SchNetPack, &copy.path(), &elsewhere).is_ok());
     let nowhere = ImportOptions { config: Some("no-such-file.json".into()), ..ImportOptions::default() };
     refused(import(Source::SchNetPack, &copy.path(), &nowhere), &["no-such-file.json"]);
@@ -336,7 +337,11 @@ fn import_says_what_is_missing_beside_the_weights() {
 fn import_checks_the_species_that_it_is_told() {
     let path = folder("exported-hartree").join(SAFETENSORS);
     let with = |species: &[u8]| {
-        import(Source::SchNetPack, &path, &ImportOptions { species: Some(species.to_vec()), ..ImportOptions::default() })
+        import(
+            Source::SchNetPack,
+            &path,
+            &ImportOptions { species: Some(species.to_vec()), ..ImportOptions::default() },
+        )
     };
     assert_eq!(with(&[8, 1]).unwrap().config().species, [8, 1]);
     refused(with(&[1, 8, 1]), &["1 twice"]);

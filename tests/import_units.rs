@@ -107,10 +107,9 @@ fn energies_are_converted_from_the_unit_said() {
         (EnergyUnit::Hartree, 27.211_386_246),
     ] {
         let by_flag = Place::with("shared-filters", "output_scale", json!(2.0)).import(&energy_unit(unit)).unwrap().0;
-        let mut config = json!({"output_scale": 2.0, "energy_unit": unit.name().to_uppercase(), "length_unit": "Angstrom"});
-        for (key, value) in
-            [("n_interactions", json!(3)), ("cutoff", json!(4.5)), ("shared_filters", json!(true))]
-        {
+        let mut config =
+            json!({"output_scale": 2.0, "energy_unit": unit.name().to_uppercase(), "length_unit": "Angstrom"});
+        for (key, value) in [("n_interactions", json!(3)), ("cutoff", json!(4.5)), ("shared_filters", json!(true))] {
             config[key] = value;
         }
         let (by_config, notes) = Place::new("shared-filters", &config).import(&Default::default()).unwrap();

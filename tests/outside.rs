@@ -151,7 +151,8 @@ fn close_contacts_are_marked_and_atoms_on_top_of_each_other_refused() {
     let chain = Structure::new(vec![1], vec![[0.0; 3]], Some(cell), [true; 3]).unwrap();
     assert_eq!(outside(&model, &chain), Outside::CLOSE_CONTACT);
     // What no model can evaluate comes first, wherever it stands.
-    let both = Structure::molecule(vec![6, 1, 8, 8], vec![[0.0; 3], [0.3, 0.0, 0.0], [9.0, 0.0, 0.0], [9.05, 0.0, 0.0]]);
+    let both =
+        Structure::molecule(vec![6, 1, 8, 8], vec![[0.0; 3], [0.3, 0.0, 0.0], [9.0, 0.0, 0.0], [9.05, 0.0, 0.0]]);
     for outcome in evaluate_all(&model, &both.unwrap()) {
         assert!(matches!(outcome, Err(Error::Overlap { i: 2, j: 3, .. })), "{outcome:?}");
     }
@@ -239,15 +240,15 @@ fn untrained_networks_evaluate_without_a_range() {
 #[test]
 fn sessions_forget_what_was_outside_a_step_before() {
     let potential = Potential::load(SHIPPED).unwrap();
-    let structure = pair([1, 1], 0.74);
+    let structure = pair([9, 1], 0.93);
     let mut session = potential.session(&structure).unwrap();
     let mut forces = vec![[0.0; 3]; 2];
     assert_eq!(session.outside(), Outside::NONE);
-    session.compute(&[[0.0; 3], [0.45, 0.0, 0.0]], None, &mut forces).unwrap();
+    session.compute(&[[0.0; 3], [0.7, 0.0, 0.0]], None, &mut forces).unwrap();
     assert!(session.outside().contains(Outside::CLOSE_CONTACT));
     session.compute(&structure.positions, None, &mut forces).unwrap();
     assert_eq!(session.outside(), Outside::NONE);
-    let error = session.compute(&[[0.0; 3], [0.15, 0.0, 0.0]], None, &mut forces).unwrap_err();
+    let error = session.compute(&[[0.0; 3], [0.3, 0.0, 0.0]], None, &mut forces).unwrap_err();
     assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
     assert_eq!(session.compute(&structure.positions, None, &mut forces).unwrap(), {
         potential.evaluate_one(&structure, Want::ALL).unwrap().energy

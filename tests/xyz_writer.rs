@@ -32,8 +32,12 @@ fn raw_texts(raw: &[u8]) -> Texts {
     texts
 }
 
-const RESULTS: Results<'static> =
-    Results { energy: -2.0, forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]), stress: None, outside: Outside::NONE };
+const RESULTS: Results<'static> = Results {
+    energy: -2.0,
+    forces: Some(&[[1.0, -0.5, 1e-9], [0.1, 0.0, 3e20]]),
+    stress: None,
+    outside: Outside::NONE,
+};
 
 #[test]
 fn frame_text_is_carried_through() {

@@ -107,7 +107,8 @@ fn two_waters() -> Structure {
 pub fn evaluate(model: Model, what: &str) {
     let config = model.config();
     // Time is for the code that reads, not for large networks.
-    if config.n_features() > 64 || config.n_interactions() > 8 || model.n_parameters() > 200_000 || config.cutoff > 30.0 {
+    if config.n_features() > 64 || config.n_interactions() > 8 || model.n_parameters() > 200_000 || config.cutoff > 30.0
+    {
         return;
     }
     let model = Arc::new(model);

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
 use super::pipeline::{self, Done, Job};
-use super::predict::outside_line;
 use super::plot::{Panel, Points, parity};
+use super::predict::outside_line;
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::{Outcome, complain, json, print};
 
@@ -65,9 +65,7 @@ struct Report {
     n_failed: usize,
     n_atoms: usize,
     /// Frames outside of what the model was trained on, and how many in which way.
-    #[serde(skip_serializing_if = "is_zero")]
     n_outside: usize,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     outside: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     energy: Option<ErrorSummary>,
@@ -233,8 +231,4 @@ fn table(report: &Report) -> String {
         out += &format!("{}\n", outside_line(report.n_outside, &report.outside));
     }
     out
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }

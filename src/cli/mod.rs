@@ -98,9 +98,7 @@ fn complain(message: &str) {
 /// Writes text to standard output. What comes from files cannot steer the terminal.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(harmless(text).as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::io("standard output", e))
+    out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
 }
 
 /// Text without characters that a terminal obeys, or that show text in another order than it has: these are written as
@@ -124,7 +122,8 @@ fn one_line(text: &str) -> String {
 
 /// Control characters, and those that override the direction or the lines of a text.
 fn is_harmful(c: char) -> bool {
-    let overrides = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let overrides =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     overrides || (c.is_control() && !matches!(c, '\n' | '\t'))
 }
 

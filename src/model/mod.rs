@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use config::{Architecture, ModelConfig, RadialBasisKind};
-pub use range::{Outside, TrainingRange};
 use range::Limits;
+pub use range::{Outside, TrainingRange};
 use weights::Weights;
 
 /// A validated model: its configuration and its weights fit each other.

@@ -92,11 +92,8 @@ impl Outside {
     /// The energy an atom, less the free atoms', is one that training did not have.
     pub const ENERGY: Outside = Outside(4);
 
-    const ALL: [(Outside, &'static str); 3] = [
-        (Outside::CLOSE_CONTACT, "close_contact"),
-        (Outside::LARGE_FORCE, "large_force"),
-        (Outside::ENERGY, "energy"),
-    ];
+    const ALL: [(Outside, &'static str); 3] =
+        [(Outside::CLOSE_CONTACT, "close_contact"), (Outside::LARGE_FORCE, "large_force"), (Outside::ENERGY, "energy")];
 
     /// Whether it is outside in no way.
     pub fn is_empty(self) -> bool {
@@ -278,7 +275,9 @@ impl Limits {
         if square > self.force_refused {
             let atom = forces.iter().position(|f| dot(*f, *f) == square).unwrap_or(0);
             let what = format!("the force on atom {atom}");
-            return Err(Error::OutOfRange { what, unit: "eV/Å", got: square.sqrt(), limit: self.force_refused.sqrt() });
+            return Err(Error::OutOfRange {
+                what, unit: "eV/Å", got: square.sqrt(), limit: self.force_refused.sqrt()
+            });
         }
         Ok(if square > self.force { Outside::LARGE_FORCE } else { Outside::NONE })
     }

@@ -6,7 +6,8 @@ const WEIGHTS: &str = "tests/data/import/shared-filters/schnetpack_state_dict.sa
 
 fn place(config: &str) -> Sandbox {
     let place = Sandbox::new();
-    place.write("w.safetensors", std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(WEIGHTS)).unwrap());
+    place
+        .write("w.safetensors", std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(WEIGHTS)).unwrap());
     place.write("config.json", config);
     place
 }
@@ -22,9 +23,8 @@ fn import_says_what_it_assumed() {
         "--species",
     ]);
     assert!(ran.err.contains("99 elements"), "{}", ran.err);
-    let told = place.run(
-        "import schnetpack w.safetensors -o told --energy-unit KCAL/MOL --length-unit bohr --species H,C,O",
-    );
+    let told =
+        place.run("import schnetpack w.safetensors -o told --energy-unit KCAL/MOL --length-unit bohr --species H,C,O");
     assert!(!told.expect(0).err.contains("note"));
     let config = place.json("told/config.json");
     assert!((config["energy_scale"].as_f64().unwrap() - 0.043_364_104).abs() < 1e-9);

@@ -15,10 +15,8 @@ fn outside_frames_are_marked_counted_and_told() {
     place.write("in.xyz", water(0) + &hydrogen(0.45) + &water(1) + &hydrogen(0.4));
     for engine in ["adjoint", "autograd"] {
         let ran = place.run(&format!("predict in.xyz -o out.xyz --overwrite --summary s.json --engine {engine}"));
-        ran.expect(0).says(&[
-            "2 structures are outside of what the model was trained on: close_contact 2",
-            "-v shows each",
-        ]);
+        ran.expect(0)
+            .says(&["2 structures are outside of what the model was trained on: close_contact 2", "-v shows each"]);
         let comments: Vec<String> =
             place.text("out.xyz").lines().filter(|l| l.contains("MLFF_energy")).map(String::from).collect();
         let marked: Vec<bool> = comments.iter().map(|c| c.contains(" MLFF_outside=close_contact")).collect();
@@ -82,10 +80,13 @@ fn absurd_frames_fail_with_advice() {
 #[test]
 fn eval_counts_frames_outside() {
     let place = Sandbox::new();
-    let label = |text: String| text.replace("pbc=", "energy=-30.0 pbc=");
-    place.write("in.xyz", label(hydrogen(0.74)) + &label(hydrogen(0.45)));
+    let labelled = water(0).replace("frame=0", "frame=0 energy=-2079.0");
+    place.write("in.xyz", labelled + &hydrogen(0.45).replace("pbc=", "energy=-30.0 pbc="));
     let got = place.run("eval in.xyz --json").expect(0).json();
-    assert_eq!((&got["n_frames"], &got["n_outside"], &got["outside"]["close_contact"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&got["n_frames"], &got["n_outside"], &got["outside"]["close_contact"]),
+        (&2.into(), &1.into(), &1.into())
+    );
     let table = place.run("eval in.xyz").expect(0);
     assert!(table.text().contains("1 structure is outside of what the model was trained on: close_contact 1"));
 }

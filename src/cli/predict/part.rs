@@ -81,7 +81,9 @@ impl Part {
                     }
                     if args.verbose {
                         let path = path.display();
-                        complain(&format!("outside of what the model was trained on: {path}: frame {frame}: {outside}"));
+                        complain(&format!(
+                            "outside of what the model was trained on: {path}: frame {frame}: {outside}"
+                        ));
                     }
                 }
                 Note::Warning(warning) => {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ImportOptions, units, agree, move_linear, move_readout, move_tensor, refuse_leftovers, scalar, select_species};
+use super::{
+    ImportOptions, agree, move_linear, move_readout, move_tensor, refuse_leftovers, scalar, select_species, units,
+};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::*;
