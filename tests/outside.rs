@@ -240,15 +240,15 @@ fn untrained_networks_evaluate_without_a_range() {
 #[test]
 fn sessions_forget_what_was_outside_a_step_before() {
     let potential = Potential::load(SHIPPED).unwrap();
-    let structure = pair([1, 1], 0.74);
+    let structure = pair([9, 1], 0.93);
     let mut session = potential.session(&structure).unwrap();
     let mut forces = vec![[0.0; 3]; 2];
     assert_eq!(session.outside(), Outside::NONE);
-    session.compute(&[[0.0; 3], [0.45, 0.0, 0.0]], None, &mut forces).unwrap();
+    session.compute(&[[0.0; 3], [0.7, 0.0, 0.0]], None, &mut forces).unwrap();
     assert!(session.outside().contains(Outside::CLOSE_CONTACT));
     session.compute(&structure.positions, None, &mut forces).unwrap();
     assert_eq!(session.outside(), Outside::NONE);
-    let error = session.compute(&[[0.0; 3], [0.15, 0.0, 0.0]], None, &mut forces).unwrap_err();
+    let error = session.compute(&[[0.0; 3], [0.3, 0.0, 0.0]], None, &mut forces).unwrap_err();
     assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
     assert_eq!(session.compute(&structure.positions, None, &mut forces).unwrap(), {
         potential.evaluate_one(&structure, Want::ALL).unwrap().energy

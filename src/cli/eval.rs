@@ -99,9 +99,7 @@ struct Report {
     n_failed: usize,
     n_atoms: usize,
     /// Frames outside of what the model was trained on, and how many in which way.
-    #[serde(skip_serializing_if = "is_zero")]
     n_outside: usize,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     outside: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     energy: Option<ErrorSummary>,
@@ -368,8 +366,4 @@ fn table(report: &Report) -> String {
         out += &format!("{}\n", outside_line(report.n_outside, &report.outside));
     }
     out
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }

@@ -71,7 +71,8 @@ fn eval_json_has_the_documented_keys() {
     let place = Sandbox::new();
     labelled(&place, "''");
     let got = place.run("eval labelled.xyz --json").expect(0).json();
-    let all = ["n_frames", "n_failed", "n_atoms", "energy", "energy_per_atom", "forces", "stress"];
+    let counts = ["n_frames", "n_failed", "n_atoms", "n_outside", "outside"];
+    let all = [&counts[..], &["energy", "energy_per_atom", "forces", "stress"]].concat();
     assert_eq!(keys(&got), all);
     for quantity in ["energy", "energy_per_atom", "stress"] {
         assert_eq!(keys(&got[quantity]), ["mae", "rmse", "max", "n_frames", "n_atoms"]);
@@ -80,7 +81,7 @@ fn eval_json_has_the_documented_keys() {
     // Where there are no labels, there is no key.
     place.write("energy.xyz", "1\nenergy=-1.0\nO 0 0 0\n");
     let got = place.run("eval energy.xyz --json").expect(0).json();
-    assert_eq!(keys(&got), all[..5]);
+    assert_eq!(keys(&got), all[..7]);
 }
 
 /// Labels shifted by known amounts: the errors are the shifts.

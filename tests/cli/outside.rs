@@ -80,8 +80,8 @@ fn absurd_frames_fail_with_advice() {
 #[test]
 fn eval_counts_frames_outside() {
     let place = Sandbox::new();
-    let label = |text: String| text.replace("pbc=", "energy=-30.0 pbc=");
-    place.write("in.xyz", label(hydrogen(0.74)) + &label(hydrogen(0.45)));
+    let labelled = water(0).replace("frame=0", "frame=0 energy=-2079.0");
+    place.write("in.xyz", labelled + &hydrogen(0.45).replace("pbc=", "energy=-30.0 pbc="));
     let got = place.run("eval in.xyz --json").expect(0).json();
     assert_eq!(
         (&got["n_frames"], &got["n_outside"], &got["outside"]["close_contact"]),
