@@ -1,7 +1,7 @@
 //! What made an output: written into it, and compared when it is taken up again.
 
 use clap::ValueEnum;
-use mlff::calibration::Calibration;
+use mlff::calibration::{Calibration, Reading};
 use mlff::potential::{BatchSize, EngineKind};
 use mlff::{Error, Potential, Result};
 use sha2::{Digest, Sha256};
@@ -126,6 +126,10 @@ fn slice(index: FrameSlice) -> String {
 fn calibration(args: &Args) -> Result<String> {
     let path = args.model.calibration.clone().or_else(|| Calibration::user_file().filter(|path| path.exists()));
     let Some(path) = path.filter(|path| path.as_os_str() != "none") else { return Ok("none".into()) };
+    // One that is ignored decides nothing.
+    if !matches!(Calibration::read(&path), Ok(Reading::Usable(_))) {
+        return Ok("none".into());
+    }
     let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sha256:{}", &hash[..DIGITS]))
