@@ -33,10 +33,17 @@ impl Reduced {
         Some(shift)
     }
 
-    /// Length against which coordinates by the reduced cell and by the one given are rounded, a reduced cell, Å.
+    /// Length against which coordinates by the reduced cell and by the one given are rounded, a reduced cell, Å. Vectors that
+    /// are as they were add nothing: those of directions that are not periodic may be of any length, infinite for `norm`.
     pub(crate) fn scale(&self, given: &Mat3) -> f64 {
-        let row = |row: &[i32; 3]| (0..3).map(|j| f64::from(row[j]).abs() * norm(given[j])).sum::<f64>();
-        self.numbers.iter().map(row).sum()
+        let mut scale = 0.0;
+        for (i, row) in self.numbers.iter().enumerate() {
+            let is_as_it_was = (0..3).all(|j| row[j] == i32::from(i == j));
+            for j in (0..3).filter(|&j| !is_as_it_was && row[j] != 0) {
+                scale += f64::from(row[j]).abs() * norm(given[j]);
+            }
+        }
+        scale
     }
 }
 
@@ -144,6 +151,10 @@ mod tests {
         let r = reduced(&given, [true, false, true]).unwrap();
         assert_eq!(r.cell, [[5.0, 0.0, 0.0], [0.1, 0.2, 9e9], [0.0, 5.4, 0.0]]);
         assert_eq!(reduced(&given, [true, false, false]), None);
+        // Whatever stands there: the length that numbers are rounded against is one.
+        let endless = [[5.0, 0.0, 0.0], [1e300, -1e300, 1.0], [5000.0, 5.4, 0.0]];
+        let scale = reduced(&endless, [true, false, true]).unwrap().scale(&endless);
+        assert!((5000.0..2e4).contains(&scale), "{scale}");
     }
 
     #[test]

@@ -126,6 +126,10 @@ pub enum LabelKind {
 
 /// What a name looks like a label of.
 fn kind_of(name: &str) -> Option<LabelKind> {
+    // A result of this program is nobody's label.
+    if name.starts_with("MLFF_") {
+        return None;
+    }
     let name = name.to_ascii_lowercase();
     if name.contains("stress") || name.contains("virial") {
         return Some(LabelKind::Stress);

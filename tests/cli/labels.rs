@@ -1,6 +1,6 @@
 //! Labels: what is compared, on how much it rests, and that it never passes for a result.
 
-use super::support::{Sandbox, predictions};
+use super::support::{Sandbox, predictions, water};
 
 /// Ethanol in a cell, labelled by the model itself in f64.
 fn labelled(place: &Sandbox) -> String {
@@ -145,4 +145,13 @@ fn eval_says_that_there_are_no_labels_beside_a_bad_frame() {
     ran.says(&["failed: in.xyz: frame 2, line 11: element He", "error: found no labels in 2 frames", "--energy-key"]);
     place.write("in.xyz", water.replace("water", "TotEnergy=-1"));
     place.run("eval in.xyz").expect(2).says(&["TotEnergy is not compared", "found no labels"]);
+}
+
+#[test]
+fn results_of_this_program_are_not_taken_for_labels() {
+    let place = Sandbox::new();
+    place.write("in.xyz", water(0));
+    place.run("predict in.xyz -o out.xyz").expect(0);
+    let ran = place.run("check out.xyz").expect(0);
+    assert_eq!(ran.err, "");
 }
