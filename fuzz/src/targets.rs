@@ -4,11 +4,14 @@ use mlff::model::import::{ImportOptions, Source, import_bytes};
 
 use crate::{calibration, compression, model, session, weights, xyz};
 
+/// Changes an input as a seed says.
+pub type Mutate = fn(&[u8], u32) -> Vec<u8>;
+
 /// What to do with an input, how to change one, and bytes that it may take beside 50 a byte of input.
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
-    pub mutate: Option<fn(&[u8], u32) -> Vec<u8>>,
+    pub mutate: Option<Mutate>,
     pub memory: usize,
 }
 

@@ -292,10 +292,10 @@ mod tests {
     #[test]
     fn margins_leave_everything_open_where_rounding_exceeds_the_cutoff() {
         // Coordinates wrapped into such a cell are all the same number: a distance of zero says nothing.
-        let cell = Some([[1e17, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]);
-        let structure = Structure { cell, pbc: [true, false, false], ..Structure::default() };
+        let cell = [[1e17, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]];
+        let structure = Structure { cell: Some(cell), pbc: [true, false, false], ..Structure::default() };
         let mut points = Points::default();
-        points.set_margins(&structure, &cell.unwrap_or_default(), 0.0, 5.0, 10.0);
+        points.set_margins(&structure, &cell, 0.0, 5.0, 10.0);
         assert!(points.surely_inside < 0.0 && points.maybe_inside > 25.0);
     }
 }
