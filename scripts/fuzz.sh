@@ -14,7 +14,7 @@ declare -A largest=([xyz]=4096 [compression]=4096 [model]=32768 [safetensors]=32
 
 build() { # PROFILE
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target} RUSTC_WORKSPACE_WRAPPER=$PWD/fuzz/instrument.sh \
-        cargo build --locked --quiet --package mlff-fuzz --profile "$1" --message-format json |
+        cargo build --locked --quiet --package mlff-fuzz --bin fuzz --profile "$1" --message-format json |
         python3 -c 'import json, sys
 for line in sys.stdin:
     message = json.loads(line)

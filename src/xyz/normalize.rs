@@ -118,7 +118,8 @@ fn respelled_numbers(entry: &Entry, key: &[u8], value: &[u8]) -> Option<Vec<u8>>
         return None;
     }
     let is_tensor = matches!(key, b"stress" | b"virial" | b"virials");
-    let nested = entry.delimiter == Delimiter::Bracket && value.contains(&b'[');
+    // The outer brackets of a list are not part of its value, those of a quoted one are: text that stays as it is.
+    let nested = value.contains(&b'[');
     // The decimal point tells -1.5D+01 from names such as 1D66.
     let foreign = list_items(value).any(|item| item.contains(&b'.') && has_foreign_exponent(item));
     if !is_tensor && (!foreign || nested) {
