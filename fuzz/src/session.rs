@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use mlff::engine::{Evaluation, Want};
+use mlff::model::import::{ImportOptions, Source, import_bytes};
 use mlff::potential::Precision;
 use mlff::structure::{Mat3, Vec3};
 use mlff::{Model, Potential, Result, Session, Structure};
@@ -39,13 +40,21 @@ impl Bytes<'_> {
     }
 }
 
-fn potential(precision: Precision) -> &'static Potential {
-    static BOTH: OnceLock<[Potential; 2]> = OnceLock::new();
-    let both = BOTH.get_or_init(|| {
-        let model = Arc::new(Model::load("ani2x-painn-64").unwrap());
-        [Precision::F32, Precision::F64].map(|precision| Potential::new(model.clone(), precision).unwrap())
+/// The shipped model, or for seven of eight inputs a small one, whose steps take a tenth of the time: sessions do the same for
+/// both.
+fn potential(choice: u8) -> &'static Potential {
+    static ALL: OnceLock<[Potential; 4]> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let shipped = Model::load("ani2x-painn-64").unwrap();
+        let weights = include_bytes!("../../tests/data/import/one-interaction/schnetpack_state_dict.safetensors");
+        let config = include_bytes!("../../tests/data/import/one-interaction/config.json");
+        let small = import_bytes(Source::SchNetPack, weights, Some(config), &ImportOptions::default()).unwrap().model;
+        let [shipped, small] = [shipped, small].map(Arc::new);
+        let ready = |model: &Arc<Model>, precision| Potential::new(model.clone(), precision).unwrap();
+        let (f32s, f64s) = (Precision::F32, Precision::F64);
+        [ready(&shipped, f32s), ready(&shipped, f64s), ready(&small, f32s), ready(&small, f64s)]
     });
-    &both[usize::from(precision == Precision::F64)]
+    &all[usize::from(choice & 1) + if choice & 14 == 0 { 0 } else { 2 }]
 }
 
 /// One to three waters, in a skewed cell where a direction is periodic.
@@ -144,12 +153,12 @@ fn assert_same(session: &Session, energy: f64, forces: &[Vec3], want: &Evaluatio
 /// Panics where a session says anything else than an evaluation from nothing, or a step that failed has left a trace.
 pub fn session(data: &[u8]) {
     let bytes = &mut Bytes(data);
-    let precision = [Precision::F32, Precision::F64][bytes.below(2)];
-    let potential = potential(precision);
+    let potential = potential(bytes.byte());
     let mut structure = waters(bytes);
     let skin = [0.5, 0.0, 0.3, 2.0, 1e-9][bytes.below(5)];
     let mut session = potential.session(&structure).unwrap().with_skin(skin).unwrap();
-    session = session.with_threads(1 + bytes.below(2)).unwrap().with_stress(true);
+    // Starting a thread takes longer than all that follows.
+    session = session.with_threads(1 + usize::from(bytes.below(16) == 0)).unwrap().with_stress(true);
     // The cell that `None` means, and the last step that succeeded.
     let (mut told, mut good): (Option<Mat3>, Option<(Structure, Evaluation)>) = (structure.cell, None);
     const UNTOUCHED: Vec3 = [7.0; 3];
