@@ -71,7 +71,7 @@ fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: 
     let new_value: Option<Vec<u8>> = if value.trim_ascii().is_empty() {
         // One space is the shortest value that ASE does not run into the next entry.
         (value.is_empty()).then(|| b" ".to_vec())
-    } else if let Some(numbers) = respelled_numbers(entry, key, value) {
+    } else if let Some(numbers) = respelled_numbers(key, value) {
         Some(numbers)
     } else {
         match entry.delimiter {
@@ -112,7 +112,7 @@ fn is_unescaped(entry: &Entry, value: &[u8], meaning: &[u8]) -> bool {
 }
 
 /// Numbers spelled anew where they have Fortran exponents, and six or nested numbers of a tensor as nine.
-fn respelled_numbers(entry: &Entry, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+fn respelled_numbers(key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
     // Free text of a plain frame is what stands there.
     if key == b"comment" {
         return None;
