@@ -220,6 +220,7 @@ fn odd_numbers_in_free_text_are_never_respelled() {
     assert!(stable("1\ncomment=1.5D+01 x=1.5D+01\nH 0 0 0\n").contains("comment=1.5D+01 x=\"15.0\""));
     // Found by mutation: a list that is no array is text, which the second writing takes for what it is.
     assert!(stable("1\nb=[[0,2.D0 2 3 ],[3]]\nH 0 0 0\n").contains("b=\"[[0,2.D0 2 3 ],[3]]\""));
+    stable("1\n1}\"tress=\"1.D0 2 \\3 4\"\nH 0 0 0\n");
     assert!(stable("1\nc=\"[1.D0, 2]\"\nH 0 0 0\n").contains("c=\"[1.D0, 2]\""));
 }
 

@@ -71,7 +71,7 @@ fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: 
     let new_value: Option<Vec<u8>> = if value.trim_ascii().is_empty() {
         // One space is the shortest value that ASE does not run into the next entry.
         (value.is_empty()).then(|| b" ".to_vec())
-    } else if let Some(numbers) = respelled_numbers(key, value) {
+    } else if let Some(numbers) = respelled_numbers(key, &meaning_of(entry, value)) {
         Some(numbers)
     } else {
         match entry.delimiter {
@@ -81,10 +81,7 @@ fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: 
             _ => None,
         }
     };
-    let meaning = new_value.map(Cow::Owned).unwrap_or_else(|| match entry.delimiter {
-        Delimiter::Quote => unescape(value),
-        _ => Cow::Borrowed(value),
-    });
+    let meaning = new_value.map_or_else(|| meaning_of(entry, value), Cow::Owned);
     let broken_json = meaning.strip_prefix(b"_JSON ").is_some_and(|json| !is_json(json));
     let respelled = broken_json || matches!(meaning, Cow::Owned(_)) && !is_unescaped(entry, value, &meaning);
     if !respelled && bare_key_is_fine {
@@ -104,6 +101,11 @@ fn push_value(out: &mut Vec<u8>, entry: &Entry, text: &[u8], key: &[u8], value: 
     } else {
         push_quoted(out, &meaning);
     }
+}
+
+/// The value without escapes: numbers are numbers with and without them.
+fn meaning_of<'a>(entry: &Entry, value: &'a [u8]) -> Cow<'a, [u8]> {
+    if entry.delimiter == Delimiter::Quote { unescape(value) } else { Cow::Borrowed(value) }
 }
 
 /// Whether `meaning` is only the value with its escapes removed, so that nothing has to be spelled anew.
