@@ -10,7 +10,7 @@ use mlff::xyz::Reader;
 pub struct ReadArgs {
     /// Most text of one frame, and 32 bytes an atom; larger frames are refused, as a small packed file may hold one of
     /// any size. Bytes, or with K, M, G or T, times 1024
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
     max_frame: usize,
 }
 

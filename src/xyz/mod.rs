@@ -34,7 +34,7 @@
 //! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions or three. Default: `T T T` with a lattice, else `F F F` |
 //! | no `Properties` | element and position first, further columns carried through |
 //! | GDB-9 | the three lines behind the atoms are left out, with a warning |
-//! | size | up to 1 GiB of text and 2^25 atoms a frame, unless [`Reader::with_max_frame`] says otherwise |
+//! | size | up to 256 MiB of text and 2^23 atoms a frame, unless [`Reader::with_max_frame`] says otherwise |
 //!
 //! All else is refused with the frame (from 0), the line (from 1), what was found and what was expected.
 

@@ -25,8 +25,8 @@ use crate::structure::{Structure, Vec3};
 const MAX_HEADER: usize = 64 << 10;
 /// Atoms that space is set aside for before they are read, whatever the header claims.
 const MAX_RESERVED: usize = 1 << 12;
-/// Most text of a frame unless told otherwise: ten million atoms with a hundred characters each.
-const MAX_FRAME: usize = 1 << 30;
+/// Most text of a frame unless told otherwise: some four million atoms with sixty characters each.
+const MAX_FRAME: usize = 256 << 20;
 /// Bytes that an atom of a frame counts for in the same limit: what is made of its line.
 const ATOM_BYTES: usize = 32;
 
@@ -66,12 +66,13 @@ struct Memory {
 /// Reads frames one after another in bounded memory.
 ///
 /// Memory is that of one frame, as far as it has been *read*; an atom count that the file does not live up to costs
-/// nothing. A frame of more than 1 GiB of text, or more than 2^25 atoms, is refused, as a small packed file can hold
-/// one of any size; [`Reader::with_max_frame`] sets that limit. Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad
-/// `Lattice`) the reader stays in step and the next call reads the next frame. Where the extent is in doubt (no atom
-/// count, a blank line or a lone number inside a frame, the end of the file, a read error, a frame that is too large) the
-/// reader is done, and
-/// every further call returns `None`.
+/// nothing. A frame of more than 256 MiB of text, or more than 2^23 atoms, is refused, as a small packed file can hold
+/// one of any size; [`Reader::with_max_frame`] sets that limit.
+///
+/// Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad `Lattice`) the
+/// reader stays in step and the next call reads the next frame. Where the extent is in doubt (no atom count, a blank line or
+/// a lone number inside a frame, the end of the file, a read error, a frame that is too large) the reader is done, and every
+/// further call returns `None`.
 pub struct Reader {
     pub(super) lines: LineBuffer,
     pub(super) path: Arc<Path>,
