@@ -3,6 +3,7 @@
 #
 #   scripts/fuzz.sh TARGET [RUNS]     so many executions of one target [default: 1000000]
 #   scripts/fuzz.sh all [RUNS]        of each
+#   scripts/fuzz.sh bulk TARGET RUNS  many more, without the fuzzer's counters, on mutations of what it has kept
 #   scripts/fuzz.sh short             a few seconds of each, in a build like that of the tests
 #
 # Targets: xyz compression model safetensors pickle calibration session. Needs a C++ compiler and python3. Inputs that were
@@ -48,5 +49,14 @@ all | xyz | compression | model | safetensors | pickle | calibration | session)
         fuzz "$program" "$target" -runs="${2:-1000000}"
     done
     ;;
-*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+bulk)
+    target=${2:?a target} runs=${3:-10000000}
+    cargo build --locked --quiet --package mlff-fuzz --bin bulk --profile fuzz
+    fuzz/seeds.py target/fuzz/seeds
+    mkdir -p "target/fuzz/corpus/$target"
+    program=${CARGO_TARGET_DIR:-target}/fuzz/bulk
+    CANDLE_NUM_THREADS=1 RAYON_NUM_THREADS=1 "$program" "$target" "$runs" "${SEED:-1}" "${largest[$target]}" \
+        "target/fuzz/corpus/$target" "target/fuzz/seeds/$target"
+    ;;
+*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
