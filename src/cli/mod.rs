@@ -14,6 +14,7 @@ mod predict;
 mod profile;
 mod reading;
 mod signals;
+mod standard_output;
 mod trajectory;
 mod warnings;
 
@@ -102,6 +103,7 @@ fn complain(message: &str) {
 
 /// Writes text to standard output. What comes from files cannot steer the terminal.
 fn print(text: &str) -> Result<()> {
+    standard_output::check()?;
     let mut out = std::io::stdout().lock();
     out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
 }

@@ -49,6 +49,7 @@ impl Files {
     /// `Error::Usage` for what is read, or written already.
     pub fn writes(&mut self, path: &Path) -> Result<()> {
         let identity = if path.as_os_str() == "-" {
+            super::standard_output::check()?;
             if std::mem::replace(&mut self.writes_standard_output, true) {
                 return Err(Error::Usage("standard output (-) can have only one of the outputs".into()));
             }

@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 
 use super::outputs::{mkfifo, wait_for, waiting_run};
 use super::resume::long_run;
-use super::support::{Sandbox, predictions, waters};
+use super::support::{Sandbox, predictions, water, waters};
 
 fn send(signal: &str, run: &Child) {
     let kill = format!("kill -{signal} {}", run.id());
@@ -87,7 +87,10 @@ fn stopped_run_resumes_to_the_same_bytes() {
             });
             let (signal, status) =
                 [("KILL", None), ("INT", Some(130)), ("TERM", Some(143)), ("HUP", Some(129))][random(4) as usize];
-            send(signal, &run);
+            // One that has ended meanwhile is nobody's to stop.
+            if run.try_wait().unwrap().is_none() {
+                send(signal, &run);
+            }
             let (code, err) = ended(run);
             if code == Some(0) {
                 break;
@@ -150,4 +153,23 @@ fn run_without_memory_leaves_nothing_unfinished() {
     if failed == 0 {
         eprintln!("SKIPPED: run_without_memory: there was enough at every limit");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn closed_standard_output_loses_nothing_silently() {
+    let place = Sandbox::new();
+    place.write("in.xyz", water(0));
+    for command in ["predict in.xyz -o -", "info", "check in.xyz"] {
+        let program = env!("CARGO_BIN_EXE_mlff");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("exec {program} {command} >&-")]).current_dir(place.path(""));
+        let output = shell.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("standard output: is closed"), "{command}: {said}");
+    }
+    // A file needs none.
+    let mut shell = std::process::Command::new("sh");
+    let line = format!("exec {} predict in.xyz -o out.xyz -q >&-", env!("CARGO_BIN_EXE_mlff"));
+    assert!(shell.args(["-c", &line]).current_dir(place.path("")).status().unwrap().success());
 }
