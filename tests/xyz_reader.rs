@@ -4,7 +4,7 @@
 
 use std::io::{Cursor, Read, Write};
 
-use mlff::xyz::{Frame, Item, Reader, Spares, Texts, Writer};
+use mlff::xyz::{Frame, Item, Reader, Spares, Texts, WriteOptions, Writer};
 use proptest::prelude::*;
 
 const WATER: &str = "3\n\nO 0 0 0\nH 0 1 0\nH 1 0 0\n";
@@ -24,7 +24,7 @@ fn refusal(bytes: impl AsRef<[u8]>) -> String {
 /// The text of a refused frame.
 fn raw_texts(raw: &[u8]) -> Texts {
     let mut texts = Texts::default();
-    texts.push_raw(raw);
+    texts.push_refused(raw, &WriteOptions::default());
     texts
 }
 

@@ -28,7 +28,7 @@ fn written(frame: &Frame, results: Option<&Results<'_>>, prefix: &str) -> String
 /// The text of a refused frame.
 fn raw_texts(raw: &[u8]) -> Texts {
     let mut texts = Texts::default();
-    texts.push_raw(raw);
+    texts.push_refused(raw, &WriteOptions::default());
     texts
 }
 

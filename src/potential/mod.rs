@@ -70,8 +70,7 @@ pub enum DeviceKind {
     /// Processor.
     #[default]
     Cpu,
-    /// NVIDIA GPU of that number. Batched autograd only, in programs built with the cargo feature `candle-cuda`; not yet run
-    /// on a GPU.
+    /// NVIDIA GPU of that number. Batched autograd only, in programs built with the cargo feature `candle-cuda`.
     Cuda(usize),
 }
 

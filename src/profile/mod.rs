@@ -1,8 +1,8 @@
 //! Where the time of evaluations goes: components timed by one thread, compared with what the machine can do.
 //!
 //! [`measure`] evaluates structures again and again, in turn with the recorder on and off, and makes the record
-//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. On a GPU, where times are those of
-//! events on its stream, not yet run.
+//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. On a GPU times are those of
+//! events on its stream.
 
 pub(crate) mod clock;
 mod component;

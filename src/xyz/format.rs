@@ -143,15 +143,6 @@ impl Texts {
         Ok(())
     }
 
-    /// Appends the text of a refused frame as it is, with normalised line ends.
-    pub fn push_raw(&mut self, raw: &[u8]) {
-        for line in Lines::new(raw) {
-            self.text.extend_from_slice(line);
-            self.text.push(b'\n');
-        }
-        self.ends.push(self.text.len());
-    }
-
     /// Appends the text of a refused frame, with normalised line ends; what would pass for a result of these names gets
     /// `input_` before its name.
     pub fn push_refused(&mut self, raw: &[u8], options: &WriteOptions) {

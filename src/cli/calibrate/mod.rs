@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = parse_pattern)]
     patterns: Vec<Pattern>,
     /// Where to measure: auto (the processor), cpu, cuda or cuda:N. On a GPU, layers (f32 only) against cuBLASLt and the other
-    /// patterns against chains of elementary kernels; not yet run on a GPU
+    /// patterns against chains of elementary kernels
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceName,
     /// Precision of the operations

@@ -21,7 +21,7 @@ use workload::Molecule;
 /// --molecule or --atoms, the workload is benzene.
 ///
 /// On a GPU the boundaries between components are CUDA events on its stream: a component's time is what the stream did
-/// for it, and how long it stood idle because the thread was at it. Not yet run on a GPU.
+/// for it, and how long it stood idle because the thread was at it.
 #[derive(clap::Args)]
 pub struct Args {
     /// Trajectory to take structures from, evenly spaced; - is standard input
