@@ -62,7 +62,7 @@ fn assert_within(got: &Evaluation, want: &Evaluation, limits: [f64; 3]) {
 fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluation> {
     let mut workspace = Workspace::default();
     engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
-    (0..batch.n_structures()).map(|s| workspace.evaluation(batch, s, Want::ALL)).collect()
+    (0..batch.n_structures()).map(|s| workspace.results.evaluation(batch, s, Want::ALL)).collect()
 }
 
 /// Change of the weights that shows how much of a rounding, or of a table's error, a model passes on: well above the
@@ -170,7 +170,7 @@ proptest! {
         let mut workspace = Workspace::default();
         let mut run = |threads: Threads| {
             engine.evaluate(&batch, Want::ALL, threads, &mut workspace);
-            workspace.evaluation(&batch, 0, Want::ALL)
+            workspace.results.evaluation(&batch, 0, Want::ALL)
         };
         let one = run(Threads::One);
         for n_helpers in [1, 2, 6] {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{CudaError, HEADER, Source};
+use super::{CudaError, HEADERS, Source};
 use crate::error::Result;
 
 /// What kernels are compiled for: a compute capability, 10 · major + minor.
@@ -106,7 +106,8 @@ impl Cache {
 
 /// Everything that decides the content, as text.
 fn head(compiler: &dyn Compiler, source: &Source, target: Target) -> String {
-    let text = hash([source.text.as_bytes(), HEADER.1.as_bytes()]);
+    let [first, second, third] = HEADERS.map(|(_, text)| text.as_bytes());
+    let text = hash([source.defines.as_bytes(), source.text.as_bytes(), first, second, third]);
     let options = compiler.options(target).join(" ");
     format!("{MAGIC}\n{} {text:032x}\n{target} {} {options}\n", source.name, compiler.version())
 }
@@ -201,7 +202,7 @@ mod tests {
     }
 
     fn source(text: &'static str) -> Source {
-        Source { name: "test.cu", text, kernels: &[] }
+        Source { name: "test.cu", defines: String::new(), text, kernels: &[] }
     }
 
     fn entries(folder: &Path) -> Vec<PathBuf> {

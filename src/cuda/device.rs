@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use super::blas::CublasLt;
 use super::cache::{Cache, Compiler, Target};
 use super::nvrtc::Nvrtc;
-use super::{Address, Backend, CudaError, Launch, Limits, Product, SOURCES};
+use super::{Address, Backend, CudaError, HostMemory, Launch, Limits, Product, SOURCES, Source};
 use crate::error::Result;
 
 /// CUDA version, as the driver counts them, that has everything called here.
@@ -150,14 +150,19 @@ impl Device {
         call("synchronize", self.stream.synchronize())
     }
 
-    /// The handle of a kernel; compiles and loads its file if it is the first of it.
+    /// The handle of a kernel; compiles and loads its program if it is the first of it.
     fn function(&mut self, kernel: &str) -> Result<sys::CUfunction> {
         if let Some(&function) = self.functions.get(kernel) {
             return Ok(function);
         }
         let unknown = || CudaError::Launch { kernel: kernel.into(), reason: "there is no such kernel".into() };
         let source = SOURCES.iter().find(|source| source.kernels.contains(&kernel)).ok_or_else(unknown)?;
-        let mut code = self.cache.get(&self.compiler, source, self.target)?;
+        let code = self.cache.get(&self.compiler, source, self.target)?;
+        self.load_code(source, code)?;
+        self.functions.get(kernel).copied().ok_or_else(|| unknown().into())
+    }
+
+    fn load_code(&mut self, source: &Source, mut code: Vec<u8>) -> Result<()> {
         // PTX is text that ends with a zero; machine code carries its length.
         code.push(0);
         // SAFETY: `code` is a whole image made by NVRTC for this device and outlives the call. The module is never
@@ -165,7 +170,8 @@ impl Device {
         let module = call(source.name, unsafe { result::module::load_data(code.as_ptr().cast()) })?;
         let shared = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         for &name in source.kernels {
-            let c_name = CString::new(name).map_err(|_| unknown())?;
+            let no_name = |_| CudaError::Launch { kernel: name.into(), reason: "its name holds a zero".into() };
+            let c_name = CString::new(name).map_err(no_name)?;
             // SAFETY: the module is loaded, the function is its own.
             unsafe {
                 let function = call(name, result::module::get_function(module, c_name))?;
@@ -176,11 +182,106 @@ impl Device {
                 self.functions.insert(name, function);
             }
         }
-        self.functions.get(kernel).copied().ok_or_else(|| unknown().into())
+        Ok(())
+    }
+}
+
+/// Memory that the device reads and writes without a detour, and freed with this value.
+struct Pinned {
+    data: *mut u8,
+    len: usize,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: memory of the host, which any thread may use.
+unsafe impl Send for Pinned {}
+
+impl HostMemory for Pinned {
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: allocated with this length, and borrowed as this value is.
+        unsafe { std::slice::from_raw_parts_mut(self.data, self.len) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: allocated by `host_memory`, freed once. What cannot be freed is lost with the context.
+            let _ = unsafe { result::free_host(self.data.cast()) };
+        }
     }
 }
 
 impl Backend for Device {
+    fn load(&mut self, sources: &[Source]) -> Result<()> {
+        let (cache, compiler, target) = (&self.cache, &self.compiler, self.target);
+        let compile = |source| cache.get(compiler, source, target);
+        // The threads of a pool would do, but whoever waits for a GPU may have no pool.
+        let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                sources.iter().map(|source| std::thread::Builder::new().spawn_scoped(scope, || compile(source))).collect();
+            let join = |(thread, source): (std::io::Result<std::thread::ScopedJoinHandle<_>>, _)| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => compile(source),
+            };
+            threads.into_iter().zip(sources).map(join).collect()
+        });
+        call("bind", self.context.bind_to_thread())?;
+        for (source, code) in sources.iter().zip(codes) {
+            self.load_code(source, code?)?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, n_bytes: usize) -> Result<Address> {
+        if n_bytes == 0 {
+            return Ok(0);
+        }
+        call("bind", self.context.bind_to_thread())?;
+        // SAFETY: asks for memory; what it holds is nobody's concern until it is written.
+        match unsafe { result::malloc_sync(n_bytes) } {
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                let free = result::mem_get_info().map_or(0, |(free, _)| free);
+                Err(CudaError::OutOfMemory { asked: n_bytes, free }.into())
+            }
+            other => call("allocate", other),
+        }
+    }
+
+    fn host_memory(&mut self, n_bytes: usize) -> Result<Box<dyn HostMemory>> {
+        call("bind", self.context.bind_to_thread())?;
+        let len = n_bytes.max(1);
+        // SAFETY: asks for memory; zeroed, so that its bytes may be looked at.
+        let data = unsafe {
+            let data: *mut u8 = call("allocate on the host", result::malloc_host(len, 0))?.cast();
+            data.write_bytes(0, len);
+            data
+        };
+        Ok(Box::new(Pinned { data, len, context: self.context.clone() }))
+    }
+
+    unsafe fn write(&mut self, address: Address, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        call("bind", self.context.bind_to_thread())?;
+        // SAFETY: the caller's.
+        call("copy to the device", unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) })
+    }
+
+    unsafe fn read(&mut self, address: Address, bytes: &mut [u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        call("bind", self.context.bind_to_thread())?;
+        // SAFETY: the caller's.
+        call("copy from the device", unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) })
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.synchronize()
+    }
+
     fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
         if bytes.is_empty() {
             return Ok(0);

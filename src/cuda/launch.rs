@@ -1,5 +1,6 @@
 //! A kernel launch as plain data, and what can run one.
 
+use super::Source;
 use crate::error::Result;
 
 /// Address of an array where the kernel runs; 0 where the kernel takes none.
@@ -88,8 +89,65 @@ pub enum Step {
     Product(Product),
 }
 
+/// Memory of the host that copies to and from a backend are made from; aligned for all elements.
+pub trait HostMemory: Send {
+    /// Its bytes.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+/// Memory as the system gives it.
+impl HostMemory for Vec<u64> {
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
+    }
+}
+
 /// Something that runs launches on memory of its own: a device, or the host in place of one.
 pub trait Backend {
+    /// Makes programs ready; kernels of the same name that were there before are replaced.
+    ///
+    /// # Errors
+    /// `CudaError::Compilation`; what the backend reports.
+    fn load(&mut self, sources: &[Source]) -> Result<()>;
+
+    /// Allocates an array; address 0 for no bytes. What it holds is anything.
+    ///
+    /// # Errors
+    /// What the backend reports: [`CudaError::OutOfMemory`](super::CudaError) where there is no room.
+    fn allocate(&mut self, n_bytes: usize) -> Result<Address>;
+
+    /// Allocates memory of the host of at least so many bytes, such that copies are fast.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    fn host_memory(&mut self, n_bytes: usize) -> Result<Box<dyn HostMemory>> {
+        Ok(Box::new(vec![0_u64; n_bytes.div_ceil(8)]))
+    }
+
+    /// Queues a copy into an array behind what was queued before.
+    ///
+    /// # Safety
+    /// The array is of this backend and has as many bytes; `bytes` stay as they are until [`Backend::wait`].
+    ///
+    /// # Errors
+    /// What the backend reports.
+    unsafe fn write(&mut self, address: Address, bytes: &[u8]) -> Result<()>;
+
+    /// Queues a copy from an array behind what was queued before.
+    ///
+    /// # Safety
+    /// The array is of this backend and has as many bytes; nobody uses `bytes` until [`Backend::wait`].
+    ///
+    /// # Errors
+    /// What the backend reports.
+    unsafe fn read(&mut self, address: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// Waits for everything that was queued.
+    ///
+    /// # Errors
+    /// What the backend reports, also of kernels that ran before.
+    fn wait(&mut self) -> Result<()>;
+
     /// Allocates an array and copies `bytes` into it; address 0 for no bytes.
     ///
     /// # Errors

@@ -33,30 +33,37 @@ pub use device::Device;
 #[cfg(feature = "candle-cuda")]
 pub(crate) use device::check;
 pub(crate) use events::StreamEvents;
-pub use launch::{Address, Arg, Backend, Launch, Product, Step};
+pub use launch::{Address, Arg, Backend, HostMemory, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
 #[cfg(feature = "candle-cuda")]
 pub(crate) use library::require_libraries;
 pub use unfused::EdgeList;
 
-/// One file of kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One program of kernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Name of the file.
+    /// Its name, ending in `.cu`.
     pub name: &'static str,
-    /// Its text.
+    /// Macros that its text is compiled for: lines of `#define`.
+    pub defines: String,
+    /// Its text: a file of `kernels/`.
     pub text: &'static str,
     /// Kernels in it.
     pub kernels: &'static [&'static str],
 }
 
-/// The header that every file includes: name and text.
-pub const HEADER: (&str, &str) = ("common.cuh", include_str!("../../kernels/common.cuh"));
+/// The headers that files of kernels include: name and text.
+pub const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("../../kernels/common.cuh")),
+    ("painn.cuh", include_str!("../../kernels/adjoint/painn.cuh")),
+    ("tile.cuh", include_str!("../../kernels/adjoint/tile.cuh")),
+];
 
-/// All kernels.
-pub const SOURCES: [Source; 7] = [
+/// The kernels that need not know the model.
+pub static SOURCES: [Source; 7] = [
     Source {
         name: "edge_geometry.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/edge_geometry.cu"),
         kernels: &[
             "edge_geometry_forward_f32",
@@ -68,6 +75,7 @@ pub const SOURCES: [Source; 7] = [
     },
     Source {
         name: "radial_basis.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/radial_basis.cu"),
         kernels: &[
             "radial_basis_forward_f32",
@@ -78,6 +86,7 @@ pub const SOURCES: [Source; 7] = [
     },
     Source {
         name: "dense.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/dense.cu"),
         kernels: &[
             "dense_forward_wide_f32",
@@ -94,11 +103,13 @@ pub const SOURCES: [Source; 7] = [
     },
     Source {
         name: "message.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/message.cu"),
         kernels: &["message_forward_f32", "message_forward_f64", "message_vjp_f32", "message_vjp_f64"],
     },
     Source {
         name: "update.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/update.cu"),
         kernels: &[
             "update_invariants_forward_f32",
@@ -113,11 +124,13 @@ pub const SOURCES: [Source; 7] = [
     },
     Source {
         name: "readout.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/readout.cu"),
         kernels: &["readout_forward_f32", "readout_forward_f64", "readout_vjp_f32", "readout_vjp_f64"],
     },
     Source {
         name: "unfused.cu",
+        defines: String::new(),
         text: include_str!("../../kernels/unfused.cu"),
         kernels: &[
             "unfused_copy_f32",
@@ -225,6 +238,17 @@ pub enum CudaError {
         target: String,
         /// What the compiler said.
         log: String,
+    },
+    /// There is no room for an array.
+    #[error(
+        "the GPU has {} MiB of memory left, {} MiB are needed: use a smaller --batch, or end what else runs on it",
+        free >> 20, (asked >> 20) + 1
+    )]
+    OutOfMemory {
+        /// Bytes asked for.
+        asked: usize,
+        /// Bytes left.
+        free: usize,
     },
     /// A call of the driver failed.
     #[error("CUDA: {call}: {reason}")]

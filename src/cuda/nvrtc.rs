@@ -8,7 +8,7 @@ use libloading::Library;
 
 use super::cache::{Compiler, Target};
 pub use super::library::python_folders;
-use super::{CudaError, HEADER, Source, library};
+use super::{CudaError, HEADERS, Source, library};
 use crate::error::Result;
 
 /// Options that every kernel is compiled with. No fast mathematics: division, roots and exponentials stay accurate.
@@ -158,14 +158,15 @@ impl Nvrtc {
 
     fn run(&self, source: &Source, target: Target) -> std::result::Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|e| e.to_string());
-        let (code, name) = (text(source.text)?, text(source.name)?);
-        let (header_name, header) = (text(HEADER.0)?, text(HEADER.1)?);
+        let (code, name) = (text(&format!("{}{}", source.defines, source.text))?, text(source.name)?);
+        let headers: Vec<CString> = HEADERS.iter().map(|h| text(h.1)).collect::<std::result::Result<_, _>>()?;
+        let header_names: Vec<CString> = HEADERS.iter().map(|h| text(h.0)).collect::<std::result::Result<_, _>>()?;
         let mut program = Open { handle: null_mut(), nvrtc: self };
-        let (headers, names) = ([header.as_ptr()], [header_name.as_ptr()]);
+        let [headers, names] = [&headers, &header_names].map(|all| all.iter().map(|s| s.as_ptr()).collect::<Vec<_>>());
         // SAFETY: all strings outlive the call, and NVRTC copies them.
         let created = unsafe {
-            let (headers, names) = (headers.as_ptr(), names.as_ptr());
-            (self.calls.create)(&mut program.handle, code.as_ptr(), name.as_ptr(), 1, headers, names)
+            let (n, headers, names) = (headers.len() as c_int, headers.as_ptr(), names.as_ptr());
+            (self.calls.create)(&mut program.handle, code.as_ptr(), name.as_ptr(), n, headers, names)
         };
         self.check(created)?;
         let options = self.options(target);

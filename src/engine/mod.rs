@@ -2,9 +2,12 @@
 
 pub mod adjoint;
 pub mod autograd;
+pub mod cuda;
+mod results;
 
 use crate::model::Outside;
 use crate::structure::{Mat3, Vec3};
+pub use results::Results;
 
 /// What an evaluation is asked for; the energy is always computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

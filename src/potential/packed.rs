@@ -109,7 +109,7 @@ impl<T: Lanes> Packed<T> {
         self.engine.evaluate(batch, want, threads, workspace);
         let result = |(s, outside)| {
             let references = &batch.references[batch.atoms_of(s)];
-            checked(model, workspace.evaluation(batch, s, want), outside, references)
+            checked(model, workspace.results.evaluation(batch, s, want), outside, references)
         };
         let out = taken.into_iter().map(|taken| taken.and_then(result)).collect();
         self.give_back(worker);

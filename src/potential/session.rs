@@ -301,25 +301,25 @@ impl<T: Lanes> Stepper<T> {
         self.engine.engine.reserve(&system.batch, system.list.n_edges(), workspace);
         self.engine.engine.evaluate(&system.batch, want, threads, workspace);
         let refuse = |what: &str| Err(Error::NonFinite { what: what.into() });
-        if !workspace.energies[0].is_finite() {
+        if !workspace.results.energies[0].is_finite() {
             return refuse("the energy");
         }
-        if !workspace.gradients.iter().flatten().all(|x| x.is_finite()) {
+        if !workspace.results.gradients.iter().flatten().all(|x| x.is_finite()) {
             return refuse("a force");
         }
-        if !workspace.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
+        if !workspace.results.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
             return refuse("the stress");
         }
-        let energy = workspace.energies[0];
+        let energy = workspace.results.energies[0];
         let outside = system.contacts
             | system.limits.energy(energy, system.references, system.batch.n_atoms())?
-            | system.limits.forces(&workspace.gradients)?;
-        for (force, gradient) in forces.iter_mut().zip(&workspace.gradients) {
+            | system.limits.forces(&workspace.results.gradients)?;
+        for (force, gradient) in forces.iter_mut().zip(&workspace.results.gradients) {
             *force = gradient.map(|x| 0.0 - x);
         }
         last.atomic_energies.clear();
-        last.atomic_energies.extend_from_slice(&workspace.atomic_energies);
-        last.stress = workspace.stress(&system.batch, 0);
+        last.atomic_energies.extend_from_slice(&workspace.results.atomic_energies);
+        last.stress = workspace.results.stress(&system.batch, 0);
         last.outside = outside;
         Ok(energy)
     }

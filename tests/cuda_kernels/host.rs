@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
-use mlff::cuda::{Address, Backend, Launch, Product, SOURCES};
+use mlff::cuda::{Address, Backend, Launch, Product, SOURCES, Source};
 use mlff::{Error, Result};
 
 /// Kernels with faults, to see that they are found.
@@ -23,13 +23,26 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts one, or says why there is none.
+    /// Starts one with the kernels that need not know a model, or says why there is none.
     pub fn start() -> std::result::Result<Self, String> {
+        Self::with(&SOURCES)
+    }
+
+    /// Starts one with the kernels given.
+    pub fn with(sources: &[Source]) -> std::result::Result<Self, String> {
         if std::env::var_os("MLFF_TEST_HOST").is_some_and(|value| value == "0") {
             return Err("switched off by MLFF_TEST_HOST=0".into());
         }
-        static PROGRAM: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-        let program = PROGRAM.get_or_init(build).clone()?;
+        // One compiler at a time, and one try for each program.
+        static PROGRAMS: Mutex<Vec<(Vec<Source>, std::result::Result<PathBuf, String>)>> = Mutex::new(Vec::new());
+        let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+        let built = programs.iter().find(|(of, _)| of == sources).map(|(_, program)| program.clone());
+        let program = built.unwrap_or_else(|| {
+            let program = build(sources);
+            programs.push((sources.to_vec(), program.clone()));
+            program
+        })?;
+        drop(programs);
         let mut command = Command::new(program);
         command.env("ASAN_OPTIONS", "detect_leaks=0").env("UBSAN_OPTIONS", "print_stacktrace=1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,6 +87,30 @@ impl Drop for Host {
 }
 
 impl Backend for Host {
+    /// The process was started with its kernels.
+    fn load(&mut self, _: &[Source]) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&mut self, n_bytes: usize) -> Result<Address> {
+        // Full of NaN: what is read before it is written shows.
+        self.upload(&vec![0xff; n_bytes])
+    }
+
+    unsafe fn write(&mut self, address: Address, bytes: &[u8]) -> Result<()> {
+        self.send(b'W', &[address, bytes.len() as u64])?;
+        self.to.write_all(bytes).map_err(died)
+    }
+
+    unsafe fn read(&mut self, address: Address, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { self.download(address, bytes) }
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
         self.send(b'A', &[bytes.len() as u64])?;
         let address = self.receive_word()?;
@@ -135,24 +172,38 @@ impl Backend for Host {
 }
 
 /// Compiles the kernels, unless the same text was compiled before.
-fn build() -> std::result::Result<PathBuf, String> {
+fn build(sources: &[Source]) -> std::result::Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (kernels, host) = (root.join("kernels"), root.join("tests/cuda_kernels/host"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-kernels");
     std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
 
-    let names = SOURCES.iter().flat_map(|s| s.kernels).copied().chain(FAULTY);
-    let mut table: String = SOURCES.iter().map(|s| format!("#include \"{}\"\n", s.name)).collect();
+    let names = sources.iter().flat_map(|s| s.kernels).copied().chain(FAULTY);
+    let mut table = String::new();
+    let (mut defined, mut included) = (Vec::new(), Vec::new());
+    for line in sources.iter().flat_map(|s| s.defines.lines()).filter(|line| !line.is_empty()) {
+        if !defined.contains(&line) {
+            defined.push(line);
+            table += &format!("{line}\n");
+        }
+    }
+    // One unit of translation: a file that makes several programs stands in it once.
+    for source in sources {
+        if !included.contains(&source.text) {
+            included.push(source.text);
+            table += source.text;
+        }
+    }
     table += "#include \"faulty.cu\"\n#define KERNELS";
     table.extend(names.map(|name| format!(" KERNEL({name})")));
     table += "\n";
 
     let mut hasher = DefaultHasher::new();
     table.hash(&mut hasher);
-    for folder in [&kernels, &host] {
+    for folder in [&kernels, &kernels.join("adjoint"), &host] {
         let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        files.iter().for_each(|file| std::fs::read(file).unwrap().hash(&mut hasher));
+        files.iter().filter(|f| f.is_file()).for_each(|file| std::fs::read(file).unwrap().hash(&mut hasher));
     }
     let compilers = std::env::var_os("CXX").into_iter().chain(["c++", "g++", "clang++"].map(OsString::from));
     let is_there = |compiler: &OsString| {
@@ -174,7 +225,7 @@ fn build() -> std::result::Result<PathBuf, String> {
         let mut command = Command::new(&compiler);
         command.args(["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-clobbered"]);
         command.args(sanitize).arg("-include").arg(host.join("shim.hpp"));
-        for folder in [&include, &kernels, &host] {
+        for folder in [&include, &kernels, &kernels.join("adjoint"), &host] {
             command.arg("-I").arg(folder);
         }
         let output = command.arg(host.join("main.cpp")).arg("-o").arg(&new).output().map_err(|e| e.to_string())?;

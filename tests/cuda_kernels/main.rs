@@ -17,6 +17,7 @@ mod edge_geometry;
 mod host;
 mod message;
 mod nvrtc;
+mod painn;
 mod radial_basis;
 mod readout;
 mod shim;

@@ -64,8 +64,8 @@ fn kernels_compile_for_every_architecture() {
     let cache = Cache::in_folder(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc"));
     let compile = |capability: u32| {
         assert_eq!(nvrtc.target(capability).unwrap(), Target::Binary(capability));
-        for source in SOURCES {
-            let code = cache.get(&nvrtc, &source, Target::Binary(capability)).unwrap();
+        for source in &SOURCES {
+            let code = cache.get(&nvrtc, source, Target::Binary(capability)).unwrap();
             assert!(code.starts_with(b"\x7fELF"), "{} for {capability}", source.name);
             for name in source.kernels {
                 let there = code.windows(name.len()).any(|w| w == name.as_bytes());
@@ -89,14 +89,14 @@ fn kernels_compile_for_every_architecture() {
 #[test]
 fn nvrtc_says_what_is_wrong_with_a_kernel() {
     let Ok(nvrtc) = nvrtc() else { return };
-    let source = mlff::cuda::Source { name: "wrong.cu", text: "__global__ void f() { nothing(); }", kernels: &[] };
+    let source = mlff::cuda::Source { name: "wrong.cu", defines: String::new(), text: "__global__ void f() { nothing(); }", kernels: &[] };
     let error = nvrtc.compile(&source, Target::Binary(90)).unwrap_err().to_string();
     assert!(error.contains("wrong.cu does not compile for sm_90") && error.contains("nothing"), "{error}");
 }
 
 #[test]
 fn sources_name_their_kernels() {
-    for source in SOURCES {
+    for source in &SOURCES {
         for name in source.kernels {
             let (op, _) = name.rsplit_once('_').unwrap();
             // `NAME_##suffix(`, or the name itself where there is one precision; dense has its tile in the name.

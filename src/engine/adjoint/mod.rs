@@ -142,7 +142,7 @@ impl<T: Lanes> Adjoint<T> {
         workspace.resize(&self.weights, batch, tile, n_threads, want);
         self.run(batch, want, threads, workspace);
         enter(Component::Results);
-        workspace.collect(batch);
+        workspace.results.collect(batch);
     }
 
     /// Radial functions that are evaluated for a pair.

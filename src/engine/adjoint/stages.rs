@@ -84,9 +84,9 @@ impl<'a, T: Lanes> Run<'a, T> {
             pair_of_edge: Shared::new(&mut arrays.pair_of_edge),
             counts: Shared::new(&mut arrays.counts),
             cotangents: Shared::new(&mut arrays.cotangents),
-            atomic_energies: Shared::new(&mut workspace.atomic_energies),
-            gradients: Shared::new(&mut workspace.gradients),
-            virials: Shared::new(&mut workspace.virials),
+            atomic_energies: Shared::new(&mut workspace.results.atomic_energies),
+            gradients: Shared::new(&mut workspace.results.gradients),
+            virials: Shared::new(&mut workspace.results.virials),
         };
         (run, &mut workspace.scratch)
     }

@@ -9,9 +9,7 @@ use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
 use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
 use crate::cpu::pairs::{Counts, Pair};
-use crate::engine::{Evaluation, Want};
-use crate::model::Outside;
-use crate::structure::{Mat3, Vec3};
+use crate::engine::{Results, Want};
 
 /// Buffers of one evaluation and its results.
 #[derive(Debug)]
@@ -19,16 +17,8 @@ pub struct Workspace<T> {
     pub(super) arrays: Arrays<T>,
     pub(super) partition: Partition,
     pub(super) scratch: Vec<Mutex<Scratch<T>>>,
-    /// Energy of each structure, eV.
-    pub energies: Vec<f64>,
-    /// Energy of each atom, eV.
-    pub atomic_energies: Vec<f64>,
-    /// Gradient of the energy with respect to positions, eV/Å; forces are its negative.
-    pub gradients: Vec<Vec3>,
-    /// Derivative of each structure's energy with respect to strain, eV; where asked for.
-    pub strain_gradients: Vec<Mat3>,
-    /// Each atom's share of it.
-    pub(super) virials: Vec<Mat3>,
+    /// What it led to.
+    pub results: Results,
 }
 
 impl<T: Lanes> Default for Workspace<T> {
@@ -37,11 +27,7 @@ impl<T: Lanes> Default for Workspace<T> {
             arrays: Arrays::default(),
             partition: Partition::default(),
             scratch: Vec::new(),
-            energies: Vec::new(),
-            atomic_energies: Vec::new(),
-            gradients: Vec::new(),
-            strain_gradients: Vec::new(),
-            virials: Vec::new(),
+            results: Results::default(),
         }
     }
 }
@@ -258,53 +244,7 @@ impl<T: Lanes> Workspace<T> {
         for scratch in &mut self.scratch {
             scratch.get_mut().unwrap_or_else(PoisonError::into_inner).resize(weights, n_atoms, n_tile, n_group);
         }
-        self.energies.resize(batch.n_structures(), 0.0);
-        self.atomic_energies.resize(n_atoms, 0.0);
-        self.gradients.resize(if gradient { n_atoms } else { 0 }, [0.0; 3]);
-        self.virials.resize(if want.stress { n_atoms } else { 0 }, [[0.0; 3]; 3]);
-        self.strain_gradients.resize(if want.stress { batch.n_structures() } else { 0 }, [[0.0; 3]; 3]);
-    }
-}
-
-impl<T> Workspace<T> {
-    /// Results of one structure of the batch evaluated last.
-    pub fn evaluation(&self, batch: &PackedBatch, s: usize, want: Want) -> Evaluation {
-        let atoms = batch.atoms_of(s);
-        // 0 − x, not −x: an isolated atom's force reads 0, not -0.
-        let force = |gradient: &Vec3| gradient.map(|x| 0.0 - x);
-        Evaluation {
-            energy: self.energies[s],
-            atomic_energies: self.atomic_energies[atoms.clone()].to_vec(),
-            forces: want.forces.then(|| self.gradients[atoms].iter().map(force).collect()),
-            stress: self.stress(batch, s).filter(|_| want.stress),
-            outside: Outside::default(),
-        }
-    }
-
-    /// Stress, eV/Å³, of one structure of the batch evaluated last, where it was asked for and is defined.
-    pub fn stress(&self, batch: &PackedBatch, s: usize) -> Option<Mat3> {
-        let volume = batch.volumes[s]?;
-        self.strain_gradients.get(s).map(|strain| strain.map(|row| row.map(|x| x / volume)))
-    }
-
-    /// Sums what the atoms contributed, in their order.
-    pub(super) fn collect(&mut self, batch: &PackedBatch) {
-        for (s, energy) in self.energies.iter_mut().enumerate() {
-            // The sum of nothing is -0.0.
-            *energy = self.atomic_energies[batch.atoms_of(s)].iter().sum::<f64>() + 0.0;
-        }
-        for (s, strain) in self.strain_gradients.iter_mut().enumerate() {
-            let mut sum = [[0.0; 3]; 3];
-            for virial in &self.virials[batch.atoms_of(s)] {
-                for (sum, row) in sum.iter_mut().zip(virial) {
-                    for (sum, x) in sum.iter_mut().zip(row) {
-                        *sum += x;
-                    }
-                }
-            }
-            // The derivative along a symmetric strain.
-            *strain = std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (sum[a][b] + sum[b][a])));
-        }
+        self.results.resize(n_atoms, gradient, want.stress);
     }
 }
 

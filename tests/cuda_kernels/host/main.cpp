@@ -38,6 +38,7 @@ std::vector<Fiber> fibers(1024);
 ucontext_t scheduler;
 unsigned current;
 std::uint64_t lanes[2][1024];
+double operands[2][1024][6];
 unsigned char* shared;
 const std::function<void()>* body;
 
@@ -107,6 +108,13 @@ std::uint64_t exchange(std::uint64_t value, unsigned lane) {
     const unsigned from = current / 32 * 32 + lane;
     yield(State::AtShuffle);
     return slots[from];
+}
+
+const double (*exchange_operands(const double (&own)[6]))[6] {
+    auto& slots = operands[fibers[current].shuffles++ % 2];
+    std::copy(own, own + 6, slots[current]);
+    yield(State::AtShuffle);
+    return slots + current / 32 * 32;
 }
 
 }  // namespace shim

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 
+#define MLFF_HOST
 #define __global__
 #define __device__
 #define __host__
@@ -36,6 +37,21 @@ void* dynamic_shared();
 void wait_for_block();
 // Gives `value` to the other lanes of the warp and returns that of `lane`.
 std::uint64_t exchange(std::uint64_t value, unsigned lane);
+// Gives six numbers to the other lanes of the warp and returns the first of its 32 lanes' numbers.
+const double (*exchange_operands(const double (&own)[6]))[6];
+
+// c += A B as `mma` has the operands of 16 rows, 8 columns and 8 terms spread over the lanes.
+template <typename T>
+void multiply(T (&c)[4], const T (&a)[4], const T (&b)[2]) {
+    const unsigned lane = thread_index.x % 32;
+    const double (*of)[6] = exchange_operands({a[0], a[1], a[2], a[3], b[0], b[1]});
+    for (unsigned k = 0; k < 8; k++) {
+        for (unsigned i = 0; i < 4; i++) {
+            const unsigned row = lane / 4 * 4 + k % 4, column = (lane % 4 * 2 + i % 2) * 4 + k % 4;
+            c[i] += T(of[row][(k < 4 ? 0 : 2) + i / 2]) * T(of[column][k < 4 ? 4 : 5]);
+        }
+    }
+}
 
 }  // namespace shim
 
@@ -47,15 +63,26 @@ std::uint64_t exchange(std::uint64_t value, unsigned lane);
 inline void __syncthreads() { shim::wait_for_block(); }
 
 template <typename T>
-T __shfl_xor_sync(unsigned mask, T value, unsigned distance) {
+T __shfl_sync(unsigned mask, T value, unsigned lane) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most eight bytes");
     std::uint64_t word = 0;
     std::memcpy(&word, &value, sizeof(T));
     if (mask != 0xffffffffu) __builtin_trap();
-    word = shim::exchange(word, (threadIdx.x % 32) ^ distance);
+    word = shim::exchange(word, lane);
     std::memcpy(&value, &word, sizeof(T));
     return value;
 }
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned distance) {
+    return __shfl_sync(mask, value, (threadIdx.x % 32) ^ distance);
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance) {
+    const unsigned lane = threadIdx.x % 32;
+    return __shfl_sync(mask, value, lane < distance ? lane : lane - distance);
+}
+inline double __dadd_rn(double x, double y) { return x + y; }
+inline double __dmul_rn(double x, double y) { return x * y; }
 
 using std::exp;
 using std::min;

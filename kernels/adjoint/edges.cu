@@ -1,0 +1,184 @@
+// edges: neighbours of small molecules, geometry of edges, and forces from the edges' cotangents.
+#include "painn.cuh"
+
+// Displacement from atom i to atom j and its square, operation by operation as src/neighbors computes them: an edge exists
+// here exactly where it exists there.
+__device__ __forceinline__ double displacement(const double* positions, u32 i, u32 j, double (&r)[3]) {
+#pragma unroll
+    for (int a = 0; a < 3; a++) r[a] = positions[size_t(j) * 3 + a] - positions[size_t(i) * 3 + a];
+    return __dadd_rn(__dadd_rn(__dmul_rn(r[0], r[0]), __dmul_rn(r[1], r[1])), __dmul_rn(r[2], r[2]));
+}
+
+__device__ __forceinline__ void store_geometry(const double (&r)[3], double square, real* geometry) {
+    const double d = sqrt(square), scale = 1.0 / d;
+    store<4>(geometry, Pack<real, 4>{{real(d), real(r[0] * scale), real(r[1] * scale), real(r[2] * scale)}});
+}
+
+// Neighbours of each atom of structures without periodicity: counted, every atom against every atom.
+//
+// IN  structure_of [n_atoms]; atom_ptr [n_structures + 1]; positions [n_atoms, 3], Å; limit, the cutoff's square.
+// OUT counts [n_atoms], overwritten.   LAUNCH one thread per atom.
+extern "C" __global__ void painn_count_edges(u32 n_atoms, double limit, const u32* __restrict__ structure_of,
+                                             const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
+                                             u32* counts) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n_atoms) return;
+    const u32 s = structure_of[i];
+    u32 count = 0;
+    double r[3];
+    for (u32 j = atom_ptr[s]; j < atom_ptr[s + 1]; j++) {
+        if (displacement(positions, i, j, r) <= limit && j != i) count++;
+    }
+    counts[i] = count;
+}
+
+// edge_ptr [n + 1]: sums of the counts before each atom.
+//
+// LAUNCH one block of 1024 threads.
+extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const u32* __restrict__ counts, u32* edge_ptr) {
+    __shared__ u32 sums[32];
+    const u32 t = threadIdx.x, lane = t % WARP, warp = t / WARP;
+    u32 before = 0;
+    for (u32 first = 0; first < n; first += 1024) {
+        const u32 i = first + t, own = i < n ? counts[i] : 0;
+        u32 sum = own;
+#pragma unroll
+        for (u32 distance = 1; distance < WARP; distance *= 2) {
+            const u32 other = __shfl_up_sync(ALL_LANES, sum, distance);
+            if (lane >= distance) sum += other;
+        }
+        if (lane == WARP - 1) sums[warp] = sum;
+        __syncthreads();
+        if (warp == 0) {
+            u32 total = sums[lane];
+#pragma unroll
+            for (u32 distance = 1; distance < WARP; distance *= 2) {
+                const u32 other = __shfl_up_sync(ALL_LANES, total, distance);
+                if (lane >= distance) total += other;
+            }
+            sums[lane] = total;
+        }
+        __syncthreads();
+        if (i < n) edge_ptr[i] = before + (warp > 0 ? sums[warp - 1] : 0) + sum - own;
+        before += sums[31];
+        __syncthreads();
+    }
+    if (t == 0) edge_ptr[n] = before;
+}
+
+// The edges themselves, in the order of their senders, with their geometry.
+//
+// IN  as painn_count_edges; edge_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
+// OUT senders, reverse_edge [n_edges], geometry [n_edges, 4], overwritten; close [n_structures], set to 1 where atoms are
+//     nearer than that, else left alone.
+// LAUNCH one thread per atom.
+extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double nearest, const u32* __restrict__ structure_of,
+                                            const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
+                                            const u32* __restrict__ edge_ptr, u32* senders, u32* reverse_edge,
+                                            real* geometry, u32* close) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n_atoms) return;
+    const u32 s = structure_of[i], first = atom_ptr[s], last = atom_ptr[s + 1];
+    u32 e = edge_ptr[i];
+    for (u32 j = first; j < last; j++) {
+        double r[3], other[3];
+        const double square = displacement(positions, i, j, r);
+        if (!(square <= limit) || j == i) continue;
+        if (square < nearest) close[s] = 1;
+        senders[e] = j;
+        store_geometry(r, square, geometry + size_t(e) * 4);
+        // This atom's place among the neighbours of j.
+        u32 reverse = edge_ptr[j];
+        for (u32 k = first; k < i; k++) {
+            if (displacement(positions, j, k, other) <= limit && k != j) reverse++;
+        }
+        reverse_edge[e] = reverse;
+        e++;
+    }
+}
+
+constexpr u32 LANES_PER_ATOM = 16;
+
+// Geometry of edges that are there already.
+//
+// IN  edge_ptr [n_atoms + 1]; senders [n_edges]; positions [n_atoms, 3], Å; offsets [n_edges, 3], Å, null where nothing is
+//     periodic.
+// OUT geometry [n_edges, 4]: (distance, direction), overwritten.   LAUNCH 16 lanes per atom.
+extern "C" __global__ void painn_edge_geometry(u32 n_atoms, const u32* __restrict__ edge_ptr,
+                                               const u32* __restrict__ senders, const double* __restrict__ positions,
+                                               const double* __restrict__ offsets, real* geometry) {
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / LANES_PER_ATOM;
+    if (i >= n_atoms) return;
+    for (u32 e = edge_ptr[i] + threadIdx.x % LANES_PER_ATOM; e < edge_ptr[i + 1]; e += LANES_PER_ATOM) {
+        double r[3];
+        displacement(positions, i, senders[e], r);
+        if (offsets) {
+#pragma unroll
+            for (int a = 0; a < 3; a++) r[a] += offsets[size_t(e) * 3 + a];
+        }
+        store_geometry(r, r[0] * r[0] + r[1] * r[1] + r[2] * r[2], geometry + size_t(e) * 4);
+    }
+}
+
+// Displacement r of an edge and the cotangent g of it: g = grad_d û + (grad_u - (grad_u·û) û) / d.
+__device__ __forceinline__ void edge_cotangent(const real* geometry, const real* cotangents, u32 n_tiles, u32 n_edges,
+                                               u32 e, double (&r)[3], double (&g)[3]) {
+    const Pack<real, 4> value = load<4>(geometry + size_t(e) * 4);
+    double grad[4] = {};
+    for (u32 tile = 0; tile < n_tiles; tile++) {
+        const Pack<real, 4> part = load<4>(cotangents + (size_t(tile) * n_edges + e) * 4);
+#pragma unroll
+        for (int k = 0; k < 4; k++) grad[k] += double(part.at[k]);
+    }
+    const double d = value.at[0], inverse = 1.0 / d;
+    double along = 0;
+#pragma unroll
+    for (int a = 0; a < 3; a++) {
+        r[a] = double(value.at[1 + a]) * d;
+        along += grad[1 + a] * double(value.at[1 + a]);
+    }
+#pragma unroll
+    for (int a = 0; a < 3; a++) {
+        const double unit = value.at[1 + a];
+        g[a] = grad[0] * unit + (grad[1 + a] - along * unit) * inverse;
+    }
+}
+
+// From edges to atoms.
+//
+// IN  edge_ptr [n_atoms + 1]; reverse_edge [n_edges]; geometry [n_edges, 4]; cotangents [n_tiles, n_edges, 4].
+// OUT gradients [n_atoms, 3], eV/Å; virials [n_atoms, 9], eV, Σ r ⊗ g over an atom's edges, null where not asked for;
+//     overwritten.   LAUNCH 16 lanes per atom.
+extern "C" __global__ void painn_gradients(u32 n_atoms, u32 n_tiles, const u32* __restrict__ edge_ptr,
+                                           const u32* __restrict__ reverse_edge, const real* __restrict__ geometry,
+                                           const real* __restrict__ cotangents, double* gradients, double* virials) {
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / LANES_PER_ATOM, lane = threadIdx.x % LANES_PER_ATOM;
+    const u32 n_edges = edge_ptr[n_atoms];
+    double gradient[3] = {}, virial[9] = {};
+    if (i < n_atoms) {
+        for (u32 e = edge_ptr[i] + lane; e < edge_ptr[i + 1]; e += LANES_PER_ATOM) {
+            double r[3], in[3], r_out[3], out[3];
+            edge_cotangent(geometry, cotangents, n_tiles, n_edges, e, r, in);
+            edge_cotangent(geometry, cotangents, n_tiles, n_edges, reverse_edge[e], r_out, out);
+#pragma unroll
+            for (int a = 0; a < 3; a++) {
+                gradient[a] += out[a] - in[a];
+#pragma unroll
+                for (int b = 0; b < 3; b++) virial[3 * a + b] += r[a] * in[b];
+            }
+        }
+    }
+#pragma unroll
+    for (int a = 0; a < 3; a++) gradient[a] = lanes_sum<LANES_PER_ATOM>(gradient[a]);
+    if (virials) {
+#pragma unroll
+        for (int k = 0; k < 9; k++) virial[k] = lanes_sum<LANES_PER_ATOM>(virial[k]);
+    }
+    if (i >= n_atoms || lane != 0) return;
+#pragma unroll
+    for (int a = 0; a < 3; a++) gradients[size_t(i) * 3 + a] = gradient[a];
+    if (virials) {
+#pragma unroll
+        for (int k = 0; k < 9; k++) virials[size_t(i) * 9 + k] = virial[k];
+    }
+}

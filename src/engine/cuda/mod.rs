@@ -1,0 +1,527 @@
+//! The adjoint engine on CUDA: PaiNN's operations in a fixed list and their mirror, over packed batches.
+//!
+//! ```text
+//! edges → [message, update with the next context] × L → readout and its VJP
+//!       → [update_vjp with the context's, message_vjp] × L reversed → gradients
+//! ```
+//!
+//! Two kernels a layer and direction, compiled for the model at hand: `message` walks edges, `update` carries a tile of atoms
+//! through everything between two messages (`kernels/adjoint`). An evaluation is one copy to the device, the list, one copy
+//! back; its arrays stand in one piece of memory that is kept. Every number is summed by one thread in one order, so
+//! results are the same bits for any batch and on every run.
+
+mod arrays;
+mod shape;
+mod weights;
+
+use std::sync::Arc;
+
+use super::Want;
+use super::results::Results;
+use crate::batch::PackedBatch;
+use crate::cuda::{Address, Arg, Backend, HostMemory, Launch, Limits};
+use crate::error::Result;
+use crate::model::painn::Painn;
+use crate::ops::Real;
+use crate::potential::Precision;
+use arrays::{Layout, Sizes, at};
+pub use shape::Tiling;
+use shape::Shape;
+use weights::Weights;
+
+/// Type of a network on a device.
+pub trait Scalar: Real + bytemuck::Pod {
+    /// Its precision.
+    const PRECISION: Precision;
+    /// Its name in C++.
+    const NAME: &'static str;
+    /// As an argument of a kernel.
+    fn arg(self) -> Arg;
+}
+
+impl Scalar for f32 {
+    const PRECISION: Precision = Precision::F32;
+    const NAME: &'static str = "float";
+    fn arg(self) -> Arg {
+        Arg::from(self)
+    }
+}
+
+impl Scalar for f64 {
+    const PRECISION: Precision = Precision::F64;
+    const NAME: &'static str = "double";
+    fn arg(self) -> Arg {
+        Arg::from(self)
+    }
+}
+
+/// A PaiNN packed for a kind of device: what all workers share.
+#[derive(Debug)]
+pub struct Plan<T> {
+    shape: Shape,
+    weights: Weights<T>,
+    limits: Limits,
+    cutoff: f64,
+    epsilon: f64,
+    energy_scale: f64,
+}
+
+impl<T: Scalar> Plan<T> {
+    /// Packs a model; `tiling` is chosen where it is not given.
+    ///
+    /// # Errors
+    /// `Error::Cuda` if the model is too wide for the device.
+    pub fn new(painn: &Painn<T>, energy_scale: f64, limits: Limits, tiling: Option<Tiling>) -> Result<Self> {
+        let shape = Shape::new(painn, limits, tiling)?;
+        let weights = Weights::new(painn, &shape);
+        Ok(Plan { shape, weights, limits, cutoff: painn.cutoff, epsilon: painn.epsilon, energy_scale })
+    }
+
+    /// The programs that a backend must have.
+    pub fn sources(&self) -> Vec<crate::cuda::Source> {
+        self.shape.sources()
+    }
+
+    /// Bytes of the device that an atom takes, but for its edges.
+    pub fn bytes_per_atom(&self) -> usize {
+        self.bytes(1, 0)
+    }
+
+    /// Bytes of the device that an edge takes.
+    pub fn bytes_per_edge(&self) -> usize {
+        self.bytes(0, 1 << 10) >> 10
+    }
+
+    fn bytes(&self, n_atoms: usize, n_edges: usize) -> usize {
+        let sizes = Sizes { n_structures: 0, n_atoms, n_edges, edges_given: true, periodic: true, virials: true };
+        self.layout(&sizes).n_bytes
+    }
+
+    fn layout(&self, sizes: &Sizes) -> Layout {
+        let tiles = self.shape.feature_tiles();
+        Layout::new(sizes, self.shape.n, self.weights.layers.len(), tiles, size_of::<T>())
+    }
+}
+
+/// Where a batch's edges come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EdgeSource {
+    /// The batch has them.
+    Given,
+    /// The device finds them, every atom of a structure against every other: for small structures without periodicity.
+    /// Structures with atoms nearer than this, Å², are marked.
+    Search {
+        /// Square of the distance below which a structure is marked, Å².
+        nearest: f64,
+    },
+}
+
+/// A backend with weights and memory: what evaluates one batch at a time.
+pub struct Worker<T, B: Backend> {
+    plan: Arc<Plan<T>>,
+    backend: B,
+    weights: Address,
+    memory: Memory,
+    inputs: Staging,
+    outputs: Staging,
+    /// Results of the batch evaluated last.
+    pub results: Results,
+    /// Structures of that batch with atoms that are near each other, where the device searched.
+    pub close: Vec<bool>,
+}
+
+/// The arrays of a batch.
+#[derive(Debug, Default)]
+struct Memory {
+    base: Address,
+    n_bytes: usize,
+}
+
+/// Memory of the host for one direction.
+#[derive(Default)]
+struct Staging {
+    memory: Option<Box<dyn HostMemory>>,
+    n_bytes: usize,
+}
+
+impl Staging {
+    fn bytes(&mut self, backend: &mut impl Backend, n_bytes: usize) -> Result<&mut [u8]> {
+        if n_bytes > self.n_bytes || self.memory.is_none() {
+            // Half as much again: batches of a kind differ a little.
+            let room = n_bytes + n_bytes / 2;
+            self.memory = Some(backend.host_memory(room)?);
+            self.n_bytes = room;
+        }
+        Ok(self.memory.as_mut().map_or(&mut [][..], |memory| &mut memory.bytes()[..n_bytes]))
+    }
+}
+
+impl<T: Scalar, B: Backend> Worker<T, B> {
+    /// Compiles the kernels and copies the weights.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub fn new(plan: Arc<Plan<T>>, mut backend: B) -> Result<Self> {
+        backend.load(&plan.sources())?;
+        let weights = backend.upload(bytemuck::cast_slice(&plan.weights.values))?;
+        backend.wait()?;
+        Ok(Worker {
+            plan,
+            backend,
+            weights,
+            memory: Memory::default(),
+            inputs: Staging::default(),
+            outputs: Staging::default(),
+            results: Results::default(),
+            close: Vec::new(),
+        })
+    }
+
+    /// The backend.
+    pub fn backend(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// Evaluates a batch; results stand in `results`.
+    ///
+    /// # Errors
+    /// What the backend reports. The worker can be used again unless the device is lost.
+    pub fn evaluate(&mut self, batch: &PackedBatch, edges: EdgeSource, want: Want) -> Result<()> {
+        let sizes = sizes(batch, edges, want);
+        let layout = self.plan.layout(&sizes);
+        self.reserve(layout.n_bytes)?;
+        if sizes.n_atoms > 0 {
+            let bytes = self.inputs.bytes(&mut self.backend, layout.n_in)?;
+            fill(bytes, &layout, batch, &sizes);
+            // SAFETY: the memory is as long as the layout, and `inputs` is left alone until the wait below.
+            unsafe { self.backend.write(self.memory.base, bytes)? };
+            for launch in self.launches(&layout, &sizes, edges, want) {
+                // SAFETY: arguments and arrays are those that the kernels document, of the sizes of the layout.
+                unsafe { self.backend.launch(&launch)? };
+            }
+        }
+        self.collect(batch, &layout, &sizes, want)
+    }
+
+    /// Makes room on the device.
+    fn reserve(&mut self, n_bytes: usize) -> Result<()> {
+        if n_bytes <= self.memory.n_bytes {
+            return Ok(());
+        }
+        let old = std::mem::take(&mut self.memory);
+        self.backend.wait()?;
+        // SAFETY: allocated below, and nothing that was queued uses it any more.
+        unsafe { self.backend.free(old.base)? };
+        let room = n_bytes + n_bytes / 8;
+        // Without the room to spare if that is all there is.
+        let (base, n_bytes) = match self.backend.allocate(room) {
+            Ok(base) => (base, room),
+            Err(_) => (self.backend.allocate(n_bytes)?, n_bytes),
+        };
+        self.memory = Memory { base, n_bytes };
+        Ok(())
+    }
+
+    /// Copies results back and sums them.
+    fn collect(&mut self, batch: &PackedBatch, layout: &Layout, sizes: &Sizes, want: Want) -> Result<()> {
+        let n_bytes = layout.out_end - layout.close;
+        let bytes = self.outputs.bytes(&mut self.backend, n_bytes)?;
+        if sizes.n_atoms > 0 {
+            // SAFETY: the memory is as long as the layout; `bytes` are used after the wait.
+            unsafe { self.backend.read(at(self.memory.base, layout.close), bytes)? };
+        }
+        self.backend.wait()?;
+        let array = |offset: usize, n_bytes: usize| &bytes[offset - layout.close..][..n_bytes];
+        self.close.clear();
+        self.close.extend(bytemuck::cast_slice::<u8, u32>(array(layout.close, 4 * sizes.n_structures)).iter().map(|&c| c != 0));
+        let results = &mut self.results;
+        results.atomic_energies.clear();
+        let outputs: &[T] = bytemuck::cast_slice(array(layout.outputs, size_of::<T>() * sizes.n_atoms));
+        let energy = |(output, reference): (&T, &f64)| self.plan.energy_scale * output.wide() + reference;
+        results.atomic_energies.extend(outputs.iter().zip(&batch.references).map(energy));
+        results.gradients.clear();
+        results.virials.clear();
+        if want.gradient() {
+            results.gradients.extend_from_slice(bytemuck::cast_slice(array(layout.gradients, 24 * sizes.n_atoms)));
+        }
+        if sizes.virials {
+            results.virials.extend_from_slice(bytemuck::cast_slice(array(layout.virials, 72 * sizes.n_atoms)));
+        }
+        results.collect(batch);
+        Ok(())
+    }
+
+    fn weight(&self, place: weights::Place) -> Address {
+        at(self.weights, place * size_of::<T>())
+    }
+
+    /// The engine's list.
+    fn launches(&self, layout: &Layout, sizes: &Sizes, edges: EdgeSource, want: Want) -> Vec<Launch> {
+        let list = List { worker: self, layout, sizes, base: self.memory.base };
+        let n_layers = self.plan.weights.layers.len();
+        let mut out = list.edges(edges);
+        for l in 0..n_layers {
+            out.push(list.message(l));
+            out.push(list.update(l));
+        }
+        out.push(list.readout(want.gradient()));
+        if want.gradient() {
+            for l in (0..n_layers).rev() {
+                out.push(list.update_vjp(l));
+                out.push(list.message_vjp(l));
+            }
+            out.push(list.gradients());
+        }
+        out
+    }
+}
+
+impl<T, B: Backend> Drop for Worker<T, B> {
+    fn drop(&mut self) {
+        let _ = self.backend.wait();
+        for address in [self.weights, self.memory.base] {
+            // SAFETY: allocated by this worker, and nothing uses it any more. What cannot be freed goes with the context.
+            let _ = unsafe { self.backend.free(address) };
+        }
+    }
+}
+
+fn sizes(batch: &PackedBatch, edges: EdgeSource, want: Want) -> Sizes {
+    let given = edges == EdgeSource::Given;
+    let atoms_of = |s| batch.atoms_of(s).len();
+    Sizes {
+        n_structures: batch.n_structures(),
+        n_atoms: batch.n_atoms(),
+        n_edges: match given {
+            true => batch.n_edges(),
+            false => (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum(),
+        },
+        edges_given: given,
+        periodic: given && !batch.edges().offsets.is_empty(),
+        virials: want.stress && batch.volumes.iter().any(Option::is_some),
+    }
+}
+
+/// Copies what the device is given.
+fn fill(bytes: &mut [u8], layout: &Layout, batch: &PackedBatch, sizes: &Sizes) {
+    let mut put = |offset: usize, from: &[u8]| bytes[offset..offset + from.len()].copy_from_slice(from);
+    put(layout.positions, bytemuck::cast_slice(&batch.positions));
+    let edges = batch.edges();
+    if sizes.periodic {
+        put(layout.offsets, bytemuck::cast_slice(edges.offsets));
+    }
+    if sizes.edges_given {
+        put(layout.edge_ptr, bytemuck::cast_slice(edges.edge_ptr));
+        put(layout.senders, bytemuck::cast_slice(edges.senders));
+        put(layout.reverse_edge, bytemuck::cast_slice(edges.reverse_edge));
+    }
+    let atom_ptr = words(bytes, layout.atom_ptr, sizes.n_structures + 1);
+    for (s, start) in atom_ptr.iter_mut().enumerate() {
+        *start = if s == 0 { 0 } else { batch.atoms_of(s - 1).end as u32 };
+    }
+    let structure_of = words(bytes, layout.structure_of, sizes.n_atoms);
+    for s in 0..sizes.n_structures {
+        structure_of[batch.atoms_of(s)].fill(s as u32);
+    }
+    let species = words(bytes, layout.species, sizes.n_atoms);
+    for (out, &s) in species.iter_mut().zip(&batch.species) {
+        *out = u32::from(s);
+    }
+    bytes[layout.close..][..4 * sizes.n_structures].fill(0);
+}
+
+fn words(bytes: &mut [u8], offset: usize, n: usize) -> &mut [u32] {
+    bytemuck::cast_slice_mut(&mut bytes[offset..][..4 * n])
+}
+
+/// Makes the launches of one batch.
+struct List<'a, T, B: Backend> {
+    worker: &'a Worker<T, B>,
+    layout: &'a Layout,
+    sizes: &'a Sizes,
+    base: Address,
+}
+
+const THREADS: u32 = 256;
+/// As `LANES_PER_ATOM` in `kernels/adjoint/edges.cu`.
+const LANES_PER_ATOM: usize = 16;
+
+macro_rules! args {
+    ($($x:expr),* $(,)?) => { vec![$(Arg::from($x)),*] };
+}
+
+impl<T: Scalar, B: Backend> List<'_, T, B> {
+    fn at(&self, offset: usize) -> Address {
+        at(self.base, offset)
+    }
+
+    fn n_atoms(&self) -> u32 {
+        // A batch has no more than 32 bits count.
+        self.sizes.n_atoms as u32
+    }
+
+    fn real(&self, x: f64) -> Arg {
+        T::of(x).arg()
+    }
+
+    fn is_last(&self, l: usize) -> bool {
+        l + 1 == self.layout.layers.len()
+    }
+
+    fn launch(&self, kernel: &str, grid: [usize; 2], block: u32, shared_bytes: usize, args: Vec<Arg>) -> Launch {
+        let [x, y] = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        Launch { kernel: kernel.into(), grid: [x, y, 1], block, shared_bytes: shared_bytes as u32, args }
+    }
+
+    /// With so many threads for each atom.
+    fn per_atom(&self, kernel: &str, lanes: usize, args: Vec<Arg>) -> Launch {
+        self.launch(kernel, [(self.sizes.n_atoms * lanes).div_ceil(THREADS as usize), 1], THREADS, 0, args)
+    }
+
+    fn edges(&self, edges: EdgeSource) -> Vec<Launch> {
+        let (a, n) = (self.layout, self.n_atoms());
+        let [edge_ptr, senders, reverse_edge, geometry, positions] =
+            [a.edge_ptr, a.senders, a.reverse_edge, a.geometry, a.positions].map(|x| self.at(x));
+        let EdgeSource::Search { nearest } = edges else {
+            let offsets = if self.sizes.periodic { self.at(a.offsets) } else { 0 };
+            let args = args![n, edge_ptr, senders, positions, offsets, geometry];
+            return vec![self.per_atom("painn_edge_geometry", LANES_PER_ATOM, args)];
+        };
+        let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
+        let [structure_of, atom_ptr, counts, close] =
+            [a.structure_of, a.atom_ptr, a.counts, a.close].map(|x| self.at(x));
+        vec![
+            self.per_atom("painn_count_edges", 1, args![n, limit, structure_of, atom_ptr, positions, counts]),
+            self.launch("painn_scan_edges", [1, 1], 1024, 0, args![n, counts, edge_ptr]),
+            self.per_atom(
+                "painn_fill_edges",
+                1,
+                args![
+                    n,
+                    limit,
+                    nearest,
+                    structure_of,
+                    atom_ptr,
+                    positions,
+                    edge_ptr,
+                    senders,
+                    reverse_edge,
+                    geometry,
+                    close
+                ],
+            ),
+        ]
+    }
+
+    /// A kernel over edges by the atoms of one end.
+    fn over_edges(&self, kernel: &str, l: usize, args: impl FnOnce(u32) -> Vec<Arg>) -> Launch {
+        let (shape, multiprocessors) = (&self.worker.plan.shape, self.worker.plan.limits.multiprocessors as usize);
+        // A block reads the filter's weights once for all its atoms: few blocks where there is work for several rounds of
+        // them, an atom a block where that is what fills the device.
+        let atoms = (self.sizes.n_atoms / (8 * multiprocessors.max(1))).clamp(1, 16);
+        let grid = [self.sizes.n_atoms.div_ceil(atoms), shape.feature_tiles()];
+        let kernel = format!("{kernel}{}", if l == 0 { "_first" } else { "" });
+        self.launch(&kernel, grid, shape.message_threads(), 0, args(atoms as u32))
+    }
+
+    /// What messages of layer `l` read of atoms: contexts and vectors.
+    fn nodes(&self, l: usize) -> [Address; 2] {
+        match l.checked_sub(1) {
+            None => [self.worker.weight(self.worker.plan.weights.first_context), 0],
+            Some(before) => [self.layout.layers[before].contexts, self.layout.layers[before].vectors].map(|x| self.at(x)),
+        }
+    }
+
+    fn message(&self, l: usize) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let [contexts, vectors] = self.nodes(l);
+        self.over_edges("painn_message_forward", l, |atoms_per_block| {
+            let mut args = args![self.n_atoms(), atoms_per_block];
+            args.push(self.real(plan.cutoff));
+            args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));
+            args.extend([plan.weights.radial, plan.weights.layers[l].filter].map(|x| Arg::from(self.worker.weight(x))));
+            args.extend(args![contexts, self.at(a.species), self.worker.weight(plan.weights.embedding), vectors]);
+            args.extend(args![self.at(a.scalars), self.at(a.moved)]);
+            args
+        })
+    }
+
+    fn message_vjp(&self, l: usize) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let [contexts, vectors] = self.nodes(l);
+        self.over_edges("painn_message_vjp", l, |atoms_per_block| {
+            let mut args = args![self.n_atoms(), atoms_per_block, u32::from(!self.is_last(l))];
+            args.push(self.real(plan.cutoff));
+            args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));
+            args.extend([plan.weights.radial, plan.weights.layers[l].filter].map(|x| Arg::from(self.worker.weight(x))));
+            args.extend(args![contexts, self.at(a.species), vectors]);
+            let rest = [a.grad_scalars, a.grad_vectors, a.grad_contexts, a.moved, a.cotangents];
+            args.extend(rest.map(|x| Arg::from(self.at(x))));
+            args
+        })
+    }
+
+    /// A kernel over tiles of atoms.
+    fn over_tiles(&self, kernel: &str, shared_bytes: usize, args: Vec<Arg>) -> Launch {
+        let shape = &self.worker.plan.shape;
+        let grid = [self.sizes.n_atoms.div_ceil(shape.tile_atoms()), 1];
+        self.launch(kernel, grid, shape.tile_threads(), shared_bytes, args)
+    }
+
+    fn suffix(&self, l: usize) -> &'static str {
+        if self.is_last(l) { "_last" } else { "" }
+    }
+
+    fn update(&self, l: usize) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let (weights, kept) = (&plan.weights.layers[l], &a.layers[l]);
+        let [first, second] = &weights.context;
+        let mut args = args![self.n_atoms()];
+        args.push(self.real(plan.epsilon));
+        args.push(Arg::from(self.at(a.moved)));
+        let products = [&weights.hidden, &weights.gates, first, second].map(|p| [p.weight, p.bias]);
+        let places = std::iter::once(weights.mix).chain(products.into_iter().flatten());
+        args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
+        let out =
+            [a.scalars, kept.mixed, kept.slopes, kept.gates, kept.vectors, kept.context_slopes, kept.contexts];
+        args.extend(out.map(|x| Arg::from(self.at(x))));
+        self.over_tiles(&format!("painn_update_forward{}", self.suffix(l)), plan.shape.update_bytes(), args)
+    }
+
+    fn update_vjp(&self, l: usize) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let (weights, kept) = (&plan.weights.layers[l], &a.layers[l]);
+        let [first, second] = &weights.context;
+        let mut args = args![self.n_atoms()];
+        args.push(self.real(plan.epsilon));
+        args.extend([a.moved, a.grad_contexts, kept.context_slopes].map(|x| Arg::from(self.at(x))));
+        args.extend([second.transposed, first.transposed].map(|x| Arg::from(self.worker.weight(x))));
+        args.extend([kept.mixed, kept.slopes, kept.gates].map(|x| Arg::from(self.at(x))));
+        let places = [weights.gates.transposed, weights.hidden.transposed, weights.mix_transposed];
+        args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
+        args.extend([a.grad_scalars, a.grad_vectors].map(|x| Arg::from(self.at(x))));
+        self.over_tiles(&format!("painn_update_vjp{}", self.suffix(l)), plan.shape.update_vjp_bytes(), args)
+    }
+
+    fn readout(&self, gradient: bool) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let weights = &plan.weights.readout;
+        let mut args = args![self.n_atoms(), u32::from(gradient)];
+        args.push(self.real(plan.energy_scale));
+        args.push(Arg::from(self.at(a.scalars)));
+        let places = [weights.weights, weights.biases, weights.transposed, weights.last_row];
+        args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
+        args.extend([a.outputs, a.grad_scalars].map(|x| Arg::from(self.at(x))));
+        self.over_tiles("painn_readout", plan.shape.readout_bytes(), args)
+    }
+
+    fn gradients(&self) -> Launch {
+        let a = self.layout;
+        let tiles = self.worker.plan.shape.feature_tiles() as u32;
+        let virials = if self.sizes.virials { self.at(a.virials) } else { 0 };
+        let mut args = args![self.n_atoms(), tiles];
+        args.extend([a.edge_ptr, a.reverse_edge, a.geometry, a.cotangents].map(|x| Arg::from(self.at(x))));
+        args.extend(args![self.at(a.gradients), virials]);
+        self.per_atom("painn_gradients", LANES_PER_ATOM, args)
+    }
+}

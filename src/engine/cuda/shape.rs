@@ -1,0 +1,188 @@
+//! What a model's kernels are compiled for.
+
+use super::Scalar;
+use crate::cuda::{CudaError, Limits, Source};
+use crate::error::{Error, Result};
+use crate::model::painn::Painn;
+use crate::ops::radial_basis::RadialBasis;
+
+/// How a block of the kernels for tiles of atoms is made; results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    /// Atoms, a multiple of 16.
+    pub atoms: usize,
+    /// Warps.
+    pub warps: usize,
+    /// Blocks that share a multiprocessor; limits registers.
+    pub blocks: usize,
+}
+
+/// Sizes that kernels are compiled for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shape {
+    real: &'static str,
+    real_bytes: usize,
+    /// Features, padded.
+    pub n: usize,
+    n_radial: usize,
+    functions: &'static str,
+    tiling: Tiling,
+    /// Padded widths of the readout: of the scalars and of each layer's output.
+    pub widths: Vec<usize>,
+}
+
+/// The next multiple of 16.
+pub(super) fn padded(n: usize) -> usize {
+    n.next_multiple_of(16)
+}
+
+/// As `row_length` in `kernels/adjoint/tile.cuh`.
+fn row_length(n: usize) -> usize {
+    if n % 32 == 16 { n } else { n + 16 }
+}
+
+impl Shape {
+    /// For a model on a device; `tiling` is chosen where it is not given.
+    ///
+    /// # Errors
+    /// `Error::Cuda` if a model is too wide for the device's shared memory.
+    pub fn new<T: Scalar>(painn: &Painn<T>, limits: Limits, tiling: Option<Tiling>) -> Result<Self> {
+        let mut shape = Shape {
+            real: T::NAME,
+            real_bytes: size_of::<T>(),
+            n: padded(painn.n_features),
+            n_radial: painn.radial_basis.len(),
+            functions: match painn.radial_basis {
+                RadialBasis::Gaussian { .. } => "GAUSSIAN",
+                RadialBasis::Bessel { .. } => "BESSEL",
+            },
+            tiling: Tiling { atoms: 16, warps: 8, blocks: 1 },
+            widths: painn.readout.iter().map(|l| padded(l.n_in)).chain([16]).collect(),
+        };
+        let most = limits.shared_bytes as usize;
+        // Two blocks a multiprocessor, each of which keeps a kilobyte for the system.
+        let shared = most.saturating_sub(1024) / 2;
+        let fits = |shape: &Shape, tiling, room| {
+            let shape = Shape { tiling, ..shape.clone() };
+            shape.update_bytes().max(shape.update_vjp_bytes()).max(shape.readout_bytes()) <= room
+        };
+        let blocks = if shape.real_bytes == 4 { 2 } else { 1 };
+        let wanted = [64, 32, 16].map(|atoms| Tiling { atoms, warps: 8, blocks });
+        let chosen = tiling.or_else(|| wanted.into_iter().find(|&tiling| fits(&shape, tiling, shared)));
+        let chosen = chosen.unwrap_or(shape.tiling);
+        if !fits(&shape, chosen, most) {
+            let reason = format!(
+                "{} features in {} need {} bytes of shared memory, a block of this GPU has {most}: use --device cpu",
+                shape.n,
+                T::PRECISION.name(),
+                Shape { tiling: chosen, ..shape.clone() }.update_bytes()
+            );
+            return Err(Error::from(CudaError::Launch { kernel: "painn_update_forward".into(), reason }));
+        }
+        shape.tiling = chosen;
+        Ok(shape)
+    }
+
+    /// The programs.
+    pub fn sources(&self) -> Vec<Source> {
+        let Tiling { atoms, warps, blocks } = self.tiling;
+        let widths = self.widths.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+        // f64 takes twice the registers.
+        let vjp_threads = if self.real_bytes == 4 { 384 } else { 256 };
+        let defines: String = [
+            ("REAL", self.real.to_string()),
+            ("FEATURES", self.n.to_string()),
+            ("RADIAL", self.n_radial.to_string()),
+            ("FUNCTIONS", self.functions.to_string()),
+            ("TILE_ATOMS", atoms.to_string()),
+            ("WARPS", warps.to_string()),
+            ("BLOCKS", blocks.to_string()),
+            ("FORWARD_THREADS", (if self.real_bytes == 4 { 512 } else { 256 }).to_string()),
+            ("VJP_THREADS", vjp_threads.to_string()),
+            ("READOUT_WIDTHS", widths),
+        ]
+        .map(|(name, value)| format!("#define MLFF_{name} {value}\n"))
+        .concat();
+        let source = |name, extra: &str, text, kernels| Source { name, defines: defines.clone() + extra, text, kernels };
+        let update = include_str!("../../../kernels/adjoint/update.cu");
+        vec![
+            source(
+                "painn_update_vjp.cu",
+                "#define MLFF_BACKWARD\n",
+                update,
+                &["painn_update_vjp", "painn_update_vjp_last"][..],
+            ),
+            source(
+                "painn_update_forward.cu",
+                "#define MLFF_FORWARD\n",
+                update,
+                &["painn_update_forward", "painn_update_forward_last"],
+            ),
+            source(
+                "painn_message.cu",
+                "",
+                include_str!("../../../kernels/adjoint/message.cu"),
+                &[
+                    "painn_message_forward",
+                    "painn_message_forward_first",
+                    "painn_message_vjp",
+                    "painn_message_vjp_first",
+                ],
+            ),
+            source("painn_readout.cu", "", include_str!("../../../kernels/adjoint/readout.cu"), &["painn_readout"]),
+            source(
+                "painn_edges.cu",
+                "",
+                include_str!("../../../kernels/adjoint/edges.cu"),
+                &[
+                    "painn_count_edges",
+                    "painn_scan_edges",
+                    "painn_fill_edges",
+                    "painn_edge_geometry",
+                    "painn_gradients",
+                ],
+            ),
+        ]
+    }
+
+    pub fn tile_atoms(&self) -> usize {
+        self.tiling.atoms
+    }
+
+    /// Threads of a block of the kernels for tiles of atoms.
+    pub fn tile_threads(&self) -> u32 {
+        32 * self.tiling.warps as u32
+    }
+
+    /// Threads of a block of `message`: features of a tile.
+    pub fn message_threads(&self) -> u32 {
+        if self.n >= 128 { 128 } else { self.n.next_multiple_of(32) as u32 }
+    }
+
+    /// Tiles of features of `message`.
+    pub fn feature_tiles(&self) -> usize {
+        self.n.div_ceil(self.message_threads() as usize)
+    }
+
+    fn tile_bytes(&self, elements_per_atom: usize) -> usize {
+        elements_per_atom * self.tiling.atoms * self.real_bytes
+    }
+
+    /// Dynamic shared memory of `painn_update_forward`.
+    pub fn update_bytes(&self) -> usize {
+        self.tile_bytes(3 * row_length(self.n) + row_length(2 * self.n) + self.n)
+    }
+
+    /// Of `painn_update_vjp`.
+    pub fn update_vjp_bytes(&self) -> usize {
+        let wide = row_length(3 * self.n).max(3 * row_length(self.n));
+        self.tile_bytes(wide + row_length(self.n) + self.n)
+    }
+
+    /// Of `painn_readout`.
+    pub fn readout_bytes(&self) -> usize {
+        let layers = self.widths.len() - 1;
+        let widest = self.widths[..layers].iter().copied().max().unwrap_or(0);
+        self.tile_bytes(2 * row_length(widest) + self.widths[1..layers].iter().sum::<usize>())
+    }
+}

@@ -1,0 +1,130 @@
+//! The adjoint engine on CUDA, its whole list of kernels, against the one on the processor.
+
+use std::sync::Arc;
+
+use mlff::batch::{PackedBatch, Preparer};
+use mlff::cuda::{Backend, Limits};
+use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
+use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Worker};
+use mlff::engine::{Evaluation, Want};
+use mlff::model::Model;
+use mlff::model::config::Architecture;
+use mlff::model::painn::Painn;
+use mlff::structure::Structure;
+
+use crate::host::{Host, say};
+
+const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 99 * 1024 };
+
+fn plan<T: Scalar>(model: &Model, limits: Limits, tiling: Option<Tiling>) -> Arc<Plan<T>> {
+    let config = model.config();
+    let Architecture::Painn(painn) = &config.architecture else { panic!("a PaiNN") };
+    let painn = Painn::<T>::new(config, painn, model.weights()).unwrap();
+    Arc::new(Plan::new(&painn, config.energy_scale, limits, tiling).unwrap())
+}
+
+fn batch(model: &Model, structures: &[Structure]) -> PackedBatch {
+    let (mut preparer, mut batch) = (Preparer::new(model), PackedBatch::default());
+    for structure in structures {
+        batch.push(&preparer.prepare(structure).unwrap()).unwrap();
+    }
+    batch
+}
+
+fn evaluations<T: Scalar, B: Backend>(
+    worker: &mut Worker<T, B>,
+    batch: &PackedBatch,
+    edges: EdgeSource,
+    want: Want,
+) -> Vec<Evaluation> {
+    worker.evaluate(batch, edges, want).unwrap();
+    (0..batch.n_structures()).map(|s| worker.results.evaluation(batch, s, want)).collect()
+}
+
+/// Largest differences of energies, eV, forces, eV/Å, and stress, eV/Å³.
+fn differences(got: &[Evaluation], want: &[Evaluation]) -> [f64; 3] {
+    assert_eq!(got.len(), want.len());
+    let mut most = [0.0_f64; 3];
+    for (got, want) in got.iter().zip(want) {
+        let [f, g] = [got, want].map(|e| e.forces.as_ref().unwrap().as_flattened().to_vec());
+        let [s, t] = [got, want].map(|e| e.stress.map_or(Vec::new(), |s| s.as_flattened().to_vec()));
+        assert_eq!((f.len(), s.len()), (g.len(), t.len()));
+        let apart = |a: &[f64], b: &[f64]| {
+            // NaN is no small difference.
+            a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, |m, x| if x <= m { m } else { x })
+        };
+        let all = [apart(&[got.energy], &[want.energy]), apart(&f, &g), apart(&s, &t)];
+        most = std::array::from_fn(|k| if all[k] <= most[k] { most[k] } else { all[k] });
+    }
+    most
+}
+
+fn molecules() -> Vec<Structure> {
+    let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]);
+    let lone = Structure::molecule(vec![1], vec![[0.3, 0.0, 0.0]]);
+    let methanol = Structure::molecule(
+        vec![6, 8, 1, 1, 1, 1],
+        vec![
+            [-0.047, 0.66, 0.0],
+            [-0.047, -0.757, 0.03],
+            [-1.092, 0.969, 0.0],
+            [0.879, -1.07, 0.0],
+            [0.437, 1.07, 0.891],
+            [0.437, 1.07, -0.89],
+        ],
+    );
+    [methanol, water, lone].map(|m| m.unwrap()).to_vec()
+}
+
+fn box_of_water() -> Structure {
+    let mut structure = molecules()[1].clone();
+    structure.cell = Some([[4.0, 0.0, 0.0], [0.7, 4.2, 0.0], [0.0, 0.3, 4.1]]);
+    structure.pbc = [true; 3];
+    structure
+}
+
+fn on_the_processor(model: &Model, batch: &PackedBatch) -> Vec<Evaluation> {
+    let engine = Adjoint::<f64>::new(model, FilterKind::Basis).unwrap();
+    let mut workspace = Workspace::default();
+    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
+    (0..batch.n_structures()).map(|s| workspace.results.evaluation(batch, s, Want::ALL)).collect()
+}
+
+fn compare<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut Worker<T, B>, limits: [f64; 3]) {
+    let search = EdgeSource::Search { nearest: 0.5 };
+    for (what, structures, edges) in [
+        ("molecules, searched", molecules(), search),
+        ("molecules", molecules(), EdgeSource::Given),
+        ("with a box", [molecules(), vec![box_of_water()]].concat(), EdgeSource::Given),
+    ] {
+        let batch = batch(model, &structures);
+        let want = on_the_processor(model, &batch);
+        let got = evaluations(worker, &batch, edges, Want::ALL);
+        let apart = differences(&got, &want);
+        say(&format!("{name}, {what}: {apart:?}\n"));
+        assert!(apart.iter().zip(&limits).all(|(a, b)| a <= b), "{name}, {what}: {apart:?}");
+        assert_eq!(got, evaluations(worker, &batch, edges, Want::ALL), "{name}: other bits in the second run");
+        assert!(worker.close.iter().all(|close| !close));
+    }
+}
+
+fn on_host<T: Scalar>(model: &Model, tiling: Option<Tiling>, falling: bool) -> Option<Worker<T, Host>> {
+    let plan = plan::<T>(model, SMALL, tiling);
+    let mut host = Host::with(&plan.sources()).map_err(|why| say(&format!("\nSKIPPED: kernels on the host: {why}\n"))).ok()?;
+    host.falling = falling;
+    Some(Worker::new(plan, host).unwrap())
+}
+
+const ONE_TILE: Option<Tiling> = Some(Tiling { atoms: 16, warps: 2, blocks: 1 });
+
+#[test]
+fn painn_engine_matches_cpu() {
+    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
+    for falling in [false, true] {
+        let Some(mut worker) = on_host::<f32>(&model, ONE_TILE, falling) else { return };
+        compare("f32 on the host", &model, &mut worker, [2e-5, 1e-4, 1e-5]);
+    }
+    if let Some(mut worker) = on_host::<f64>(&model, ONE_TILE, false) {
+        compare("f64 on the host", &model, &mut worker, [1e-9, 1e-9, 1e-9]);
+    }
+}
