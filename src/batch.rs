@@ -366,6 +366,28 @@ impl PackedBatch {
         Ok(())
     }
 
+    /// Appends a structure's atoms alone, for a search of neighbours elsewhere. The batch has no edges then.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the batch would have more atoms than 32 bits can count.
+    pub fn push_atoms(&mut self, structure: &Prepared) -> Result<()> {
+        let n_atoms = self.species.len() + structure.species.len();
+        if u32::try_from(n_atoms).is_err() {
+            return Err(Error::Usage(format!("a batch of {n_atoms} atoms is too large: use --batch")));
+        }
+        if self.atom_ptr.is_empty() {
+            self.atom_ptr.push(0);
+            self.edge_ptr.push(0);
+        }
+        self.species.extend_from_slice(&structure.species);
+        self.references.extend_from_slice(&structure.references);
+        self.positions.extend_from_slice(&structure.positions);
+        self.edge_ptr.resize(n_atoms + 1, self.senders.len() as u32);
+        self.volumes.push(structure.volume);
+        self.atom_ptr.push(n_atoms);
+        Ok(())
+    }
+
     /// Replaces all edges by those that the writer is given, receiver by receiver.
     pub(crate) fn start_edges(&mut self, max_edges: usize, periodic: bool) -> EdgeWriter<'_> {
         self.edge_ptr.clear();

@@ -17,49 +17,58 @@ __device__ __forceinline__ void store_geometry(const double (&r)[3], double squa
 // Neighbours of each atom of structures without periodicity: counted, every atom against every atom.
 //
 // IN  structure_of [n_atoms]; atom_ptr [n_structures + 1]; positions [n_atoms, 3], Å; limit, the cutoff's square.
-// OUT counts [n_atoms], overwritten.   LAUNCH one thread per atom.
+// OUT counts [n_atoms], overwritten.   LAUNCH one warp per atom.
 extern "C" __global__ void painn_count_edges(u32 n_atoms, double limit, const u32* __restrict__ structure_of,
                                              const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
                                              u32* counts) {
-    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
     if (i >= n_atoms) return;
-    const u32 s = structure_of[i];
+    const u32 s = structure_of[i], last = atom_ptr[s + 1];
     u32 count = 0;
     double r[3];
-    for (u32 j = atom_ptr[s]; j < atom_ptr[s + 1]; j++) {
+    for (u32 j = atom_ptr[s] + lane; j < last; j += WARP) {
         if (displacement(positions, i, j, r) <= limit && j != i) count++;
     }
-    counts[i] = count;
+    count = lanes_sum<WARP>(count);
+    if (lane == 0) counts[i] = count;
 }
 
 // edge_ptr [n + 1]: sums of the counts before each atom.
 //
 // LAUNCH one block of 1024 threads.
 extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const u32* __restrict__ counts, u32* edge_ptr) {
+    constexpr u32 EACH = 8;
     __shared__ u32 sums[32];
     const u32 t = threadIdx.x, lane = t % WARP, warp = t / WARP;
-    u32 before = 0;
-    for (u32 first = 0; first < n; first += 1024) {
-        const u32 i = first + t, own = i < n ? counts[i] : 0;
-        u32 sum = own;
+    const auto scan = [&](u32 sum) {
 #pragma unroll
         for (u32 distance = 1; distance < WARP; distance *= 2) {
             const u32 other = __shfl_up_sync(ALL_LANES, sum, distance);
             if (lane >= distance) sum += other;
         }
+        return sum;
+    };
+    u32 before = 0;
+    for (u32 first = 0; first < n; first += EACH * 1024) {
+        u32 own[EACH], total = 0;
+#pragma unroll
+        for (u32 k = 0; k < EACH; k++) {
+            const u32 i = first + t * EACH + k;
+            own[k] = i < n ? counts[i] : 0;
+            total += own[k];
+        }
+        const u32 sum = scan(total);
         if (lane == WARP - 1) sums[warp] = sum;
         __syncthreads();
-        if (warp == 0) {
-            u32 total = sums[lane];
-#pragma unroll
-            for (u32 distance = 1; distance < WARP; distance *= 2) {
-                const u32 other = __shfl_up_sync(ALL_LANES, total, distance);
-                if (lane >= distance) total += other;
-            }
-            sums[lane] = total;
-        }
+        if (warp == 0) sums[lane] = scan(sums[lane]);
         __syncthreads();
-        if (i < n) edge_ptr[i] = before + (warp > 0 ? sums[warp - 1] : 0) + sum - own;
+        u32 at = before + (warp > 0 ? sums[warp - 1] : 0) + sum - total;
+#pragma unroll
+        for (u32 k = 0; k < EACH; k++) {
+            const u32 i = first + t * EACH + k;
+            if (i < n) edge_ptr[i] = at;
+            at += own[k];
+        }
         before += sums[31];
         __syncthreads();
     }
@@ -71,29 +80,34 @@ extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const
 // IN  as painn_count_edges; edge_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
 // OUT senders, reverse_edge [n_edges], geometry [n_edges, 4], overwritten; close [n_structures], set to 1 where atoms are
 //     nearer than that, else left alone.
-// LAUNCH one thread per atom.
+// LAUNCH one warp per atom.
 extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double nearest, const u32* __restrict__ structure_of,
                                             const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
                                             const u32* __restrict__ edge_ptr, u32* senders, u32* reverse_edge,
                                             real* geometry, u32* close) {
-    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
     if (i >= n_atoms) return;
     const u32 s = structure_of[i], first = atom_ptr[s], last = atom_ptr[s + 1];
-    u32 e = edge_ptr[i];
-    for (u32 j = first; j < last; j++) {
+    u32 start = edge_ptr[i];
+    for (u32 group = first; group < last; group += WARP) {
+        const u32 j = group + lane;
         double r[3], other[3];
-        const double square = displacement(positions, i, j, r);
-        if (!(square <= limit) || j == i) continue;
-        if (square < nearest) close[s] = 1;
-        senders[e] = j;
-        store_geometry(r, square, geometry + size_t(e) * 4);
-        // This atom's place among the neighbours of j.
-        u32 reverse = edge_ptr[j];
-        for (u32 k = first; k < i; k++) {
-            if (displacement(positions, j, k, other) <= limit && k != j) reverse++;
+        const double square = j < last ? displacement(positions, i, j, r) : 0.0;
+        const bool is_edge = j < last && square <= limit && j != i;
+        const u32 mask = __ballot_sync(ALL_LANES, is_edge);
+        if (is_edge) {
+            const u32 e = start + __popc(mask & ((1u << lane) - 1));
+            if (square < nearest) close[s] = 1;
+            senders[e] = j;
+            store_geometry(r, square, geometry + size_t(e) * 4);
+            // This atom's place among the neighbours of j.
+            u32 reverse = edge_ptr[j];
+            for (u32 k = first; k < i; k++) {
+                if (displacement(positions, j, k, other) <= limit && k != j) reverse++;
+            }
+            reverse_edge[e] = reverse;
         }
-        reverse_edge[e] = reverse;
-        e++;
+        start += __popc(mask);
     }
 }
 

@@ -2,64 +2,83 @@
 //
 // Source: Schütt, Unke, Gastegger, ICML 2021, eqs. 7 and 8, in the layout of SchNetPack 2 (`PaiNNInteraction`).
 //
-// A block takes consecutive atoms and walks their edges, which are neighbours in memory. A thread owns one feature and
-// keeps that feature's weights of all radial functions in registers; values of the functions are put into shared memory
-// for some edges at a time, where one read serves a warp. A filter is used where it is made: nothing of an edge is stored
-// but its geometry. No sum over edges crosses threads.
-#include "painn.cuh"
+// A block takes consecutive atoms and walks their edges, which are neighbours in memory. A thread owns one feature: no sum
+// over edges crosses threads. Filters are small matrix products: values of the radial functions for 16 edges, which the
+// block puts into shared memory, times weights that a warp keeps in its registers as far as they fit, for the features that its own threads
+// own. They pass through shared memory from the lanes that made them to those that use them, and are dropped: nothing
+// of an edge is stored but its geometry.
+#include "mma.cuh"
 
 constexpr u32 N_RADIAL = MLFF_RADIAL;
 constexpr u32 N_K = N_RADIAL + 1;         // radial functions times envelope, and the envelope
-constexpr u32 K_ROW = (N_K + 3) / 4 * 4;
+constexpr u32 K_STEPS = (N_K + 7) / 8;    // of eight terms
+// Rows of functions: reads of two elements by sixteen lanes, four rows of four, meet every bank once.
+constexpr u32 K_ROW = K_STEPS % 2 == 1 ? 8 * K_STEPS : 8 * K_STEPS + 8;
 constexpr u32 LANES = F >= 128 ? 128 : (F + 31) / 32 * 32;  // threads of a block: a tile of features
 constexpr u32 STAGE = 32;                 // edges between two barriers
-constexpr u32 BATCH = 4;                  // edges whose filters are in registers
+constexpr u32 GROUP = 16;                 // edges whose filters are there at a time
+constexpr u32 BATCH = 4;                  // edges whose neighbours' rows are in registers
 constexpr u32 BLOCK_WARPS = LANES / WARP;
-// Weights of many functions stay in memory.
-constexpr bool IN_REGISTERS = N_K <= 32;
+constexpr u32 TILES = 3 * WARP / 8;       // groups of eight columns that a warp makes: of three parts, for its features
+// Of these, so many have their weights in registers: as many as there is room for. Those of the others come from the cache.
+constexpr u32 HELD_FORWARD = K_STEPS <= 3 ? MLFF_HELD_FORWARD : 0;
+constexpr u32 HELD_VJP = K_STEPS <= 3 ? MLFF_HELD_VJP : 0;
 
-// A thread's weights, [N_K, 3].
+// Filters of a warp's features for a group of edges, [GROUP, ROW], by part and feature: writes of two elements by sixteen
+// lanes, four rows of four, meet every bank once. With their derivatives the row is twice as long.
+template <bool SLOPES>
+constexpr u32 FILTER_ROW = (SLOPES ? 6 : 3) * WARP + 8;
+
+// A lane's part of the weights, as right operands, HELD tiles of them in registers.
+template <u32 HELD>
 struct Filter {
-    real at[IN_REGISTERS ? N_K : 1][3];
+    Pack<real, 2> at[HELD > 0 ? HELD : 1][HELD > 0 ? K_STEPS : 1];
     const real* from;
 
-    __device__ __forceinline__ Filter(const real* weights, u32 f) : from(weights + f) {
-        if (IN_REGISTERS) {
+    // `weights` packed, [tiles of LANES features, warps, TILES, K_STEPS, 32 lanes, 2]: lane 4 g + t of step s has column g and
+    // terms 8 s + 2 t and the one behind it. Tile number 4 part + q has features 8 q of the warp's and the seven behind it.
+    __device__ __forceinline__ explicit Filter(const real* weights)
+        : from(weights + (size_t(blockIdx.y) * BLOCK_WARPS + threadIdx.x / WARP) * TILES * K_STEPS * 64 +
+               threadIdx.x % WARP * 2) {
 #pragma unroll
-            for (u32 k = 0; k < N_K; k++) {
+        for (u32 tile = 0; tile < HELD; tile++) {
 #pragma unroll
-                for (u32 part = 0; part < 3; part++) at[IN_REGISTERS ? k : 0][part] = from[(size_t(k) * 3 + part) * F];
-            }
+            for (u32 k = 0; k < K_STEPS; k++) at[tile][HELD > 0 ? k : 0] = load<2>(from + (tile * K_STEPS + k) * 64);
         }
     }
-    __device__ __forceinline__ real weight(u32 k, u32 part) const {
-        return IN_REGISTERS ? at[IN_REGISTERS ? k : 0][part] : from[(size_t(k) * 3 + part) * F];
+    __device__ __forceinline__ Pack<real, 2> weight(u32 tile, u32 k) const {
+        return tile < HELD ? at[tile < HELD ? tile : 0][HELD > 0 ? k : 0] : load<2>(from + (tile * K_STEPS + k) * 64);
+    }
+
+    // Filters, or their derivatives, of GROUP edges, whose functions, or their derivatives, are at `functions`,
+    // [GROUP, K_ROW]; rows of the filters are ROW long.
+    template <int PARTS, u32 ROW>
+    __device__ __forceinline__ void make(const real* functions, real* filters) const {
+        const u32 lane = threadIdx.x % WARP, row = lane / 4, column = lane % 4 * 2;
+        Operand<real, 4> left[K_STEPS];
+#pragma unroll
+        for (u32 k = 0; k < K_STEPS; k++) {
+            const real* at = functions + row * K_ROW + 8 * k + column;
+            const Pack<real, 2> upper = load<2>(at), lower = load<2>(at + 8 * K_ROW);
+            const real part[4] = {upper.at[0], lower.at[0], upper.at[1], lower.at[1]};
+            split(part, left[k]);
+        }
+#pragma unroll
+        for (u32 tile = 0; tile < PARTS * WARP / 8; tile++) {
+            real acc[4] = {};
+#pragma unroll
+            for (u32 k = 0; k < K_STEPS; k++) {
+                const Pack<real, 2> w = weight(tile, k);
+                Operand<real, 2> right;
+                split(w.at, right);
+                multiply(acc, left[k], right);
+            }
+            real* at = filters + row * ROW + tile * 8 + column;
+            store<2>(at, Pack<real, 2>{{acc[0], acc[1]}});
+            store<2>(at + 8 * ROW, Pack<real, 2>{{acc[2], acc[3]}});
+        }
     }
 };
-
-// out[part][b] = Σ_k weights[k, part] functions[b, k] for PARTS of the three parts.
-template <int PARTS>
-__device__ __forceinline__ void filters_of(const Filter& filter, const real* functions, real (&out)[PARTS][BATCH]) {
-#pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-#pragma unroll
-        for (u32 b = 0; b < BATCH; b++) out[part][b] = real(0);
-    }
-#pragma unroll
-    for (u32 k = 0; k < N_K; k += 4) {
-#pragma unroll
-        for (u32 b = 0; b < BATCH; b++) {
-            const Pack<real, 4> value = load<4>(functions + b * K_ROW + k);
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                if (k + i < N_K) {
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++) out[part][b] += filter.weight(k + i, part) * value.at[i];
-                }
-            }
-        }
-    }
-}
 
 // Values, and derivatives where asked for, of the radial functions times envelope for edges of a stage; zero for the edges
 // that are not there.
@@ -75,7 +94,7 @@ __device__ __forceinline__ void radial_functions(const real* geometry, u32 n_sta
         envelope_at(d, cutoff, &envelope, &envelope_slope);
     }
     const real inverse_d = real(1) / d;
-    for (u32 k = threadIdx.x % PER_EDGE; k < K_ROW; k += PER_EDGE) {
+    for (u32 k = threadIdx.x % PER_EDGE; k < 8 * K_STEPS; k += PER_EDGE) {
         real value = 0, slope = 0;
         if (is_there && k < N_RADIAL) {
             real function, derivative;
@@ -96,11 +115,12 @@ __device__ __forceinline__ void radial_functions(const real* geometry, u32 n_sta
 // that of its species.
 //
 // IN  edge_ptr [n_atoms + 1]; senders [n_edges]; geometry [n_edges, 4]; radial [2, N_RADIAL], centres and inverse widths, or
-//     frequencies; weights [N_K, 3, F]; contexts [n_atoms, 3F] (first: [n_species, 3F]); species [n_atoms] and embedding
+//     frequencies; weights, packed; contexts [n_atoms, 3F] (first: [n_species, 3F]); species [n_atoms] and embedding
 //     [n_species, F] (first only); vectors [n_atoms, 3, F] (not first).
 // OUT scalars [n_atoms, F], accumulated (first: overwritten); moved [n_atoms, 3, F], overwritten.
 // SAVED for the VJP: contexts, vectors.
-// LAUNCH grid (groups of atoms_per_block atoms, tiles of LANES features), LANES threads.
+// LAUNCH grid (groups of atoms_per_block atoms, tiles of LANES features), LANES threads; dynamic shared memory of
+//     BLOCK_WARPS GROUP FILTER_ROW elements.
 template <bool FIRST>
 __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block, real cutoff, const u32* edge_ptr,
                                                 const u32* senders, const real* geometry, const real* radial,
@@ -115,7 +135,8 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block
     const u32 own_f = owner ? f : F - 1;
     const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, n_atoms);
     const u32 first_edge = edge_ptr[first], last_edge = edge_ptr[last];
-    const Filter filter(weights, own_f);
+    const Filter<HELD_FORWARD> filter(weights);
+    real* const filters = DYNAMIC_SHARED(real) + t / WARP * GROUP * FILTER_ROW<false>;
 
     u32 atom = first, end = edge_ptr[first + 1];
     real dq = 0, dmu[3] = {};
@@ -144,6 +165,11 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block
         }
         __syncthreads();
         for (u32 batch = 0; batch < n_staged; batch += BATCH) {
+            if (batch % GROUP == 0) {
+                __syncwarp();
+                filter.template make<PARTS, FILTER_ROW<false>>(functions[batch], filters);
+                __syncwarp();
+            }
             real x[BATCH][PARTS], mu[BATCH][3];
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
@@ -153,8 +179,13 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block
 #pragma unroll
                 for (int a = 0; a < 3; a++) mu[b][a] = FIRST ? real(0) : vectors[row + a * F];
             }
+            const real* own = filters + batch % GROUP * FILTER_ROW<false> + t % WARP;
             real w[PARTS][BATCH];
-            filters_of<PARTS>(filter, functions[batch], w);
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) {
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) w[part][b] = own[b * FILTER_ROW<false> + part * WARP];
+            }
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
                 if (batch + b < n_staged) {
@@ -206,7 +237,8 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
     const u32 own_f = owner ? f : F - 1;
     const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, n_atoms);
     const u32 first_edge = edge_ptr[first], last_edge = edge_ptr[last], n_edges = edge_ptr[n_atoms];
-    const Filter filter(weights, own_f);
+    const Filter<HELD_VJP> filter(weights);
+    real* const filters = DYNAMIC_SHARED(real) + t / WARP * GROUP * FILTER_ROW<true>;
     real* const cotangent_rows = cotangents + size_t(blockIdx.y) * n_edges * 4;
 
     u32 atom = first, end = edge_ptr[first + 1];
@@ -246,6 +278,12 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
         }
         __syncthreads();
         for (u32 batch = 0; batch < n_staged; batch += BATCH) {
+            if (batch % GROUP == 0) {
+                __syncwarp();
+                filter.template make<PARTS, FILTER_ROW<true>>(values[batch], filters);
+                filter.template make<PARTS, FILTER_ROW<true>>(slopes[batch], filters + 3 * WARP);
+                __syncwarp();
+            }
             real gq[BATCH], gmu[BATCH][3];
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
@@ -254,9 +292,16 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
 #pragma unroll
                 for (int a = 0; a < 3; a++) gmu[b][a] = grad_vectors[(size_t(neighbor_of[batch + b]) * 3 + a) * F + own_f];
             }
+            const real* own = filters + batch % GROUP * FILTER_ROW<true> + t % WARP;
             real w[PARTS][BATCH], slope[PARTS][BATCH], sums[4 * BATCH];
-            filters_of<PARTS>(filter, values[batch], w);
-            filters_of<PARTS>(filter, slopes[batch], slope);
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) {
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) {
+                    w[part][b] = own[b * FILTER_ROW<true> + part * WARP];
+                    slope[part][b] = own[b * FILTER_ROW<true> + (3 + part) * WARP];
+                }
+            }
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
                 if (batch + b < n_staged && staged + batch + b >= end) {

@@ -84,24 +84,27 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
     };
     {
         // Written where norms are read: all of it waits in registers for the barrier.
-        real acc[F_ROUNDS][M_TILES][1][4] = {};
+        real acc[F_ROUNDS][M_TILES][PAIRED][4] = {};
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * WARPS;
+            const u32 tile = warp + round * PAIRED * WARPS;
             if (tile >= F_TILES) break;
-            product<M_TILES, 1>(rows, ROW2, 16 * ROW2, hidden, 2 * F, tile, 0, acc[round]);
+            product<M_TILES, PAIRED>(rows, ROW2, 16 * ROW2, hidden, 2 * F, tile, WARPS, acc[round]);
         }
         __syncthreads();
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * WARPS;
-            if (tile >= F_TILES) break;
-            for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-                const Pair bias = bias_at(hidden_bias, column);
-                const real* z = acc[round][m][0] + 2 * half;
-                const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, slopes);
-                store<2>(rows + row * ROW2 + F + column, y);
-            });
+#pragma unroll
+            for (u32 n = 0; n < PAIRED; n++) {
+                const u32 tile = warp + (round * PAIRED + n) * WARPS;
+                if (tile >= F_TILES) break;
+                for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
+                    const Pair bias = bias_at(hidden_bias, column);
+                    const real* z = acc[round][m][n] + 2 * half;
+                    const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, slopes);
+                    store<2>(rows + row * ROW2 + F + column, y);
+                });
+            }
         }
     }
     __syncthreads();
@@ -144,16 +147,11 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
     if (LAST) return;
     __syncthreads();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
-        real acc[M_TILES][1][4] = {};
-        product<M_TILES, 1>(rows, ROW2, 16 * ROW2, context0, F, tile, 0, acc);
-        for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-            const Pair bias = bias_at(context0_bias, column);
-            const real* z = acc[m][0] + 2 * half;
-            const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, context_slopes);
-            store<2>(rows + row * ROW2 + F + column, y);
-        });
-    }
+    product_of_one(rows, ROW2, context0, F, [&](const real* z, u32 row, u32 column) {
+        const Pair bias = bias_at(context0_bias, column);
+        const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, context_slopes);
+        store<2>(rows + row * ROW2 + F + column, y);
+    });
     __syncthreads();
 
     for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
@@ -202,25 +200,18 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     if (!LAST) {
         load_rows(grad_contexts + size_t(first) * 3 * F, 3 * F, n_rows, wide, ROW3);
         __syncthreads();
-        for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
-            real acc[M_TILES][1][4] = {};
-            product<M_TILES, 1>(wide, ROW3, 16 * ROW3, context1, 3 * F, tile, 0, acc);
-            for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-                store<2>(rows + row * ROW + column, scaled(acc[m][0] + 2 * half, context_slopes, row, column));
-            });
-        }
+        product_of_one(wide, ROW3, context1, 3 * F, [&](const real* z, u32 row, u32 column) {
+            store<2>(rows + row * ROW + column, scaled(z, context_slopes, row, column));
+        });
         __syncthreads();
     }
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
-        real acc[M_TILES][1][4] = {};
-        if (!LAST) product<M_TILES, 1>(rows, ROW, 16 * ROW, context0, F, tile, 0, acc);
-        for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
+    product_of_one(rows, ROW, context0, LAST ? 0 : F, [&](const real* z, u32 row, u32 column) {
             Pair gq{}, gate_1{}, gate_2{};
             if (row < n_rows) {
                 const size_t atom = first + row;
                 gq = load<2>(grad_scalars + atom * F + column);
 #pragma unroll
-                for (int i = 0; i < 2; i++) gq.at[i] += acc[m][0][2 * half + i];
+                for (int i = 0; i < 2; i++) gq.at[i] += z[i];
 #pragma unroll
                 for (int k = 0; k < 3; k++) {
                     const real* at = mixed + (atom * 6 + 2 * k) * F + column;
@@ -241,17 +232,12 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
             store<2>(at, gq);
             if (!LAST) store<2>(at + F, gate_1);
             store<2>(at + (GATES<LAST> - 1) * F, gate_2);
-        });
-    }
+    });
     __syncthreads();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
-        real acc[M_TILES][1][4] = {};
-        product<M_TILES, 1>(wide, ROW3, 16 * ROW3, gate, GATES<LAST> * F, tile, 0, acc);
-        for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-            store<2>(rows + row * ROW + column, scaled(acc[m][0] + 2 * half, slopes, row, column));
-        });
-    }
+    product_of_one(wide, ROW3, gate, GATES<LAST> * F, [&](const real* z, u32 row, u32 column) {
+        store<2>(rows + row * ROW + column, scaled(z, slopes, row, column));
+    });
     __syncthreads();
 
     for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
@@ -296,15 +282,16 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     __syncthreads();
 
     // V's part of the product, then W's in the same sums.
-    real sums[F_ROUNDS][M_TILES][3][1][4] = {};
+    real sums[F_ROUNDS][M_TILES][3][PAIRED][4] = {};
     const auto add_part = [&](const real* weights) {
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * WARPS;
+            const u32 tile = warp + round * PAIRED * WARPS;
             if (tile >= F_TILES) break;
 #pragma unroll
             for (u32 group = 0; group < M_TILES; group++) {
-                product<3, 1>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile, 0, sums[round][group]);
+                product<3, PAIRED>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile, WARPS,
+                                   sums[round][group]);
             }
         }
     };
@@ -338,23 +325,26 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     add_part(mix + size_t(F) * F);
 #pragma unroll
     for (u32 round = 0; round < F_ROUNDS; round++) {
-        const u32 tile = warp + round * WARPS;
-        if (tile >= F_TILES) break;
-        for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-            if (row >= n_rows) return;
 #pragma unroll
-            for (int k = 0; k < 3; k++) {
-                const size_t at = (size_t(first + row) * 3 + k) * F + column;
-                const real* z = sums[round][m][k][0] + 2 * half;
-                Pair g{{z[0], z[1]}};
-                if (!LAST) {
-                    const Pair sent = load<2>(grad_sent + at);
+        for (u32 n = 0; n < PAIRED; n++) {
+            const u32 tile = warp + (round * PAIRED + n) * WARPS;
+            if (tile >= F_TILES) break;
+            for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
+                if (row >= n_rows) return;
 #pragma unroll
-                    for (int i = 0; i < 2; i++) g.at[i] += sent.at[i];
+                for (int k = 0; k < 3; k++) {
+                    const size_t at = (size_t(first + row) * 3 + k) * F + column;
+                    const real* z = sums[round][m][k][n] + 2 * half;
+                    Pair g{{z[0], z[1]}};
+                    if (!LAST) {
+                        const Pair sent = load<2>(grad_sent + at);
+#pragma unroll
+                        for (int i = 0; i < 2; i++) g.at[i] += sent.at[i];
+                    }
+                    store<2>(grad_vectors + at, g);
                 }
-                store<2>(grad_vectors + at, g);
-            }
-        });
+            });
+        }
     }
 }
 

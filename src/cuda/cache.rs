@@ -106,8 +106,8 @@ impl Cache {
 
 /// Everything that decides the content, as text.
 fn head(compiler: &dyn Compiler, source: &Source, target: Target) -> String {
-    let [first, second, third] = HEADERS.map(|(_, text)| text.as_bytes());
-    let text = hash([source.defines.as_bytes(), source.text.as_bytes(), first, second, third]);
+    let headers = HEADERS.map(|(_, text)| text).concat();
+    let text = hash([source.defines.as_bytes(), source.text.as_bytes(), headers.as_bytes()]);
     let options = compiler.options(target).join(" ");
     format!("{MAGIC}\n{} {text:032x}\n{target} {} {options}\n", source.name, compiler.version())
 }

@@ -53,9 +53,10 @@ pub struct Source {
 }
 
 /// The headers that files of kernels include: name and text.
-pub const HEADERS: [(&str, &str); 3] = [
+pub const HEADERS: [(&str, &str); 4] = [
     ("common.cuh", include_str!("../../kernels/common.cuh")),
     ("painn.cuh", include_str!("../../kernels/adjoint/painn.cuh")),
+    ("mma.cuh", include_str!("../../kernels/adjoint/mma.cuh")),
     ("tile.cuh", include_str!("../../kernels/adjoint/tile.cuh")),
 ];
 

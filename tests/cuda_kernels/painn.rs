@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use mlff::batch::{PackedBatch, Preparer};
-use mlff::cuda::{Backend, Limits};
+use mlff::cuda::{Backend, Device, Limits};
 use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
-use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Worker};
+use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Tuning, Worker};
 use mlff::engine::{Evaluation, Want};
 use mlff::model::Model;
 use mlff::model::config::Architecture;
 use mlff::model::painn::Painn;
 use mlff::structure::Structure;
 
+use crate::bench::device;
 use crate::host::{Host, say};
 
 const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 99 * 1024 };
@@ -20,7 +21,7 @@ fn plan<T: Scalar>(model: &Model, limits: Limits, tiling: Option<Tiling>) -> Arc
     let config = model.config();
     let Architecture::Painn(painn) = &config.architecture else { panic!("a PaiNN") };
     let painn = Painn::<T>::new(config, painn, model.weights()).unwrap();
-    Arc::new(Plan::new(&painn, config.energy_scale, limits, tiling).unwrap())
+    Arc::new(Plan::new(&painn, config.energy_scale, limits, Tuning { tiling, ..Tuning::default() }).unwrap())
 }
 
 fn batch(model: &Model, structures: &[Structure]) -> PackedBatch {
@@ -127,4 +128,21 @@ fn painn_engine_matches_cpu() {
     if let Some(mut worker) = on_host::<f64>(&model, ONE_TILE, false) {
         compare("f64 on the host", &model, &mut worker, [1e-9, 1e-9, 1e-9]);
     }
+}
+
+#[test]
+fn cuda_painn_engine_matches_cpu() {
+    if device().is_none() {
+        return;
+    }
+    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
+    let tilings = [None, ONE_TILE, Some(Tiling { atoms: 32, warps: 8, blocks: 2 })];
+    for tiling in tilings {
+        let device = Device::open(0).unwrap();
+        let plan = plan::<f32>(&model, device.limits(), tiling);
+        compare("f32 on the device", &model, &mut Worker::new(plan, device).unwrap(), [2e-5, 1e-4, 1e-5]);
+    }
+    let device = Device::open(0).unwrap();
+    let plan = plan::<f64>(&model, device.limits(), None);
+    compare("f64 on the device", &model, &mut Worker::new(plan, device).unwrap(), [1e-9, 1e-9, 1e-9]);
 }

@@ -25,8 +25,8 @@ use crate::model::painn::Painn;
 use crate::ops::Real;
 use crate::potential::Precision;
 use arrays::{Layout, Sizes, at};
-pub use shape::Tiling;
 use shape::Shape;
+pub use shape::{EdgeTuning, Tiling, Tuning};
 use weights::Weights;
 
 /// Type of a network on a device.
@@ -67,12 +67,12 @@ pub struct Plan<T> {
 }
 
 impl<T: Scalar> Plan<T> {
-    /// Packs a model; `tiling` is chosen where it is not given.
+    /// Packs a model; choices are made where `tuning` does not.
     ///
     /// # Errors
     /// `Error::Cuda` if the model is too wide for the device.
-    pub fn new(painn: &Painn<T>, energy_scale: f64, limits: Limits, tiling: Option<Tiling>) -> Result<Self> {
-        let shape = Shape::new(painn, limits, tiling)?;
+    pub fn new(painn: &Painn<T>, energy_scale: f64, limits: Limits, tuning: Tuning) -> Result<Self> {
+        let shape = Shape::new(painn, limits, tuning)?;
         let weights = Weights::new(painn, &shape);
         Ok(Plan { shape, weights, limits, cutoff: painn.cutoff, epsilon: painn.epsilon, energy_scale })
     }
@@ -187,6 +187,21 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
     /// # Errors
     /// What the backend reports. The worker can be used again unless the device is lost.
     pub fn evaluate(&mut self, batch: &PackedBatch, edges: EdgeSource, want: Want) -> Result<()> {
+        // SAFETY: arguments and arrays are those that the kernels document, of the sizes of the layout.
+        self.evaluate_by(batch, edges, want, |backend, launch| unsafe { backend.launch(launch) })
+    }
+
+    /// As [`Worker::evaluate`], with every launch made by `run`, which may time it or repeat it.
+    ///
+    /// # Errors
+    /// As [`Worker::evaluate`].
+    pub fn evaluate_by(
+        &mut self,
+        batch: &PackedBatch,
+        edges: EdgeSource,
+        want: Want,
+        mut run: impl FnMut(&mut B, &Launch) -> Result<()>,
+    ) -> Result<()> {
         let sizes = sizes(batch, edges, want);
         let layout = self.plan.layout(&sizes);
         self.reserve(layout.n_bytes)?;
@@ -196,8 +211,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             // SAFETY: the memory is as long as the layout, and `inputs` is left alone until the wait below.
             unsafe { self.backend.write(self.memory.base, bytes)? };
             for launch in self.launches(&layout, &sizes, edges, want) {
-                // SAFETY: arguments and arrays are those that the kernels document, of the sizes of the layout.
-                unsafe { self.backend.launch(&launch)? };
+                run(&mut self.backend, &launch)?;
             }
         }
         self.collect(batch, &layout, &sizes, want)
@@ -343,6 +357,7 @@ struct List<'a, T, B: Backend> {
 }
 
 const THREADS: u32 = 256;
+const WARP: usize = 32;
 /// As `LANES_PER_ATOM` in `kernels/adjoint/edges.cu`.
 const LANES_PER_ATOM: usize = 16;
 
@@ -391,11 +406,11 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let [structure_of, atom_ptr, counts, close] =
             [a.structure_of, a.atom_ptr, a.counts, a.close].map(|x| self.at(x));
         vec![
-            self.per_atom("painn_count_edges", 1, args![n, limit, structure_of, atom_ptr, positions, counts]),
+            self.per_atom("painn_count_edges", WARP, args![n, limit, structure_of, atom_ptr, positions, counts]),
             self.launch("painn_scan_edges", [1, 1], 1024, 0, args![n, counts, edge_ptr]),
             self.per_atom(
                 "painn_fill_edges",
-                1,
+                WARP,
                 args![
                     n,
                     limit,
@@ -414,14 +429,14 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     }
 
     /// A kernel over edges by the atoms of one end.
-    fn over_edges(&self, kernel: &str, l: usize, args: impl FnOnce(u32) -> Vec<Arg>) -> Launch {
+    fn over_edges(&self, kernel: &str, l: usize, shared_bytes: usize, args: impl FnOnce(u32) -> Vec<Arg>) -> Launch {
         let (shape, multiprocessors) = (&self.worker.plan.shape, self.worker.plan.limits.multiprocessors as usize);
         // A block reads the filter's weights once for all its atoms: few blocks where there is work for several rounds of
         // them, an atom a block where that is what fills the device.
         let atoms = (self.sizes.n_atoms / (8 * multiprocessors.max(1))).clamp(1, 16);
         let grid = [self.sizes.n_atoms.div_ceil(atoms), shape.feature_tiles()];
         let kernel = format!("{kernel}{}", if l == 0 { "_first" } else { "" });
-        self.launch(&kernel, grid, shape.message_threads(), 0, args(atoms as u32))
+        self.launch(&kernel, grid, shape.message_threads(), shared_bytes, args(atoms as u32))
     }
 
     /// What messages of layer `l` read of atoms: contexts and vectors.
@@ -435,7 +450,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     fn message(&self, l: usize) -> Launch {
         let (a, plan) = (self.layout, &self.worker.plan);
         let [contexts, vectors] = self.nodes(l);
-        self.over_edges("painn_message_forward", l, |atoms_per_block| {
+        self.over_edges("painn_message_forward", l, plan.shape.message_bytes(false), |atoms_per_block| {
             let mut args = args![self.n_atoms(), atoms_per_block];
             args.push(self.real(plan.cutoff));
             args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));
@@ -449,7 +464,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     fn message_vjp(&self, l: usize) -> Launch {
         let (a, plan) = (self.layout, &self.worker.plan);
         let [contexts, vectors] = self.nodes(l);
-        self.over_edges("painn_message_vjp", l, |atoms_per_block| {
+        self.over_edges("painn_message_vjp", l, plan.shape.message_bytes(true), |atoms_per_block| {
             let mut args = args![self.n_atoms(), atoms_per_block, u32::from(!self.is_last(l))];
             args.push(self.real(plan.cutoff));
             args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));

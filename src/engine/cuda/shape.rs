@@ -17,6 +17,26 @@ pub struct Tiling {
     pub blocks: usize,
 }
 
+/// How registers are used by one of the kernels over edges; results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeTuning {
+    /// Threads that share a multiprocessor; limits registers.
+    pub threads: usize,
+    /// Of twelve tiles of weights, how many stay in registers.
+    pub held: usize,
+}
+
+/// Choices that change no result, for measurements; what is not given is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tuning {
+    /// Of the kernels for tiles of atoms.
+    pub tiling: Option<Tiling>,
+    /// Of `message`.
+    pub message: Option<EdgeTuning>,
+    /// Of its VJP.
+    pub message_vjp: Option<EdgeTuning>,
+}
+
 /// Sizes that kernels are compiled for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -27,6 +47,8 @@ pub(super) struct Shape {
     n_radial: usize,
     functions: &'static str,
     tiling: Tiling,
+    message: EdgeTuning,
+    message_vjp: EdgeTuning,
     /// Padded widths of the readout: of the scalars and of each layer's output.
     pub widths: Vec<usize>,
 }
@@ -42,11 +64,14 @@ fn row_length(n: usize) -> usize {
 }
 
 impl Shape {
-    /// For a model on a device; `tiling` is chosen where it is not given.
+    /// For a model on a device; choices are made where `tuning` does not.
     ///
     /// # Errors
     /// `Error::Cuda` if a model is too wide for the device's shared memory.
-    pub fn new<T: Scalar>(painn: &Painn<T>, limits: Limits, tiling: Option<Tiling>) -> Result<Self> {
+    pub fn new<T: Scalar>(painn: &Painn<T>, limits: Limits, tuning: Tuning) -> Result<Self> {
+        // f64 takes twice the registers.
+        let is_wide = size_of::<T>() > 4;
+        let chosen = |f32s, f64s| if is_wide { EdgeTuning { threads: f64s, held: 0 } } else { f32s };
         let mut shape = Shape {
             real: T::NAME,
             real_bytes: size_of::<T>(),
@@ -57,6 +82,8 @@ impl Shape {
                 RadialBasis::Bessel { .. } => "BESSEL",
             },
             tiling: Tiling { atoms: 16, warps: 8, blocks: 1 },
+            message: tuning.message.unwrap_or_else(|| chosen(EdgeTuning { threads: 512, held: 8 }, 256)),
+            message_vjp: tuning.message_vjp.unwrap_or_else(|| chosen(EdgeTuning { threads: 384, held: 4 }, 256)),
             widths: painn.readout.iter().map(|l| padded(l.n_in)).chain([16]).collect(),
         };
         let most = limits.shared_bytes as usize;
@@ -68,7 +95,7 @@ impl Shape {
         };
         let blocks = if shape.real_bytes == 4 { 2 } else { 1 };
         let wanted = [64, 32, 16].map(|atoms| Tiling { atoms, warps: 8, blocks });
-        let chosen = tiling.or_else(|| wanted.into_iter().find(|&tiling| fits(&shape, tiling, shared)));
+        let chosen = tuning.tiling.or_else(|| wanted.into_iter().find(|&tiling| fits(&shape, tiling, shared)));
         let chosen = chosen.unwrap_or(shape.tiling);
         if !fits(&shape, chosen, most) {
             let reason = format!(
@@ -87,8 +114,6 @@ impl Shape {
     pub fn sources(&self) -> Vec<Source> {
         let Tiling { atoms, warps, blocks } = self.tiling;
         let widths = self.widths.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
-        // f64 takes twice the registers.
-        let vjp_threads = if self.real_bytes == 4 { 384 } else { 256 };
         let defines: String = [
             ("REAL", self.real.to_string()),
             ("FEATURES", self.n.to_string()),
@@ -97,8 +122,10 @@ impl Shape {
             ("TILE_ATOMS", atoms.to_string()),
             ("WARPS", warps.to_string()),
             ("BLOCKS", blocks.to_string()),
-            ("FORWARD_THREADS", (if self.real_bytes == 4 { 512 } else { 256 }).to_string()),
-            ("VJP_THREADS", vjp_threads.to_string()),
+            ("FORWARD_THREADS", self.message.threads.to_string()),
+            ("HELD_FORWARD", self.message.held.to_string()),
+            ("VJP_THREADS", self.message_vjp.threads.to_string()),
+            ("HELD_VJP", self.message_vjp.held.to_string()),
             ("READOUT_WIDTHS", widths),
         ]
         .map(|(name, value)| format!("#define MLFF_{name} {value}\n"))
@@ -162,6 +189,17 @@ impl Shape {
     /// Tiles of features of `message`.
     pub fn feature_tiles(&self) -> usize {
         self.n.div_ceil(self.message_threads() as usize)
+    }
+
+    /// Dynamic shared memory of `message`: filters of 16 edges, with their derivatives in the VJP.
+    pub fn message_bytes(&self, vjp: bool) -> usize {
+        let row = if vjp { 6 } else { 3 } * 32 + 8;
+        self.message_threads() as usize / 32 * 16 * row * self.real_bytes
+    }
+
+    /// Radial functions with the envelope's, padded to whole steps of a product.
+    pub fn filter_terms(&self) -> usize {
+        (self.n_radial + 1).next_multiple_of(8)
     }
 
     fn tile_bytes(&self, elements_per_atom: usize) -> usize {

@@ -81,6 +81,15 @@ T __shfl_up_sync(unsigned mask, T value, unsigned distance) {
     const unsigned lane = threadIdx.x % 32;
     return __shfl_sync(mask, value, lane < distance ? lane : lane - distance);
 }
+inline void __syncwarp() { shim::exchange(0, threadIdx.x % 32); }
+inline unsigned __ballot_sync(unsigned mask, bool bit) {
+    if (mask != 0xffffffffu) __builtin_trap();
+    const unsigned lane = threadIdx.x % 32;
+    unsigned bits = bit ? 1u << lane : 0;
+    for (unsigned distance = 1; distance < 32; distance *= 2) bits |= __shfl_xor_sync(mask, bits, distance);
+    return bits;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline double __dadd_rn(double x, double y) { return x + y; }
 inline double __dmul_rn(double x, double y) { return x * y; }
 

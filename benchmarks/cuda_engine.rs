@@ -1,0 +1,209 @@
+//! The adjoint engine on GPU 0: whole evaluations by the clock on the wall, and every kernel by the device's, for random
+//! models of 64 and 128 features and several ways to cut atoms into tiles. `--json FILE` writes the numbers too. Without a
+//! GPU it says so and ends well. `--once F` evaluates one batch of 1024 molecules once, for a profiler of kernels.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mlff::batch::{PackedBatch, Prepared};
+use mlff::cuda::{Backend, Device};
+use mlff::engine::Want;
+use mlff::engine::cuda::{EdgeSource, EdgeTuning, Plan, Tiling, Tuning, Worker};
+use mlff::model::painn::{Painn, PainnLayer};
+use mlff::neighbors::NeighborSearch;
+use mlff::ops::dense::Linear;
+use mlff::ops::radial_basis::RadialBasis;
+use mlff::structure::Structure;
+
+const CUTOFF: f64 = 5.0;
+
+struct Random(u64);
+
+impl Random {
+    /// Uniform in -1..1.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    }
+
+    fn linear(&mut self, n_in: usize, n_out: usize, bias: bool) -> Arc<Linear<f32>> {
+        let scale = (3.0 / n_in as f64).sqrt();
+        Arc::new(Linear {
+            weight: (0..n_in * n_out).map(|_| (scale * self.next()) as f32).collect(),
+            bias: bias.then(|| (0..n_out).map(|_| (0.1 * self.next()) as f32).collect()),
+            n_in,
+            n_out,
+        })
+    }
+}
+
+fn painn(f: usize) -> Painn<f32> {
+    let mut r = Random(f as u64);
+    let n_rbf = 20;
+    let width = CUTOFF / (n_rbf - 1) as f64;
+    let layer = |r: &mut Random| PainnLayer {
+        message: [r.linear(f, f, true), r.linear(f, 3 * f, true)],
+        mix: r.linear(f, 2 * f, false),
+        update: [r.linear(2 * f, f, true), r.linear(f, 3 * f, true)],
+    };
+    Painn {
+        n_features: f,
+        cutoff: CUTOFF,
+        epsilon: 1e-8,
+        embedding: (0..4 * f).map(|_| r.next() as f32).collect(),
+        radial_basis: RadialBasis::Gaussian {
+            centers: (0..n_rbf).map(|k| k as f64 * width).collect(),
+            widths: vec![width; n_rbf],
+        },
+        filters: (0..3).map(|_| r.linear(n_rbf + 1, 3 * f, false)).collect(),
+        layers: (0..3).map(|_| layer(&mut r)).collect(),
+        n_interactions: 3,
+        readout: vec![r.linear(f, f / 2, true), r.linear(f / 2, 1, true)],
+    }
+}
+
+/// Compact clusters of `n` atoms on a distorted lattice, about 16 neighbours an atom at 20 atoms.
+fn molecules(n_molecules: usize, n: usize, edges: bool) -> PackedBatch {
+    let mut r = Random(7);
+    let mut points: Vec<[f64; 3]> = Vec::new();
+    for k in 0..12 * 12 * 12 {
+        points.push([k % 12, k / 12 % 12, k / 144].map(|x| f64::from(x) - 5.5));
+    }
+    let norm = |p: &[f64; 3]| p.iter().map(|x| x * x).sum::<f64>();
+    points.sort_by(|a, b| norm(a).total_cmp(&norm(b)));
+    let (mut search, mut batch) = (NeighborSearch::new(), PackedBatch::default());
+    for _ in 0..n_molecules {
+        let positions: Vec<[f64; 3]> = points[..n].iter().map(|p| p.map(|x| 1.9 * x + 0.35 * r.next())).collect();
+        let structure = Structure::molecule(vec![6; n], positions.clone()).unwrap();
+        let mut prepared = Prepared {
+            species: (0..n).map(|_| (2.0 + 2.0 * r.next()).clamp(0.0, 3.0) as u16).collect(),
+            references: vec![0.0; n],
+            positions,
+            ..Prepared::default()
+        };
+        if edges {
+            search.search(&structure, CUTOFF, &mut prepared.edges).unwrap();
+        }
+        if edges { batch.push(&prepared).unwrap() } else { batch.push_atoms(&prepared).unwrap() }
+    }
+    batch
+}
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
+
+/// Seconds of an evaluation by the wall's clock, and of each kernel by the device's, by name.
+fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTreeMap<String, f64>) {
+    let search = EdgeSource::Search { nearest: 0.01 };
+    let mut evaluate = || {
+        let start = Instant::now();
+        worker.evaluate(batch, search, Want { forces: true, stress: false }).unwrap();
+        start.elapsed().as_secs_f64()
+    };
+    for _ in 0..3 {
+        evaluate();
+    }
+    let n = (0.15 / evaluate()).clamp(5.0, 500.0) as usize;
+    let wall = median((0..n).map(|_| evaluate()).collect());
+    let mut kernels = BTreeMap::new();
+    let repeats = if batch.n_atoms() > 1000 { 3 } else { 50 };
+    worker
+        .evaluate_by(batch, search, Want { forces: true, stress: false }, |device, launch| {
+            // SAFETY: the launch is the engine's; done again it takes as long.
+            let mut time = |n: u32| device.time(|d| (0..n).try_for_each(|_| unsafe { d.launch(launch) }));
+            time(1)?;
+            *kernels.entry(launch.kernel.clone()).or_insert(0.0) += time(repeats)? / f64::from(repeats);
+            Ok(())
+        })
+        .unwrap();
+    (wall, kernels)
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let value_of = |flag: &str| args.iter().position(|a| a == flag).and_then(|k| args.get(k + 1)).cloned();
+    let (json, once) = (value_of("--json"), value_of("--once").and_then(|f| f.parse().ok()));
+    match Device::open(0) {
+        Ok(device) => println!("{}\n", device.describe().unwrap()),
+        Err(error) => return println!("no benchmark without a GPU: {error}"),
+    }
+    let tiling = |atoms, warps, blocks| Tuning { tiling: Some(Tiling { atoms, warps, blocks }), ..Tuning::default() };
+    let edges = |threads, held, vjp_threads, vjp_held| Tuning {
+        message: Some(EdgeTuning { threads, held }),
+        message_vjp: Some(EdgeTuning { threads: vjp_threads, held: vjp_held }),
+        ..Tuning::default()
+    };
+    let none = Tuning::default();
+    let large = [
+        none,
+        edges(512, 12, 384, 12),
+        edges(384, 12, 256, 12),
+        edges(640, 4, 512, 0),
+        tiling(64, 16, 1),
+        tiling(32, 8, 3),
+    ];
+    let small = [none, tiling(16, 8, 1), tiling(16, 16, 1)];
+    if let Some(f) = once {
+        // For a profiler of kernels: little else runs.
+        let (device, batch) = (Device::open(0).unwrap(), molecules(1024, 20, false));
+        let plan = Plan::new(&painn(f), 1.0, device.limits(), none).unwrap();
+        let mut worker = Worker::new(Arc::new(plan), device).unwrap();
+        worker.evaluate(&batch, EdgeSource::Search { nearest: 0.01 }, Want { forces: true, stress: false }).unwrap();
+        return;
+    }
+    let mut rows = Vec::new();
+    for f in [64, 128] {
+        let painn = painn(f);
+        for (n_molecules, n) in [(4096, 20), (1, 22), (128, 20)] {
+            let batch = molecules(n_molecules, n, false);
+            let tunings: &[Tuning] = match n_molecules {
+                4096 => &large,
+                1 => &small,
+                _ => &[none],
+            };
+            for &tuning in tunings {
+                let device = Device::open(0).unwrap();
+                let plan = match Plan::new(&painn, 1.0, device.limits(), tuning) {
+                    Ok(plan) => Arc::new(plan),
+                    Err(error) => {
+                        println!("F = {f}, {tuning:?}: {error}\n");
+                        continue;
+                    }
+                };
+                let start = Instant::now();
+                let mut worker = match Worker::new(plan, device) {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        println!("F = {f}, {tuning:?}: {error}\n");
+                        continue;
+                    }
+                };
+                let compiled = start.elapsed().as_secs_f64();
+                let (wall, kernels) = measure(&mut worker, &batch);
+                let sum: f64 = kernels.values().sum();
+                println!(
+                    "F = {f}, {n_molecules} x {n} atoms, {tuning:?}: {:.3} ms, {:.2} M atoms/s; kernels {:.3} ms; ready in {compiled:.2} s",
+                    1e3 * wall,
+                    batch.n_atoms() as f64 / wall * 1e-6,
+                    1e3 * sum
+                );
+                for (name, seconds) in &kernels {
+                    println!("    {name:32} {:10.1} µs", 1e6 * seconds);
+                }
+                println!();
+                rows.push(serde_json::json!({
+                    "features": f, "molecules": n_molecules, "atoms": batch.n_atoms(), "tuning": format!("{tuning:?}"),
+                    "wall_s": wall, "ready_s": compiled, "kernels_s": kernels,
+                }));
+            }
+        }
+    }
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&rows).unwrap()).unwrap();
+    }
+}
