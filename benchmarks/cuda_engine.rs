@@ -1,6 +1,7 @@
 //! The adjoint engine on GPU 0: whole evaluations by the clock on the wall, and every kernel by the device's, for random
 //! models of 64 and 128 features and several ways to cut atoms into tiles. `--json FILE` writes the numbers too. Without a
-//! GPU it says so and ends well. `--once F` evaluates one batch of 1024 molecules once, for a profiler of kernels.
+//! GPU it says so and ends well. `--once F` evaluates one batch of 1024 molecules once, for a profiler of kernels;
+//! `--compile` compiles for an H100 or H200 where there is none, into the user's cache.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mlff::batch::{PackedBatch, Prepared};
-use mlff::cuda::{Backend, Device};
+use mlff::cuda::cache::{Cache, Target};
+use mlff::cuda::nvrtc::Nvrtc;
+use mlff::cuda::{Backend, Device, Limits};
 use mlff::engine::Want;
-use mlff::engine::cuda::{EdgeSource, EdgeTuning, Plan, Tiling, Tuning, Worker};
+use mlff::engine::cuda::{EdgeSource, Plan, Tiling, Tuning, Worker};
 use mlff::model::painn::{Painn, PainnLayer};
 use mlff::neighbors::NeighborSearch;
 use mlff::ops::dense::Linear;
@@ -124,34 +127,56 @@ fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTree
     (wall, kernels)
 }
 
+const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 * 1024 };
+
+/// Puts everything into the user's cache that a later run on an H100 or H200 compiles.
+fn compile_for_hopper(tunings: &[Tuning]) {
+    let (compiler, cache) = (Nvrtc::find().unwrap(), Cache::of_user());
+    for f in [64, 128] {
+        for &tuning in tunings {
+            match Plan::new(&painn(f), 1.0, HOPPER, tuning) {
+                Ok(plan) => {
+                    for source in plan.sources() {
+                        cache.get(&compiler, &source, Target::Binary(90)).unwrap();
+                    }
+                }
+                Err(error) => println!("F = {f}, {tuning:?}: {error}"),
+            }
+        }
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let value_of = |flag: &str| args.iter().position(|a| a == flag).and_then(|k| args.get(k + 1)).cloned();
+    let compile = args.iter().any(|a| a == "--compile");
     let (json, once) = (value_of("--json"), value_of("--once").and_then(|f| f.parse().ok()));
-    match Device::open(0) {
-        Ok(device) => println!("{}\n", device.describe().unwrap()),
+    let limits = match Device::open(0) {
+        _ if compile => HOPPER,
+        Ok(device) => {
+            println!("{}\n", device.describe().unwrap());
+            device.limits()
+        }
         Err(error) => return println!("no benchmark without a GPU: {error}"),
-    }
-    let tiling = |atoms, warps, blocks| Tuning { tiling: Some(Tiling { atoms, warps, blocks }), ..Tuning::default() };
-    let edges = |threads, held, vjp_threads, vjp_held| Tuning {
-        message: Some(EdgeTuning { threads, held }),
-        message_vjp: Some(EdgeTuning { threads: vjp_threads, held: vjp_held }),
-        ..Tuning::default()
     };
+    let tiling = |atoms, warps, blocks| Tuning { tiling: Some(Tiling { atoms, warps, blocks }), ..Tuning::default() };
     let none = Tuning::default();
     let large = [
         none,
-        edges(512, 12, 384, 12),
-        edges(384, 12, 256, 12),
-        edges(640, 4, 512, 0),
-        tiling(64, 16, 1),
+        Tuning { by_pairs: Some(false), ..none },
+        Tuning { message_threads: Some([384, 256]), ..none },
+        Tuning { message_threads: Some([512, 512]), ..none },
         tiling(32, 8, 3),
+        tiling(48, 8, 2),
     ];
     let small = [none, tiling(16, 8, 1), tiling(16, 16, 1)];
+    if compile {
+        return compile_for_hopper(&[&large[..], &small].concat());
+    }
     if let Some(f) = once {
         // For a profiler of kernels: little else runs.
         let (device, batch) = (Device::open(0).unwrap(), molecules(1024, 20, false));
-        let plan = Plan::new(&painn(f), 1.0, device.limits(), none).unwrap();
+        let plan = Plan::new(&painn(f), 1.0, limits, none).unwrap();
         let mut worker = Worker::new(Arc::new(plan), device).unwrap();
         worker.evaluate(&batch, EdgeSource::Search { nearest: 0.01 }, Want { forces: true, stress: false }).unwrap();
         return;
@@ -168,7 +193,7 @@ fn main() {
             };
             for &tuning in tunings {
                 let device = Device::open(0).unwrap();
-                let plan = match Plan::new(&painn, 1.0, device.limits(), tuning) {
+                let plan = match Plan::new(&painn, 1.0, limits, tuning) {
                     Ok(plan) => Arc::new(plan),
                     Err(error) => {
                         println!("F = {f}, {tuning:?}: {error}\n");

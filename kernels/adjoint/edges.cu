@@ -17,26 +17,36 @@ __device__ __forceinline__ void store_geometry(const double (&r)[3], double squa
 // Neighbours of each atom of structures without periodicity: counted, every atom against every atom.
 //
 // IN  structure_of [n_atoms]; atom_ptr [n_structures + 1]; positions [n_atoms, 3], Å; limit, the cutoff's square.
-// OUT counts [n_atoms], overwritten.   LAUNCH one warp per atom.
+// OUT counts [n_atoms], higher [n_atoms]: how many of them have a higher number; overwritten.   LAUNCH one warp per atom.
 extern "C" __global__ void painn_count_edges(u32 n_atoms, double limit, const u32* __restrict__ structure_of,
                                              const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
-                                             u32* counts) {
+                                             u32* counts, u32* higher) {
     const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
     if (i >= n_atoms) return;
     const u32 s = structure_of[i], last = atom_ptr[s + 1];
-    u32 count = 0;
+    u32 count = 0, higher_count = 0;
     double r[3];
     for (u32 j = atom_ptr[s] + lane; j < last; j += WARP) {
-        if (displacement(positions, i, j, r) <= limit && j != i) count++;
+        if (displacement(positions, i, j, r) <= limit && j != i) {
+            count++;
+            if (j > i) higher_count++;
+        }
     }
     count = lanes_sum<WARP>(count);
-    if (lane == 0) counts[i] = count;
+    higher_count = lanes_sum<WARP>(higher_count);
+    if (lane == 0) {
+        counts[i] = count;
+        higher[i] = higher_count;
+    }
 }
 
-// edge_ptr [n + 1]: sums of the counts before each atom.
+// edge_ptr, pair_ptr [n + 1]: sums of `counts` and of `higher`, [n], before each atom.
 //
-// LAUNCH one block of 1024 threads.
-extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const u32* __restrict__ counts, u32* edge_ptr) {
+// LAUNCH two blocks of 1024 threads.
+extern "C" __global__ void __launch_bounds__(1024)
+    painn_scan_edges(u32 n, const u32* __restrict__ counts, const u32* __restrict__ higher, u32* edge_ptr, u32* pair_ptr) {
+    const u32* const in = blockIdx.x == 0 ? counts : higher;
+    u32* const out = blockIdx.x == 0 ? edge_ptr : pair_ptr;
     constexpr u32 EACH = 8;
     __shared__ u32 sums[32];
     const u32 t = threadIdx.x, lane = t % WARP, warp = t / WARP;
@@ -54,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const
 #pragma unroll
         for (u32 k = 0; k < EACH; k++) {
             const u32 i = first + t * EACH + k;
-            own[k] = i < n ? counts[i] : 0;
+            own[k] = i < n ? in[i] : 0;
             total += own[k];
         }
         const u32 sum = scan(total);
@@ -66,35 +76,36 @@ extern "C" __global__ void __launch_bounds__(1024) painn_scan_edges(u32 n, const
 #pragma unroll
         for (u32 k = 0; k < EACH; k++) {
             const u32 i = first + t * EACH + k;
-            if (i < n) edge_ptr[i] = at;
+            if (i < n) out[i] = at;
             at += own[k];
         }
         before += sums[31];
         __syncthreads();
     }
-    if (t == 0) edge_ptr[n] = before;
+    if (t == 0) out[n] = before;
 }
 
 // The edges themselves, in the order of their senders, with their geometry.
 //
-// IN  as painn_count_edges; edge_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
-// OUT senders, reverse_edge [n_edges], geometry [n_edges, 4], overwritten; close [n_structures], set to 1 where atoms are
+// IN  as painn_count_edges; edge_ptr, pair_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
+// OUT senders, reverse_edge [n_edges], geometry [n_edges, 4], pairs [n_edges / 2, 2], the edge of each pair that the lower
+//     atom receives along, and that atom; overwritten; close [n_structures], set to 1 where atoms are
 //     nearer than that, else left alone.
 // LAUNCH one warp per atom.
 extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double nearest, const u32* __restrict__ structure_of,
                                             const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
-                                            const u32* __restrict__ edge_ptr, u32* senders, u32* reverse_edge,
-                                            real* geometry, u32* close) {
+                                            const u32* __restrict__ edge_ptr, const u32* __restrict__ pair_ptr,
+                                            u32* senders, u32* reverse_edge, real* geometry, u32* pairs, u32* close) {
     const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
     if (i >= n_atoms) return;
     const u32 s = structure_of[i], first = atom_ptr[s], last = atom_ptr[s + 1];
-    u32 start = edge_ptr[i];
+    u32 start = edge_ptr[i], start_pair = pair_ptr[i];
     for (u32 group = first; group < last; group += WARP) {
         const u32 j = group + lane;
         double r[3], other[3];
         const double square = j < last ? displacement(positions, i, j, r) : 0.0;
         const bool is_edge = j < last && square <= limit && j != i;
-        const u32 mask = __ballot_sync(ALL_LANES, is_edge);
+        const u32 mask = __ballot_sync(ALL_LANES, is_edge), higher = __ballot_sync(ALL_LANES, is_edge && j > i);
         if (is_edge) {
             const u32 e = start + __popc(mask & ((1u << lane) - 1));
             if (square < nearest) close[s] = 1;
@@ -106,8 +117,14 @@ extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double ne
                 if (displacement(positions, j, k, other) <= limit && k != j) reverse++;
             }
             reverse_edge[e] = reverse;
+            if (j > i) {
+                u32* const pair = pairs + 2 * size_t(start_pair + __popc(higher & ((1u << lane) - 1)));
+                pair[0] = e;
+                pair[1] = i;
+            }
         }
         start += __popc(mask);
+        start_pair += __popc(higher);
     }
 }
 

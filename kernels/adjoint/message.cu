@@ -2,99 +2,85 @@
 //
 // Source: Schütt, Unke, Gastegger, ICML 2021, eqs. 7 and 8, in the layout of SchNetPack 2 (`PaiNNInteraction`).
 //
-// A block takes consecutive atoms and walks their edges, which are neighbours in memory. A thread owns one feature: no sum
-// over edges crosses threads. Filters are small matrix products: values of the radial functions for 16 edges, which the
-// block puts into shared memory, times weights that a warp keeps in its registers as far as they fit, for the features that its own threads
-// own. They pass through shared memory from the lanes that made them to those that use them, and are dropped: nothing
-// of an edge is stored but its geometry.
-#include "mma.cuh"
+// A thread owns one feature and keeps that feature's weights of all radial functions in registers; values of the functions
+// are put into shared memory for some edges at a time, where one read serves a warp. A filter is used where it is made:
+// nothing of an edge is stored but its geometry. No sum over edges crosses threads.
+//
+// There are two ways over the edges. `message_*` gives a block consecutive atoms and walks their edges, which are neighbours
+// in memory. `message_pairs_*` gives a block a whole molecule and walks its pairs, so that one filter serves both
+// directions; what an atom gets from lower ones is summed in shared memory. An atom's sum is in both that of what lower
+// neighbours send, in rising order, plus that of what higher ones send: both give the same bits.
+#include "painn.cuh"
 
 constexpr u32 N_RADIAL = MLFF_RADIAL;
 constexpr u32 N_K = N_RADIAL + 1;         // radial functions times envelope, and the envelope
-constexpr u32 K_STEPS = (N_K + 7) / 8;    // of eight terms
-// Rows of functions: reads of two elements by sixteen lanes, four rows of four, meet every bank once.
-constexpr u32 K_ROW = K_STEPS % 2 == 1 ? 8 * K_STEPS : 8 * K_STEPS + 8;
+constexpr u32 K_ROW = (N_K + 3) / 4 * 4;
 constexpr u32 LANES = F >= 128 ? 128 : (F + 31) / 32 * 32;  // threads of a block: a tile of features
 constexpr u32 STAGE = 32;                 // edges between two barriers
-constexpr u32 GROUP = 16;                 // edges whose filters are there at a time
-constexpr u32 BATCH = 4;                  // edges whose neighbours' rows are in registers
 constexpr u32 BLOCK_WARPS = LANES / WARP;
-constexpr u32 TILES = 3 * WARP / 8;       // groups of eight columns that a warp makes: of three parts, for its features
-// Of these, so many have their weights in registers: as many as there is room for. Those of the others come from the cache.
-constexpr u32 HELD_FORWARD = K_STEPS <= 3 ? MLFF_HELD_FORWARD : 0;
-constexpr u32 HELD_VJP = K_STEPS <= 3 ? MLFF_HELD_VJP : 0;
+// Weights of many functions stay in memory.
+constexpr bool IN_REGISTERS = N_K <= 32;
 
-// Filters of a warp's features for a group of edges, [GROUP, ROW], by part and feature: writes of two elements by sixteen
-// lanes, four rows of four, meet every bank once. With their derivatives the row is twice as long.
-template <bool SLOPES>
-constexpr u32 FILTER_ROW = (SLOPES ? 6 : 3) * WARP + 8;
-
-// A lane's part of the weights, as right operands, HELD tiles of them in registers.
-template <u32 HELD>
+// A thread's weights, [N_K, 3].
 struct Filter {
-    Pack<real, 2> at[HELD > 0 ? HELD : 1][HELD > 0 ? K_STEPS : 1];
+    real at[IN_REGISTERS ? N_K : 1][3];
     const real* from;
 
-    // `weights` packed, [tiles of LANES features, warps, TILES, K_STEPS, 32 lanes, 2]: lane 4 g + t of step s has column g and
-    // terms 8 s + 2 t and the one behind it. Tile number 4 part + q has features 8 q of the warp's and the seven behind it.
-    __device__ __forceinline__ explicit Filter(const real* weights)
-        : from(weights + (size_t(blockIdx.y) * BLOCK_WARPS + threadIdx.x / WARP) * TILES * K_STEPS * 64 +
-               threadIdx.x % WARP * 2) {
+    __device__ __forceinline__ Filter(const real* weights, u32 f) : from(weights + f) {
+        if (IN_REGISTERS) {
 #pragma unroll
-        for (u32 tile = 0; tile < HELD; tile++) {
+            for (u32 k = 0; k < N_K; k++) {
 #pragma unroll
-            for (u32 k = 0; k < K_STEPS; k++) at[tile][HELD > 0 ? k : 0] = load<2>(from + (tile * K_STEPS + k) * 64);
-        }
-    }
-    __device__ __forceinline__ Pack<real, 2> weight(u32 tile, u32 k) const {
-        return tile < HELD ? at[tile < HELD ? tile : 0][HELD > 0 ? k : 0] : load<2>(from + (tile * K_STEPS + k) * 64);
-    }
-
-    // Filters, or their derivatives, of GROUP edges, whose functions, or their derivatives, are at `functions`,
-    // [GROUP, K_ROW]; rows of the filters are ROW long.
-    template <int PARTS, u32 ROW>
-    __device__ __forceinline__ void make(const real* functions, real* filters) const {
-        const u32 lane = threadIdx.x % WARP, row = lane / 4, column = lane % 4 * 2;
-        Operand<real, 4> left[K_STEPS];
-#pragma unroll
-        for (u32 k = 0; k < K_STEPS; k++) {
-            const real* at = functions + row * K_ROW + 8 * k + column;
-            const Pack<real, 2> upper = load<2>(at), lower = load<2>(at + 8 * K_ROW);
-            const real part[4] = {upper.at[0], lower.at[0], upper.at[1], lower.at[1]};
-            split(part, left[k]);
-        }
-#pragma unroll
-        for (u32 tile = 0; tile < PARTS * WARP / 8; tile++) {
-            real acc[4] = {};
-#pragma unroll
-            for (u32 k = 0; k < K_STEPS; k++) {
-                const Pack<real, 2> w = weight(tile, k);
-                Operand<real, 2> right;
-                split(w.at, right);
-                multiply(acc, left[k], right);
+                for (u32 part = 0; part < 3; part++) at[IN_REGISTERS ? k : 0][part] = from[(size_t(k) * 3 + part) * F];
             }
-            real* at = filters + row * ROW + tile * 8 + column;
-            store<2>(at, Pack<real, 2>{{acc[0], acc[1]}});
-            store<2>(at + 8 * ROW, Pack<real, 2>{{acc[2], acc[3]}});
         }
+    }
+    __device__ __forceinline__ real weight(u32 k, u32 part) const {
+        return IN_REGISTERS ? at[IN_REGISTERS ? k : 0][part] : from[(size_t(k) * 3 + part) * F];
     }
 };
 
-// Values, and derivatives where asked for, of the radial functions times envelope for edges of a stage; zero for the edges
-// that are not there.
-template <bool SLOPES>
-__device__ __forceinline__ void radial_functions(const real* geometry, u32 n_staged, const real* radial, real cutoff,
-                                                 real* values, real* slopes) {
+// out[b][part] = Σ_k weights[k, part] functions[b, k] for PARTS of the three parts and N edges.
+template <int PARTS, u32 N>
+__device__ __forceinline__ void filters_of(const Filter& filter, const real* functions, real (&out)[N][PARTS]) {
+#pragma unroll
+    for (u32 b = 0; b < N; b++) {
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) out[b][part] = real(0);
+    }
+#pragma unroll
+    for (u32 k = 0; k < N_K; k += 4) {
+#pragma unroll
+        for (u32 b = 0; b < N; b++) {
+            const Pack<real, 4> value = load<4>(functions + b * K_ROW + k);
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                if (k + i < N_K) {
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) {
+                        out[b][part] = fma(filter.weight(k + i, part), value.at[i], out[b][part]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Values, and derivatives where asked for, of the radial functions times envelope for the edges of a stage; zero for the
+// edges that are not there. `edge_of(b)` is the number of edge b.
+template <bool SLOPES, typename EdgeOf>
+__device__ __forceinline__ void radial_functions(const real* geometry, u32 n_staged, EdgeOf edge_of, const real* radial,
+                                                 real cutoff, real* values, real* slopes) {
     constexpr u32 PER_EDGE = LANES / STAGE;
-    const u32 e = threadIdx.x / PER_EDGE;
-    const bool is_there = e < n_staged;
+    const u32 b = threadIdx.x / PER_EDGE;
+    const bool is_there = b < n_staged;
     real d = cutoff, envelope = 0, envelope_slope = 0;
     if (is_there) {
-        d = geometry[size_t(e) * 4];
+        d = geometry[size_t(edge_of(b)) * 4];
         envelope_at(d, cutoff, &envelope, &envelope_slope);
     }
     const real inverse_d = real(1) / d;
-    for (u32 k = threadIdx.x % PER_EDGE; k < 8 * K_STEPS; k += PER_EDGE) {
+    for (u32 k = threadIdx.x % PER_EDGE; k < K_ROW; k += PER_EDGE) {
         real value = 0, slope = 0;
         if (is_there && k < N_RADIAL) {
             real function, derivative;
@@ -105,9 +91,91 @@ __device__ __forceinline__ void radial_functions(const real* geometry, u32 n_sta
             value = envelope;
             slope = envelope_slope;
         }
-        values[e * K_ROW + k] = value;
-        if (SLOPES) slopes[e * K_ROW + k] = slope;
+        values[b * K_ROW + k] = value;
+        if (SLOPES) slopes[b * K_ROW + k] = slope;
     }
+}
+
+// One feature of an atom as messages read it. In the first layer vectors are zero, and the third part of the context meets
+// nothing but them.
+template <bool FIRST>
+struct Node {
+    real x[FIRST ? 2 : 3], mu[3];
+
+    // `row`, of contexts and vectors: the atom, or its species in the first layer.
+    __device__ __forceinline__ void fetch(const real* contexts, const real* vectors, u32 row, u32 f) {
+        const size_t at = size_t(row) * 3 * F + f;
+#pragma unroll
+        for (int part = 0; part < (FIRST ? 2 : 3); part++) x[part] = contexts[at + part * F];
+#pragma unroll
+        for (int a = 0; a < 3; a++) mu[a] = FIRST ? real(0) : vectors[at + a * F];
+    }
+};
+
+// One feature of scalars and vectors: what an atom receives, or the cotangent of it.
+struct Sums {
+    real q, mu[3];
+
+    __device__ __forceinline__ void clear() { q = mu[0] = mu[1] = mu[2] = real(0); }
+    __device__ __forceinline__ void fetch(const real* scalars, const real* vectors, u32 atom, u32 f) {
+        q = scalars[size_t(atom) * F + f];
+#pragma unroll
+        for (int a = 0; a < 3; a++) mu[a] = vectors[(size_t(atom) * 3 + a) * F + f];
+    }
+};
+
+// Adds the message that `sender` sends along the direction u, with the filter w.
+template <bool FIRST>
+__device__ __forceinline__ void receive(Sums& sums, const Node<FIRST>& sender, const real* u, const real* w) {
+    const real along = w[1] * sender.x[1];
+    sums.q = fma(w[0], sender.x[0], sums.q);
+#pragma unroll
+    for (int a = 0; a < 3; a++) sums.mu[a] = fma(along, u[a], sums.mu[a]);
+    if (!FIRST) {
+        const real factor = w[FIRST ? 0 : 2] * sender.x[FIRST ? 0 : 2];
+#pragma unroll
+        for (int a = 0; a < 3; a++) sums.mu[a] = fma(factor, sender.mu[a], sums.mu[a]);
+    }
+}
+
+// Pulls the cotangent `grad` of what an atom received along u back to its sender, with the filter and its derivative.
+//
+// OUT grad_x, grad_mu: accumulated, not in the first layer; edge[4]: cotangents of the length, and of the direction that
+//     leads from the sender to the receiver, which is -u.
+template <bool FIRST>
+__device__ __forceinline__ void send_vjp(const Sums& grad, const Node<FIRST>& sender, const real* u, const real* w,
+                                         const real* slope, real* grad_x, real* grad_mu, real* edge) {
+    real on_direction = 0, on_vector = 0;
+#pragma unroll
+    for (int a = 0; a < 3; a++) {
+        on_direction = fma(grad.mu[a], u[a], on_direction);
+        if (!FIRST) on_vector = fma(grad.mu[a], sender.mu[a], on_vector);
+    }
+    const real along = w[1] * sender.x[1];
+    real on_length = grad.q * sender.x[0] * slope[0];
+    on_length = fma(on_direction * sender.x[1], slope[1], on_length);
+    if (!FIRST) {
+        constexpr int V = FIRST ? 0 : 2;
+        const real factor = w[V] * sender.x[V];
+        on_length = fma(on_vector * sender.x[V], slope[V], on_length);
+        grad_x[0] = fma(grad.q, w[0], grad_x[0]);
+        grad_x[1] = fma(on_direction, w[1], grad_x[1]);
+        grad_x[2] = fma(on_vector, w[V], grad_x[2]);
+#pragma unroll
+        for (int a = 0; a < 3; a++) grad_mu[a] = fma(grad.mu[a], factor, grad_mu[a]);
+    }
+    edge[0] = on_length;
+#pragma unroll
+    for (int a = 0; a < 3; a++) edge[1 + a] = -along * grad.mu[a];
+}
+
+// Sums of 16 values over the lanes of a warp: lanes 2 s and 2 s + 1 get number s.
+__device__ __forceinline__ real sums_of_16(real (&values)[16]) {
+    fold_lanes<16>(values, 16);
+    fold_lanes<8>(values, 8);
+    fold_lanes<4>(values, 4);
+    fold_lanes<2>(values, 2);
+    return values[0] + __shfl_xor_sync(ALL_LANES, values[0], 1);
 }
 
 // Sums the messages that each atom receives. For edge e = (i <- j), with W the filter of its length:
@@ -115,77 +183,67 @@ __device__ __forceinline__ void radial_functions(const real* geometry, u32 n_sta
 // that of its species.
 //
 // IN  edge_ptr [n_atoms + 1]; senders [n_edges]; geometry [n_edges, 4]; radial [2, N_RADIAL], centres and inverse widths, or
-//     frequencies; weights, packed; contexts [n_atoms, 3F] (first: [n_species, 3F]); species [n_atoms] and embedding
+//     frequencies; weights [N_K, 3, F]; contexts [n_atoms, 3F] (first: [n_species, 3F]); species [n_atoms] and embedding
 //     [n_species, F] (first only); vectors [n_atoms, 3, F] (not first).
 // OUT scalars [n_atoms, F], accumulated (first: overwritten); moved [n_atoms, 3, F], overwritten.
 // SAVED for the VJP: contexts, vectors.
-// LAUNCH grid (groups of atoms_per_block atoms, tiles of LANES features), LANES threads; dynamic shared memory of
-//     BLOCK_WARPS GROUP FILTER_ROW elements.
+// LAUNCH grid (groups of atoms_per_block atoms, tiles of LANES features), LANES threads.
 template <bool FIRST>
 __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block, real cutoff, const u32* edge_ptr,
                                                 const u32* senders, const real* geometry, const real* radial,
                                                 const real* weights, const real* contexts, const u32* species,
                                                 const real* embedding, const real* vectors, real* scalars, real* moved) {
-    constexpr int PARTS = FIRST ? 2 : 3;
+    constexpr u32 BATCH = 4;  // edges whose filters are in registers
     __shared__ __align__(16) real functions[STAGE][K_ROW];
     __shared__ real direction_of[STAGE][3];
-    __shared__ u32 sender_of[STAGE];
+    __shared__ u32 sender_of[STAGE], row_of[STAGE];
     const u32 t = threadIdx.x, f = blockIdx.y * LANES + t;
     const bool owner = f < F;
     const u32 own_f = owner ? f : F - 1;
     const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, n_atoms);
     const u32 first_edge = edge_ptr[first], last_edge = edge_ptr[last];
-    const Filter<HELD_FORWARD> filter(weights);
-    real* const filters = DYNAMIC_SHARED(real) + t / WARP * GROUP * FILTER_ROW<false>;
+    const Filter filter(weights, own_f);
 
     u32 atom = first, end = edge_ptr[first + 1];
-    real dq = 0, dmu[3] = {};
+    Sums sums, lower;  // of what higher neighbours, or all so far, send; of what lower ones do
+    sums.clear();
+    lower.clear();
+    bool is_upper = false;
     const auto flush = [&]() {
         if (owner) {
             real* const q = scalars + size_t(atom) * F + f;
-            *q = (FIRST ? embedding[size_t(species[atom]) * F + f] : *q) + dq;
+            *q = (FIRST ? embedding[size_t(species[atom]) * F + f] : *q) + (lower.q + sums.q);
 #pragma unroll
             for (int a = 0; a < 3; a++) {
                 const size_t at = (size_t(atom) * 3 + a) * F + f;
-                moved[at] = FIRST ? dmu[a] : vectors[at] + dmu[a];
+                const real change = lower.mu[a] + sums.mu[a];
+                moved[at] = FIRST ? change : vectors[at] + change;
             }
         }
-        dq = dmu[0] = dmu[1] = dmu[2] = real(0);
+        sums.clear();
+        lower.clear();
+        is_upper = false;
     };
     for (u32 staged = first_edge; staged < last_edge; staged += STAGE) {
         const u32 n_staged = min(STAGE, last_edge - staged);
         __syncthreads();
-        radial_functions<false>(geometry + size_t(staged) * 4, n_staged, radial, cutoff, &functions[0][0], nullptr);
+        radial_functions<false>(geometry, n_staged, [&](u32 b) { return staged + b; }, radial, cutoff, &functions[0][0],
+                                nullptr);
         for (u32 b = t; b < STAGE; b += LANES) {
             // An edge that is not there has a filter of zero.
             const u32 e = staged + (b < n_staged ? b : 0), sender = senders[e];
-            sender_of[b] = FIRST ? species[sender] : sender;
+            sender_of[b] = sender;
+            row_of[b] = FIRST ? species[sender] : sender;
 #pragma unroll
             for (int a = 0; a < 3; a++) direction_of[b][a] = geometry[size_t(e) * 4 + 1 + a];
         }
         __syncthreads();
         for (u32 batch = 0; batch < n_staged; batch += BATCH) {
-            if (batch % GROUP == 0) {
-                __syncwarp();
-                filter.template make<PARTS, FILTER_ROW<false>>(functions[batch], filters);
-                __syncwarp();
-            }
-            real x[BATCH][PARTS], mu[BATCH][3];
+            Node<FIRST> sender[BATCH];
 #pragma unroll
-            for (u32 b = 0; b < BATCH; b++) {
-                const size_t row = size_t(sender_of[batch + b]) * 3 * F + own_f;
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) x[b][part] = contexts[row + part * F];
-#pragma unroll
-                for (int a = 0; a < 3; a++) mu[b][a] = FIRST ? real(0) : vectors[row + a * F];
-            }
-            const real* own = filters + batch % GROUP * FILTER_ROW<false> + t % WARP;
-            real w[PARTS][BATCH];
-#pragma unroll
-            for (u32 b = 0; b < BATCH; b++) {
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) w[part][b] = own[b * FILTER_ROW<false> + part * WARP];
-            }
+            for (u32 b = 0; b < BATCH; b++) sender[b].fetch(contexts, vectors, row_of[batch + b], own_f);
+            real w[BATCH][FIRST ? 2 : 3];
+            filters_of(filter, functions[batch], w);
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
                 if (batch + b < n_staged) {
@@ -194,20 +252,113 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 atoms_per_block
                         atom++;
                         end = edge_ptr[atom + 1];
                     }
-                    const real along = w[1][b] * x[b][1];
-                    dq += w[0][b] * x[b][0];
-#pragma unroll
-                    for (int a = 0; a < 3; a++) dmu[a] += along * direction_of[batch + b][a];
-                    if (!FIRST) {
-                        const real factor = w[PARTS - 1][b] * x[b][PARTS - 1];
-#pragma unroll
-                        for (int a = 0; a < 3; a++) dmu[a] += factor * mu[b][a];
+                    if (!is_upper && sender_of[batch + b] > atom) {
+                        lower = sums;
+                        sums.clear();
+                        is_upper = true;
                     }
+                    receive(sums, sender[b], direction_of[batch + b], w[b]);
                 }
             }
         }
     }
     for (; atom < last; atom++) flush();
+}
+
+// The same for whole molecules, pair by pair.
+//
+// IN  as above; atom_ptr [n_structures + 1]; pair_ptr [n_atoms + 1]: pairs of each atom with higher ones; pairs [n_pairs, 2]:
+//     edge and its receiver, the lower atom, in rising order.
+// LAUNCH grid (structures, tiles of LANES features), LANES threads; dynamic shared memory of 4 LANES elements for each atom of
+//     the largest structure.
+template <bool FIRST>
+__device__ __forceinline__ void message_pairs_forward(real cutoff, const u32* atom_ptr, const u32* pair_ptr,
+                                                      const u32* pairs, const u32* senders, const real* geometry,
+                                                      const real* radial, const real* weights, const real* contexts,
+                                                      const u32* species, const real* embedding, const real* vectors,
+                                                      real* scalars, real* moved) {
+    constexpr u32 BATCH = 4;
+    __shared__ __align__(16) real functions[STAGE][K_ROW];
+    __shared__ real direction_of[STAGE][3];
+    __shared__ u32 atoms_of[STAGE][2], row_of[STAGE];
+    const u32 t = threadIdx.x, f = blockIdx.y * LANES + t;
+    const bool owner = f < F;
+    const u32 own_f = owner ? f : F - 1;
+    const u32 first = atom_ptr[blockIdx.x], last = atom_ptr[blockIdx.x + 1];
+    if (first == last) return;
+    const u32 first_pair = pair_ptr[first], last_pair = pair_ptr[last];
+    const Filter filter(weights, own_f);
+    real* const received = DYNAMIC_SHARED(real) + t;  // [n_atoms, 4, LANES], the thread's own column
+    for (u32 i = 0; i < 4 * (last - first); i++) received[i * LANES] = real(0);
+
+    u32 atom = ~0u;
+    Node<FIRST> own;
+    Sums sums;
+    const auto flush = [&]() {
+        if (atom == ~0u) return;
+        real* const at = received + (atom - first) * 4 * LANES;
+        at[0] += sums.q;
+#pragma unroll
+        for (int a = 0; a < 3; a++) at[(1 + a) * LANES] += sums.mu[a];
+    };
+    for (u32 staged = first_pair; staged < last_pair; staged += STAGE) {
+        const u32 n_staged = min(STAGE, last_pair - staged);
+        __syncthreads();
+        radial_functions<false>(geometry, n_staged, [&](u32 b) { return pairs[2 * size_t(staged + b)]; }, radial, cutoff,
+                                &functions[0][0], nullptr);
+        for (u32 b = t; b < STAGE; b += LANES) {
+            const size_t pair = staged + (b < n_staged ? b : 0);
+            const u32 e = pairs[2 * pair], sender = senders[e];
+            atoms_of[b][0] = pairs[2 * pair + 1];
+            atoms_of[b][1] = sender;
+            row_of[b] = FIRST ? species[sender] : sender;
+#pragma unroll
+            for (int a = 0; a < 3; a++) direction_of[b][a] = geometry[size_t(e) * 4 + 1 + a];
+        }
+        __syncthreads();
+        for (u32 batch = 0; batch < n_staged; batch += BATCH) {
+            Node<FIRST> sender[BATCH];
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) sender[b].fetch(contexts, vectors, row_of[batch + b], own_f);
+            real w[BATCH][FIRST ? 2 : 3];
+            filters_of(filter, functions[batch], w);
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) {
+                if (batch + b < n_staged) {
+                    if (atoms_of[batch + b][0] != atom) {
+                        flush();
+                        atom = atoms_of[batch + b][0];
+                        sums.clear();
+                        own.fetch(contexts, vectors, FIRST ? species[atom] : atom, own_f);
+                    }
+                    const real* const u = direction_of[batch + b];
+                    receive(sums, sender[b], u, w[b]);
+                    const real opposite[3] = {-u[0], -u[1], -u[2]};
+                    real* const at = received + (atoms_of[batch + b][1] - first) * 4 * LANES;
+                    Sums other;
+                    other.q = at[0];
+#pragma unroll
+                    for (int a = 0; a < 3; a++) other.mu[a] = at[(1 + a) * LANES];
+                    receive(other, own, opposite, w[b]);
+                    at[0] = other.q;
+#pragma unroll
+                    for (int a = 0; a < 3; a++) at[(1 + a) * LANES] = other.mu[a];
+                }
+            }
+        }
+    }
+    flush();
+    if (!owner) return;
+    for (u32 i = first; i < last; i++) {
+        const real* const at = received + (i - first) * 4 * LANES;
+        real* const q = scalars + size_t(i) * F + f;
+        *q = (FIRST ? embedding[size_t(species[i]) * F + f] : *q) + at[0];
+#pragma unroll
+        for (int a = 0; a < 3; a++) {
+            const size_t to = (size_t(i) * 3 + a) * F + f;
+            moved[to] = FIRST ? at[(1 + a) * LANES] : vectors[to] + at[(1 + a) * LANES];
+        }
+    }
 }
 
 // Pulls the cotangents of what atoms received back to what they sent, and to the edges.
@@ -226,7 +377,7 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
                                             const real* weights, const real* contexts, const u32* species,
                                             const real* vectors, const real* grad_scalars, const real* grad_vectors,
                                             real* grad_contexts, real* grad_sent, real* cotangents) {
-    constexpr int PARTS = FIRST ? 2 : 3;
+    constexpr u32 BATCH = 4;
     __shared__ __align__(16) real values[STAGE][K_ROW];
     __shared__ __align__(16) real slopes[STAGE][K_ROW];
     __shared__ real direction_of[STAGE][3];
@@ -237,110 +388,75 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
     const u32 own_f = owner ? f : F - 1;
     const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, n_atoms);
     const u32 first_edge = edge_ptr[first], last_edge = edge_ptr[last], n_edges = edge_ptr[n_atoms];
-    const Filter<HELD_VJP> filter(weights);
-    real* const filters = DYNAMIC_SHARED(real) + t / WARP * GROUP * FILTER_ROW<true>;
+    const Filter filter(weights, own_f);
     real* const cotangent_rows = cotangents + size_t(blockIdx.y) * n_edges * 4;
 
     u32 atom = first, end = edge_ptr[first + 1];
-    real x[PARTS], mu[3] = {}, grad_x[PARTS] = {}, grad_mu[3] = {};
-    const auto fetch = [&]() {
-        const size_t row = FIRST ? size_t(species[atom]) * 3 * F : size_t(atom) * 3 * F;
-#pragma unroll
-        for (int part = 0; part < PARTS; part++) x[part] = contexts[row + part * F + own_f];
-        if (!FIRST) {
-#pragma unroll
-            for (int a = 0; a < 3; a++) mu[a] = vectors[row + a * F + own_f];
-        }
-    };
+    Node<FIRST> own;
+    real grads[6] = {}, lower[6] = {};
+    bool is_upper = false;
+    const auto fetch = [&]() { own.fetch(contexts, vectors, FIRST ? species[atom] : atom, own_f); };
     const auto flush = [&]() {
         if (FIRST) return;
         const size_t row = size_t(atom) * 3 * F + f;
         if (owner) {
 #pragma unroll
             for (int a = 0; a < 3; a++) {
-                grad_contexts[row + a * F] = grad_x[a < PARTS ? a : 0];
-                grad_sent[row + a * F] = grad_vectors[row + a * F] + grad_mu[a];
+                grad_contexts[row + a * F] = lower[a] + grads[a];
+                grad_sent[row + a * F] = grad_vectors[row + a * F] + (lower[3 + a] + grads[3 + a]);
             }
         }
 #pragma unroll
-        for (int a = 0; a < 3; a++) grad_x[a < PARTS ? a : 0] = grad_mu[a] = real(0);
+        for (int c = 0; c < 6; c++) grads[c] = lower[c] = real(0);
+        is_upper = false;
     };
     fetch();
     for (u32 staged = first_edge; staged < last_edge; staged += STAGE) {
         const u32 n_staged = min(STAGE, last_edge - staged);
         __syncthreads();
-        radial_functions<true>(geometry + size_t(staged) * 4, n_staged, radial, cutoff, &values[0][0], &slopes[0][0]);
+        radial_functions<true>(geometry, n_staged, [&](u32 b) { return staged + b; }, radial, cutoff, &values[0][0],
+                               &slopes[0][0]);
         for (u32 b = t; b < STAGE; b += LANES) {
             const u32 e = staged + (b < n_staged ? b : 0);
             neighbor_of[b] = senders[e];
 #pragma unroll
-            for (int a = 0; a < 3; a++) direction_of[b][a] = geometry[size_t(e) * 4 + 1 + a];
+            for (int a = 0; a < 3; a++) direction_of[b][a] = -geometry[size_t(e) * 4 + 1 + a];
         }
         __syncthreads();
         for (u32 batch = 0; batch < n_staged; batch += BATCH) {
-            if (batch % GROUP == 0) {
-                __syncwarp();
-                filter.template make<PARTS, FILTER_ROW<true>>(values[batch], filters);
-                filter.template make<PARTS, FILTER_ROW<true>>(slopes[batch], filters + 3 * WARP);
-                __syncwarp();
-            }
-            real gq[BATCH], gmu[BATCH][3];
+            Sums grad[BATCH];
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) grad[b].fetch(grad_scalars, grad_vectors, neighbor_of[batch + b], own_f);
+            constexpr int PARTS = FIRST ? 2 : 3;
+            real w[BATCH][PARTS], slope[BATCH][PARTS], edge[4 * BATCH];
+            filters_of(filter, values[batch], w);
+            filters_of(filter, slopes[batch], slope);
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
-                const size_t row = size_t(neighbor_of[batch + b]) * F + own_f;
-                gq[b] = grad_scalars[row];
+                if (batch + b < n_staged) {
+                    if (staged + batch + b >= end) {
+                        do {
+                            flush();
+                            atom++;
+                            end = edge_ptr[atom + 1];
+                        } while (staged + batch + b >= end);
+                        fetch();
+                    }
+                    if (!FIRST && !is_upper && neighbor_of[batch + b] > atom) {
 #pragma unroll
-                for (int a = 0; a < 3; a++) gmu[b][a] = grad_vectors[(size_t(neighbor_of[batch + b]) * 3 + a) * F + own_f];
+                        for (int c = 0; c < 6; c++) {
+                            lower[c] = grads[c];
+                            grads[c] = real(0);
+                        }
+                        is_upper = true;
+                    }
+                }
+                // An edge that is not there has a filter of zero.
+                send_vjp(grad[b], own, direction_of[batch + b], w[b], slope[b], grads, grads + 3, edge + 4 * b);
+#pragma unroll
+                for (int c = 0; c < 4; c++) edge[4 * b + c] = owner ? edge[4 * b + c] : real(0);
             }
-            const real* own = filters + batch % GROUP * FILTER_ROW<true> + t % WARP;
-            real w[PARTS][BATCH], slope[PARTS][BATCH], sums[4 * BATCH];
-#pragma unroll
-            for (u32 b = 0; b < BATCH; b++) {
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    w[part][b] = own[b * FILTER_ROW<true> + part * WARP];
-                    slope[part][b] = own[b * FILTER_ROW<true> + (3 + part) * WARP];
-                }
-            }
-#pragma unroll
-            for (u32 b = 0; b < BATCH; b++) {
-                if (batch + b < n_staged && staged + batch + b >= end) {
-                    do {
-                        flush();
-                        atom++;
-                        end = edge_ptr[atom + 1];
-                    } while (staged + batch + b >= end);
-                    fetch();
-                }
-                // The direction along which this atom sends is the opposite one.
-                real on_direction = 0, on_vector = 0;
-#pragma unroll
-                for (int a = 0; a < 3; a++) {
-                    on_direction -= gmu[b][a] * direction_of[batch + b][a];
-                    if (!FIRST) on_vector += gmu[b][a] * mu[a];
-                }
-                const real to_q = gq[b] * x[0], to_direction = on_direction * x[1], along = w[1][b] * x[1];
-                real on_length = to_q * slope[0][b] + to_direction * slope[1][b];
-                if (!FIRST) {
-                    constexpr int V = PARTS - 1;
-                    on_length += on_vector * x[V] * slope[V][b];
-                    const real factor = w[V][b] * x[V];
-                    grad_x[0] += gq[b] * w[0][b];
-                    grad_x[1] += on_direction * w[1][b];
-                    grad_x[V] += on_vector * w[V][b];
-#pragma unroll
-                    for (int a = 0; a < 3; a++) grad_mu[a] += gmu[b][a] * factor;
-                }
-                sums[4 * b] = owner ? on_length : real(0);
-#pragma unroll
-                for (int a = 0; a < 3; a++) sums[4 * b + 1 + a] = owner ? -along * gmu[b][a] : real(0);
-            }
-            // Lanes 2 s and 2 s + 1 end up with the warp's sum number s.
-            fold_lanes<16>(sums, 16);
-            fold_lanes<8>(sums, 8);
-            fold_lanes<4>(sums, 4);
-            fold_lanes<2>(sums, 2);
-            const real sum = sums[0] + __shfl_xor_sync(ALL_LANES, sums[0], 1);
+            const real sum = sums_of_16(edge);
             if (lane % 2 == 0) parts[t / WARP][batch * 4 + lane / 2] = sum;
         }
         __syncthreads();
@@ -355,8 +471,134 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
     for (; atom < last; atom++) flush();
 }
 
-#define MESSAGE(name, is_first)                                                                                        \
-    extern "C" __global__ void __launch_bounds__(LANES, MLFF_FORWARD_THREADS / LANES) painn_message_forward##name(                      \
+// The same for whole molecules, pair by pair.
+//
+// IN  as above, and as message_pairs_forward; edge_ptr's last, n_edges; reverse_edge [n_edges].
+// LAUNCH as message_pairs_forward, with 6 LANES elements of dynamic shared memory an atom.
+template <bool FIRST>
+__device__ __forceinline__ void message_pairs_vjp(u32 n_atoms, u32 add, real cutoff, const u32* atom_ptr,
+                                                  const u32* pair_ptr, const u32* pairs, const u32* senders,
+                                                  const u32* reverse_edge, const real* geometry, const real* radial,
+                                                  const real* weights, const real* contexts, const u32* species,
+                                                  const real* vectors, const real* grad_scalars,
+                                                  const real* grad_vectors, real* grad_contexts, real* grad_sent,
+                                                  real* cotangents) {
+    constexpr u32 BATCH = 2;  // 16 sums: four for each direction
+    __shared__ __align__(16) real values[STAGE][K_ROW];
+    __shared__ __align__(16) real slopes[STAGE][K_ROW];
+    __shared__ real direction_of[STAGE][3];
+    __shared__ u32 atoms_of[STAGE][2], edges_of[STAGE][2];
+    __shared__ real parts[BLOCK_WARPS][STAGE * 8];
+    const u32 t = threadIdx.x, f = blockIdx.y * LANES + t, lane = t % WARP;
+    const bool owner = f < F;
+    const u32 own_f = owner ? f : F - 1;
+    const u32 first = atom_ptr[blockIdx.x], last = atom_ptr[blockIdx.x + 1];
+    if (first == last) return;
+    const u32 first_pair = pair_ptr[first], last_pair = pair_ptr[last];
+    // A pair is two edges.
+    real* const cotangent_rows = cotangents + size_t(blockIdx.y) * 2 * pair_ptr[n_atoms] * 4;
+    const Filter filter(weights, own_f);
+    real* const sent = DYNAMIC_SHARED(real) + t;  // [n_atoms, 6, LANES], the thread's own column
+    if (!FIRST) {
+        for (u32 i = 0; i < 6 * (last - first); i++) sent[i * LANES] = real(0);
+    }
+
+    u32 atom = ~0u;
+    Node<FIRST> own;
+    Sums own_grad;
+    real grads[6] = {};
+    const auto flush = [&]() {
+        if (FIRST || atom == ~0u) return;
+        real* const at = sent + (atom - first) * 6 * LANES;
+#pragma unroll
+        for (int c = 0; c < 6; c++) {
+            at[c * LANES] += grads[c];
+            grads[c] = real(0);
+        }
+    };
+    for (u32 staged = first_pair; staged < last_pair; staged += STAGE) {
+        const u32 n_staged = min(STAGE, last_pair - staged);
+        __syncthreads();
+        radial_functions<true>(geometry, n_staged, [&](u32 b) { return pairs[2 * size_t(staged + b)]; }, radial, cutoff,
+                               &values[0][0], &slopes[0][0]);
+        for (u32 b = t; b < STAGE; b += LANES) {
+            const size_t pair = staged + (b < n_staged ? b : 0);
+            const u32 e = pairs[2 * pair];
+            atoms_of[b][0] = pairs[2 * pair + 1];
+            atoms_of[b][1] = senders[e];
+            edges_of[b][0] = e;
+            edges_of[b][1] = reverse_edge[e];
+#pragma unroll
+            for (int a = 0; a < 3; a++) direction_of[b][a] = geometry[size_t(e) * 4 + 1 + a];
+        }
+        __syncthreads();
+        for (u32 batch = 0; batch < n_staged; batch += BATCH) {
+            Node<FIRST> other[BATCH];
+            Sums grad[BATCH];
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) {
+                const u32 j = atoms_of[batch + b][1];
+                other[b].fetch(contexts, vectors, FIRST ? species[j] : j, own_f);
+                grad[b].fetch(grad_scalars, grad_vectors, j, own_f);
+            }
+            constexpr int PARTS = FIRST ? 2 : 3;
+            real w[BATCH][PARTS], slope[BATCH][PARTS], edge[8 * BATCH];
+            filters_of(filter, values[batch], w);
+            filters_of(filter, slopes[batch], slope);
+#pragma unroll
+            for (u32 b = 0; b < BATCH; b++) {
+                if (atoms_of[batch + b][0] != atom && batch + b < n_staged) {
+                    flush();
+                    atom = atoms_of[batch + b][0];
+                    own.fetch(contexts, vectors, FIRST ? species[atom] : atom, own_f);
+                    own_grad.fetch(grad_scalars, grad_vectors, atom, own_f);
+                }
+                const real* const u = direction_of[batch + b];
+                const real opposite[3] = {-u[0], -u[1], -u[2]};
+                // What this atom sends along the reverse edge, and what the other one sends along this one.
+                send_vjp(grad[b], own, opposite, w[b], slope[b], grads, grads + 3, edge + 8 * b);
+                real theirs[6];
+                real* const at = sent + (atoms_of[batch + b][1] - first) * 6 * LANES;
+                if (!FIRST) {
+#pragma unroll
+                    for (int c = 0; c < 6; c++) theirs[c] = at[c * LANES];
+                }
+                send_vjp(own_grad, other[b], u, w[b], slope[b], theirs, theirs + 3, edge + 8 * b + 4);
+                if (!FIRST && batch + b < n_staged) {
+#pragma unroll
+                    for (int c = 0; c < 6; c++) at[c * LANES] = theirs[c];
+                }
+#pragma unroll
+                for (int c = 0; c < 8; c++) edge[8 * b + c] = owner ? edge[8 * b + c] : real(0);
+            }
+            const real sum = sums_of_16(edge);
+            if (lane % 2 == 0) parts[t / WARP][batch * 8 + lane / 2] = sum;
+        }
+        __syncthreads();
+        for (u32 i = t; i < 8 * n_staged; i += LANES) {
+            real total = parts[0][i];
+#pragma unroll
+            for (u32 warp = 1; warp < BLOCK_WARPS; warp++) total += parts[warp][i];
+            real* const at = cotangent_rows + size_t(edges_of[i / 8][i / 4 % 2]) * 4 + i % 4;
+            *at = add ? *at + total : total;
+        }
+    }
+    flush();
+    if (FIRST || !owner) return;
+    for (u32 i = first; i < last; i++) {
+        const real* const at = sent + (i - first) * 6 * LANES;
+        const size_t row = size_t(i) * 3 * F + f;
+#pragma unroll
+        for (int a = 0; a < 3; a++) {
+            grad_contexts[row + a * F] = at[a * LANES];
+            grad_sent[row + a * F] = grad_vectors[row + a * F] + at[(3 + a) * LANES];
+        }
+    }
+}
+
+// Two programs, so that they compile side by side.
+#define MESSAGE_FORWARD(name, is_first)                                                                                \
+    extern "C" __global__ void __launch_bounds__(LANES, MLFF_FORWARD_THREADS / LANES) painn_message_forward##name(     \
         u32 n_atoms, u32 atoms_per_block, real cutoff, const u32* __restrict__ edge_ptr,                               \
         const u32* __restrict__ senders, const real* __restrict__ geometry, const real* __restrict__ radial,           \
         const real* __restrict__ weights, const real* __restrict__ contexts, const u32* __restrict__ species,          \
@@ -364,6 +606,17 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
         message_forward<is_first>(n_atoms, atoms_per_block, cutoff, edge_ptr, senders, geometry, radial, weights,      \
                                   contexts, species, embedding, vectors, scalars, moved);                              \
     }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(LANES, MLFF_FORWARD_THREADS / LANES)                                  \
+        painn_message_pairs_forward##name(                                                                             \
+            real cutoff, const u32* __restrict__ atom_ptr, const u32* __restrict__ pair_ptr,                           \
+            const u32* __restrict__ pairs, const u32* __restrict__ senders, const real* __restrict__ geometry,         \
+            const real* __restrict__ radial, const real* __restrict__ weights, const real* __restrict__ contexts,      \
+            const u32* __restrict__ species, const real* __restrict__ embedding, const real* __restrict__ vectors,     \
+            real* scalars, real* moved) {                                                                              \
+        message_pairs_forward<is_first>(cutoff, atom_ptr, pair_ptr, pairs, senders, geometry, radial, weights,         \
+                                        contexts, species, embedding, vectors, scalars, moved);                        \
+    }
+#define MESSAGE_VJP(name, is_first)                                                                                    \
     extern "C" __global__ void __launch_bounds__(LANES, MLFF_VJP_THREADS / LANES) painn_message_vjp##name(             \
         u32 n_atoms, u32 atoms_per_block, u32 add, real cutoff, const u32* __restrict__ edge_ptr,                      \
         const u32* __restrict__ senders, const real* __restrict__ geometry, const real* __restrict__ radial,           \
@@ -373,6 +626,23 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 atoms_per_block, u3
         message_vjp<is_first>(n_atoms, atoms_per_block, add, cutoff, edge_ptr, senders, geometry, radial, weights,     \
                               contexts, species, vectors, grad_scalars, grad_vectors, grad_contexts, grad_sent,        \
                               cotangents);                                                                             \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(LANES, MLFF_VJP_THREADS / LANES) painn_message_pairs_vjp##name(       \
+        u32 n_atoms, u32 add, real cutoff, const u32* __restrict__ atom_ptr, const u32* __restrict__ pair_ptr,         \
+        const u32* __restrict__ pairs, const u32* __restrict__ senders, const u32* __restrict__ reverse_edge,          \
+        const real* __restrict__ geometry, const real* __restrict__ radial, const real* __restrict__ weights,          \
+        const real* __restrict__ contexts, const u32* __restrict__ species, const real* __restrict__ vectors,          \
+        const real* __restrict__ grad_scalars, const real* __restrict__ grad_vectors, real* grad_contexts,             \
+        real* grad_sent, real* cotangents) {                                                                           \
+        message_pairs_vjp<is_first>(n_atoms, add, cutoff, atom_ptr, pair_ptr, pairs, senders, reverse_edge, geometry,  \
+                                    radial, weights, contexts, species, vectors, grad_scalars, grad_vectors,           \
+                                    grad_contexts, grad_sent, cotangents);                                             \
     }
-MESSAGE(, false)
-MESSAGE(_first, true)
+#ifdef MLFF_FORWARD
+MESSAGE_FORWARD(, false)
+MESSAGE_FORWARD(_first, true)
+#endif
+#ifdef MLFF_BACKWARD
+MESSAGE_VJP(, false)
+MESSAGE_VJP(_first, true)
+#endif

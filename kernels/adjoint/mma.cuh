@@ -58,9 +58,14 @@ __device__ __forceinline__ void split(const T (&x)[N], Operand<T, N>& out) {
     for (int i = 0; i < N; i++) out.whole[i] = x[i];
 }
 
-template <typename T>
-__device__ __forceinline__ void multiply(T (&c)[4], const Operand<T, 4>& a, const Operand<T, 2>& b) {
-    warp_multiply(c, a.whole, b.whole);
+// acc[m][n] += left[m] right[n].
+template <int M, int N, typename T>
+__device__ __forceinline__ void multiply(T (&acc)[M][N][4], const Operand<T, 4> (&left)[M], const Operand<T, 2> (&right)[N]) {
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int n = 0; n < N; n++) warp_multiply(acc[m][n], left[m].whole, right[n].whole);
+    }
 }
 
 #ifdef MLFF_TF32
@@ -113,10 +118,20 @@ __device__ __forceinline__ void multiply_tf32(float (&c)[4], const u32 (&a)[4], 
 #endif
 }
 
-__device__ __forceinline__ void multiply(float (&c)[4], const Operand<float, 4>& a, const Operand<float, 2>& b) {
-    // The small terms first: they are lost beside a large sum.
-    multiply_tf32(c, a.small, b.large);
-    multiply_tf32(c, a.large, b.small);
-    multiply_tf32(c, a.large, b.large);
+template <int M, int N>
+__device__ __forceinline__ void multiply(float (&acc)[M][N][4], const Operand<float, 4> (&left)[M],
+                                         const Operand<float, 2> (&right)[N]) {
+    // The small terms first: they are lost beside a large sum. Neighbouring products are of different sums, so that none
+    // waits for the one before.
+#pragma unroll
+    for (int part = 0; part < 3; part++) {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                multiply_tf32(acc[m][n], part == 0 ? left[m].small : left[m].large, part == 1 ? right[n].small : right[n].large);
+            }
+        }
+    }
 }
 #endif

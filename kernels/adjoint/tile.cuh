@@ -54,15 +54,14 @@ __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 gr
                 const real pair[2] = {b[n].at[2 * half], b[n].at[2 * half + 1]};
                 split(pair, right[n]);
             }
+            Operand<real, 4> left[M];
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                Operand<real, 4> left;
                 const real part[4] = {x[m][0].at[2 * half], x[m][1].at[2 * half], x[m][0].at[2 * half + 1],
                                       x[m][1].at[2 * half + 1]};
-                split(part, left);
-#pragma unroll
-                for (int n = 0; n < N; n++) multiply(acc[m][n], left, right[n]);
+                split(part, left[m]);
             }
+            multiply(acc, left, right);
         }
     }
 }

@@ -17,11 +17,11 @@ use crate::host::{Host, say};
 
 const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 99 * 1024 };
 
-fn plan<T: Scalar>(model: &Model, limits: Limits, tiling: Option<Tiling>) -> Arc<Plan<T>> {
+fn plan<T: Scalar>(model: &Model, limits: Limits, tuning: Tuning) -> Arc<Plan<T>> {
     let config = model.config();
     let Architecture::Painn(painn) = &config.architecture else { panic!("a PaiNN") };
     let painn = Painn::<T>::new(config, painn, model.weights()).unwrap();
-    Arc::new(Plan::new(&painn, config.energy_scale, limits, Tuning { tiling, ..Tuning::default() }).unwrap())
+    Arc::new(Plan::new(&painn, config.energy_scale, limits, tuning).unwrap())
 }
 
 fn batch(model: &Model, structures: &[Structure]) -> PackedBatch {
@@ -109,24 +109,41 @@ fn compare<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut Worker
     }
 }
 
-fn on_host<T: Scalar>(model: &Model, tiling: Option<Tiling>, falling: bool) -> Option<Worker<T, Host>> {
-    let plan = plan::<T>(model, SMALL, tiling);
+fn on_host<T: Scalar>(model: &Model, tuning: Tuning, falling: bool) -> Option<Worker<T, Host>> {
+    let plan = plan::<T>(model, SMALL, tuning);
     let mut host = Host::with(&plan.sources()).map_err(|why| say(&format!("\nSKIPPED: kernels on the host: {why}\n"))).ok()?;
     host.falling = falling;
     Some(Worker::new(plan, host).unwrap())
 }
 
-const ONE_TILE: Option<Tiling> = Some(Tiling { atoms: 16, warps: 2, blocks: 1 });
+const SMALL_TILES: Tuning = Tuning {
+    tiling: Some(Tiling { atoms: 16, warps: 2, blocks: 1 }),
+    message_threads: None,
+    by_pairs: Some(false),
+};
+
+/// Pair by pair and edge by edge, whatever the number of molecules: the same bits.
+fn compare_ways<T: Scalar, B: Backend>(name: &str, model: &Model, mut worker: impl FnMut(Tuning) -> Worker<T, B>) {
+    let batch = batch(model, &molecules());
+    let search = EdgeSource::Search { nearest: 0.5 };
+    let [one, other] = [true, false].map(|by_pairs| {
+        let tuning = Tuning { by_pairs: Some(by_pairs), ..SMALL_TILES };
+        evaluations(&mut worker(tuning), &batch, search, Want::ALL)
+    });
+    assert_eq!(one, other, "{name}: pair by pair other bits than edge by edge");
+}
 
 #[test]
 fn painn_engine_matches_cpu() {
     let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
     for falling in [false, true] {
-        let Some(mut worker) = on_host::<f32>(&model, ONE_TILE, falling) else { return };
+        let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, falling) else { return };
         compare("f32 on the host", &model, &mut worker, [2e-5, 1e-4, 1e-5]);
+        compare_ways("f32 on the host", &model, |tuning| on_host::<f32>(&model, tuning, falling).unwrap());
     }
-    if let Some(mut worker) = on_host::<f64>(&model, ONE_TILE, false) {
+    if let Some(mut worker) = on_host::<f64>(&model, SMALL_TILES, false) {
         compare("f64 on the host", &model, &mut worker, [1e-9, 1e-9, 1e-9]);
+        compare_ways("f64 on the host", &model, |tuning| on_host::<f64>(&model, tuning, false).unwrap());
     }
 }
 
@@ -135,14 +152,15 @@ fn cuda_painn_engine_matches_cpu() {
     if device().is_none() {
         return;
     }
-    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
-    let tilings = [None, ONE_TILE, Some(Tiling { atoms: 32, warps: 8, blocks: 2 })];
-    for tiling in tilings {
+    fn on_device<T: Scalar>(model: &Model, tuning: Tuning) -> Worker<T, Device> {
         let device = Device::open(0).unwrap();
-        let plan = plan::<f32>(&model, device.limits(), tiling);
-        compare("f32 on the device", &model, &mut Worker::new(plan, device).unwrap(), [2e-5, 1e-4, 1e-5]);
+        Worker::new(plan::<T>(model, device.limits(), tuning), device).unwrap()
     }
-    let device = Device::open(0).unwrap();
-    let plan = plan::<f64>(&model, device.limits(), None);
-    compare("f64 on the device", &model, &mut Worker::new(plan, device).unwrap(), [1e-9, 1e-9, 1e-9]);
+    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
+    for tuning in [Tuning::default(), SMALL_TILES] {
+        compare("f32 on the device", &model, &mut on_device::<f32>(&model, tuning), [2e-5, 1e-4, 1e-5]);
+    }
+    compare_ways("f32 on the device", &model, |tuning| on_device::<f32>(&model, tuning));
+    compare("f64 on the device", &model, &mut on_device::<f64>(&model, Tuning::default()), [1e-9, 1e-9, 1e-9]);
+    compare_ways("f64 on the device", &model, |tuning| on_device::<f64>(&model, tuning));
 }

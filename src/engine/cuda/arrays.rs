@@ -27,6 +27,8 @@ impl Places {
 pub(super) struct Sizes {
     pub n_structures: usize,
     pub n_atoms: usize,
+    /// Of the largest structure.
+    pub max_atoms: usize,
     /// Edges, or as many as there can be.
     pub n_edges: usize,
     /// Whether edges come from the host.
@@ -57,6 +59,9 @@ pub(super) struct Layout {
     /// End of what goes to the host, which begins with `close`.
     pub out_end: usize,
     pub counts: usize,
+    pub higher: usize,
+    pub pair_ptr: usize,
+    pub pairs: usize,
     pub geometry: usize,
     pub cotangents: usize,
     pub scalars: usize,
@@ -109,8 +114,12 @@ impl Layout {
         out.out_end = p.n_bytes();
         if !s.edges_given {
             place_edges(&mut p, &mut out);
+            out.counts = p.take(atoms, 4);
+            out.higher = p.take(atoms, 4);
+            out.pair_ptr = p.take(atoms + 1, 4);
+            // Two numbers for two edges.
+            out.pairs = p.take(edges, 4);
         }
-        out.counts = p.take(atoms, 4);
         out.geometry = p.take(4 * edges, real);
         out.cotangents = p.take(tiles * 4 * edges, real);
         let mut rows = |width: usize| p.take(atoms * width * n, real);

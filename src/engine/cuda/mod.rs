@@ -26,7 +26,7 @@ use crate::ops::Real;
 use crate::potential::Precision;
 use arrays::{Layout, Sizes, at};
 use shape::Shape;
-pub use shape::{EdgeTuning, Tiling, Tuning};
+pub use shape::{Tiling, Tuning};
 use weights::Weights;
 
 /// Type of a network on a device.
@@ -64,6 +64,7 @@ pub struct Plan<T> {
     cutoff: f64,
     epsilon: f64,
     energy_scale: f64,
+    by_pairs: Option<bool>,
 }
 
 impl<T: Scalar> Plan<T> {
@@ -74,7 +75,8 @@ impl<T: Scalar> Plan<T> {
     pub fn new(painn: &Painn<T>, energy_scale: f64, limits: Limits, tuning: Tuning) -> Result<Self> {
         let shape = Shape::new(painn, limits, tuning)?;
         let weights = Weights::new(painn, &shape);
-        Ok(Plan { shape, weights, limits, cutoff: painn.cutoff, epsilon: painn.epsilon, energy_scale })
+        let (cutoff, epsilon, by_pairs) = (painn.cutoff, painn.epsilon, tuning.by_pairs);
+        Ok(Plan { shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
     }
 
     /// The programs that a backend must have.
@@ -93,7 +95,7 @@ impl<T: Scalar> Plan<T> {
     }
 
     fn bytes(&self, n_atoms: usize, n_edges: usize) -> usize {
-        let sizes = Sizes { n_structures: 0, n_atoms, n_edges, edges_given: true, periodic: true, virials: true };
+        let sizes = Sizes { n_structures: 0, n_atoms, max_atoms: 0, n_edges, edges_given: true, periodic: true, virials: true };
         self.layout(&sizes).n_bytes
     }
 
@@ -306,6 +308,7 @@ fn sizes(batch: &PackedBatch, edges: EdgeSource, want: Want) -> Sizes {
     Sizes {
         n_structures: batch.n_structures(),
         n_atoms: batch.n_atoms(),
+        max_atoms: (0..batch.n_structures()).map(atoms_of).max().unwrap_or(0),
         n_edges: match given {
             true => batch.n_edges(),
             false => (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum(),
@@ -403,11 +406,11 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
             return vec![self.per_atom("painn_edge_geometry", LANES_PER_ATOM, args)];
         };
         let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
-        let [structure_of, atom_ptr, counts, close] =
-            [a.structure_of, a.atom_ptr, a.counts, a.close].map(|x| self.at(x));
+        let [structure_of, atom_ptr, counts, higher, pair_ptr, pairs, close] =
+            [a.structure_of, a.atom_ptr, a.counts, a.higher, a.pair_ptr, a.pairs, a.close].map(|x| self.at(x));
         vec![
-            self.per_atom("painn_count_edges", WARP, args![n, limit, structure_of, atom_ptr, positions, counts]),
-            self.launch("painn_scan_edges", [1, 1], 1024, 0, args![n, counts, edge_ptr]),
+            self.per_atom("painn_count_edges", WARP, args![n, limit, structure_of, atom_ptr, positions, counts, higher]),
+            self.launch("painn_scan_edges", [2, 1], 1024, 0, args![n, counts, higher, edge_ptr, pair_ptr]),
             self.per_atom(
                 "painn_fill_edges",
                 WARP,
@@ -419,24 +422,53 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
                     atom_ptr,
                     positions,
                     edge_ptr,
+                    pair_ptr,
                     senders,
                     reverse_edge,
                     geometry,
+                    pairs,
                     close
                 ],
             ),
         ]
     }
 
-    /// A kernel over edges by the atoms of one end.
-    fn over_edges(&self, kernel: &str, l: usize, shared_bytes: usize, args: impl FnOnce(u32) -> Vec<Arg>) -> Launch {
-        let (shape, multiprocessors) = (&self.worker.plan.shape, self.worker.plan.limits.multiprocessors as usize);
-        // A block reads the filter's weights once for all its atoms: few blocks where there is work for several rounds of
-        // them, an atom a block where that is what fills the device.
-        let atoms = (self.sizes.n_atoms / (8 * multiprocessors.max(1))).clamp(1, 16);
-        let grid = [self.sizes.n_atoms.div_ceil(atoms), shape.feature_tiles()];
-        let kernel = format!("{kernel}{}", if l == 0 { "_first" } else { "" });
-        self.launch(&kernel, grid, shape.message_threads(), shared_bytes, args(atoms as u32))
+    /// Whether messages go pair by pair, a block a molecule: the same bits, and half the filters, where there are
+    /// molecules for all multiprocessors and they fit.
+    fn by_pairs(&self) -> bool {
+        let (plan, sizes) = (&self.worker.plan, self.sizes);
+        // Three blocks a multiprocessor.
+        let fits = plan.shape.pairs_bytes(sizes.max_atoms, true) <= plan.limits.shared_bytes as usize * 3 / 10;
+        let many = sizes.n_structures >= 2 * plan.limits.multiprocessors as usize;
+        !sizes.edges_given && fits && plan.by_pairs.unwrap_or(many)
+    }
+
+    /// `message` or its VJP: over pairs of molecules, or over edges by the atoms of one end.
+    fn over_edges(&self, kernel: [&str; 2], l: usize, vjp: bool, first: Vec<Arg>, last: Vec<Arg>) -> Launch {
+        let (a, plan) = (self.layout, &self.worker.plan);
+        let tiles = plan.shape.feature_tiles();
+        let (name, grid, shared_bytes, mut args) = if self.by_pairs() {
+            let mut args = if vjp { args![self.n_atoms()] } else { Vec::new() };
+            args.extend(first);
+            args.extend([a.atom_ptr, a.pair_ptr, a.pairs, a.senders].map(|x| Arg::from(self.at(x))));
+            if vjp {
+                args.push(Arg::from(self.at(a.reverse_edge)));
+            }
+            (kernel[1], [self.sizes.n_structures, tiles], plan.shape.pairs_bytes(self.sizes.max_atoms, vjp), args)
+        } else {
+            // A block reads the filter's weights once for all its atoms: few blocks where there is work for several rounds
+            // of them, an atom a block where that is what fills the device.
+            let atoms = (self.sizes.n_atoms / (8 * plan.limits.multiprocessors.max(1) as usize)).clamp(1, 16);
+            let mut args = args![self.n_atoms(), atoms as u32];
+            args.extend(first);
+            args.extend([a.edge_ptr, a.senders].map(|x| Arg::from(self.at(x))));
+            (kernel[0], [self.sizes.n_atoms.div_ceil(atoms), tiles], 0, args)
+        };
+        args.push(Arg::from(self.at(a.geometry)));
+        args.extend([plan.weights.radial, plan.weights.layers[l].filter].map(|x| Arg::from(self.worker.weight(x))));
+        args.extend(last);
+        let name = format!("{name}{}", if l == 0 { "_first" } else { "" });
+        self.launch(&name, grid, plan.shape.message_threads(), shared_bytes, args)
     }
 
     /// What messages of layer `l` read of atoms: contexts and vectors.
@@ -450,30 +482,20 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     fn message(&self, l: usize) -> Launch {
         let (a, plan) = (self.layout, &self.worker.plan);
         let [contexts, vectors] = self.nodes(l);
-        self.over_edges("painn_message_forward", l, plan.shape.message_bytes(false), |atoms_per_block| {
-            let mut args = args![self.n_atoms(), atoms_per_block];
-            args.push(self.real(plan.cutoff));
-            args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));
-            args.extend([plan.weights.radial, plan.weights.layers[l].filter].map(|x| Arg::from(self.worker.weight(x))));
-            args.extend(args![contexts, self.at(a.species), self.worker.weight(plan.weights.embedding), vectors]);
-            args.extend(args![self.at(a.scalars), self.at(a.moved)]);
-            args
-        })
+        let mut last = args![contexts, self.at(a.species), self.worker.weight(plan.weights.embedding), vectors];
+        last.extend([a.scalars, a.moved].map(|x| Arg::from(self.at(x))));
+        let kernels = ["painn_message_forward", "painn_message_pairs_forward"];
+        self.over_edges(kernels, l, false, vec![self.real(plan.cutoff)], last)
     }
 
     fn message_vjp(&self, l: usize) -> Launch {
         let (a, plan) = (self.layout, &self.worker.plan);
         let [contexts, vectors] = self.nodes(l);
-        self.over_edges("painn_message_vjp", l, plan.shape.message_bytes(true), |atoms_per_block| {
-            let mut args = args![self.n_atoms(), atoms_per_block, u32::from(!self.is_last(l))];
-            args.push(self.real(plan.cutoff));
-            args.extend([a.edge_ptr, a.senders, a.geometry].map(|x| Arg::from(self.at(x))));
-            args.extend([plan.weights.radial, plan.weights.layers[l].filter].map(|x| Arg::from(self.worker.weight(x))));
-            args.extend(args![contexts, self.at(a.species), vectors]);
-            let rest = [a.grad_scalars, a.grad_vectors, a.grad_contexts, a.moved, a.cotangents];
-            args.extend(rest.map(|x| Arg::from(self.at(x))));
-            args
-        })
+        let mut last = args![contexts, self.at(a.species), vectors];
+        let rest = [a.grad_scalars, a.grad_vectors, a.grad_contexts, a.moved, a.cotangents];
+        last.extend(rest.map(|x| Arg::from(self.at(x))));
+        let first = vec![Arg::from(u32::from(!self.is_last(l))), self.real(plan.cutoff)];
+        self.over_edges(["painn_message_vjp", "painn_message_pairs_vjp"], l, true, first, last)
     }
 
     /// A kernel over tiles of atoms.

@@ -17,24 +17,15 @@ pub struct Tiling {
     pub blocks: usize,
 }
 
-/// How registers are used by one of the kernels over edges; results do not depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EdgeTuning {
-    /// Threads that share a multiprocessor; limits registers.
-    pub threads: usize,
-    /// Of twelve tiles of weights, how many stay in registers.
-    pub held: usize,
-}
-
 /// Choices that change no result, for measurements; what is not given is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tuning {
     /// Of the kernels for tiles of atoms.
     pub tiling: Option<Tiling>,
-    /// Of `message`.
-    pub message: Option<EdgeTuning>,
-    /// Of its VJP.
-    pub message_vjp: Option<EdgeTuning>,
+    /// Threads of `message` and of its VJP that share a multiprocessor; limits registers.
+    pub message_threads: Option<[usize; 2]>,
+    /// Whether messages of molecules go pair by pair.
+    pub by_pairs: Option<bool>,
 }
 
 /// Sizes that kernels are compiled for.
@@ -47,8 +38,8 @@ pub(super) struct Shape {
     n_radial: usize,
     functions: &'static str,
     tiling: Tiling,
-    message: EdgeTuning,
-    message_vjp: EdgeTuning,
+    /// Threads of `message` and of its VJP that share a multiprocessor.
+    threads: [usize; 2],
     /// Padded widths of the readout: of the scalars and of each layer's output.
     pub widths: Vec<usize>,
 }
@@ -69,9 +60,6 @@ impl Shape {
     /// # Errors
     /// `Error::Cuda` if a model is too wide for the device's shared memory.
     pub fn new<T: Scalar>(painn: &Painn<T>, limits: Limits, tuning: Tuning) -> Result<Self> {
-        // f64 takes twice the registers.
-        let is_wide = size_of::<T>() > 4;
-        let chosen = |f32s, f64s| if is_wide { EdgeTuning { threads: f64s, held: 0 } } else { f32s };
         let mut shape = Shape {
             real: T::NAME,
             real_bytes: size_of::<T>(),
@@ -82,8 +70,8 @@ impl Shape {
                 RadialBasis::Bessel { .. } => "BESSEL",
             },
             tiling: Tiling { atoms: 16, warps: 8, blocks: 1 },
-            message: tuning.message.unwrap_or_else(|| chosen(EdgeTuning { threads: 512, held: 8 }, 256)),
-            message_vjp: tuning.message_vjp.unwrap_or_else(|| chosen(EdgeTuning { threads: 384, held: 4 }, 256)),
+            // f64 takes twice the registers.
+            threads: tuning.message_threads.unwrap_or(if size_of::<T>() == 4 { [512, 384] } else { [256, 256] }),
             widths: painn.readout.iter().map(|l| padded(l.n_in)).chain([16]).collect(),
         };
         let most = limits.shared_bytes as usize;
@@ -122,16 +110,15 @@ impl Shape {
             ("TILE_ATOMS", atoms.to_string()),
             ("WARPS", warps.to_string()),
             ("BLOCKS", blocks.to_string()),
-            ("FORWARD_THREADS", self.message.threads.to_string()),
-            ("HELD_FORWARD", self.message.held.to_string()),
-            ("VJP_THREADS", self.message_vjp.threads.to_string()),
-            ("HELD_VJP", self.message_vjp.held.to_string()),
+            ("FORWARD_THREADS", self.threads[0].to_string()),
+            ("VJP_THREADS", self.threads[1].to_string()),
             ("READOUT_WIDTHS", widths),
         ]
         .map(|(name, value)| format!("#define MLFF_{name} {value}\n"))
         .concat();
         let source = |name, extra: &str, text, kernels| Source { name, defines: defines.clone() + extra, text, kernels };
         let update = include_str!("../../../kernels/adjoint/update.cu");
+        let message = include_str!("../../../kernels/adjoint/message.cu");
         vec![
             source(
                 "painn_update_vjp.cu",
@@ -146,14 +133,25 @@ impl Shape {
                 &["painn_update_forward", "painn_update_forward_last"],
             ),
             source(
-                "painn_message.cu",
-                "",
-                include_str!("../../../kernels/adjoint/message.cu"),
+                "painn_message_vjp.cu",
+                "#define MLFF_BACKWARD\n",
+                message,
+                &[
+                    "painn_message_vjp",
+                    "painn_message_vjp_first",
+                    "painn_message_pairs_vjp",
+                    "painn_message_pairs_vjp_first",
+                ],
+            ),
+            source(
+                "painn_message_forward.cu",
+                "#define MLFF_FORWARD\n",
+                message,
                 &[
                     "painn_message_forward",
                     "painn_message_forward_first",
-                    "painn_message_vjp",
-                    "painn_message_vjp_first",
+                    "painn_message_pairs_forward",
+                    "painn_message_pairs_forward_first",
                 ],
             ),
             source("painn_readout.cu", "", include_str!("../../../kernels/adjoint/readout.cu"), &["painn_readout"]),
@@ -191,15 +189,9 @@ impl Shape {
         self.n.div_ceil(self.message_threads() as usize)
     }
 
-    /// Dynamic shared memory of `message`: filters of 16 edges, with their derivatives in the VJP.
-    pub fn message_bytes(&self, vjp: bool) -> usize {
-        let row = if vjp { 6 } else { 3 } * 32 + 8;
-        self.message_threads() as usize / 32 * 16 * row * self.real_bytes
-    }
-
-    /// Radial functions with the envelope's, padded to whole steps of a product.
-    pub fn filter_terms(&self) -> usize {
-        (self.n_radial + 1).next_multiple_of(8)
+    /// Dynamic shared memory of `message` by pairs of structures of so many atoms.
+    pub fn pairs_bytes(&self, n_atoms: usize, vjp: bool) -> usize {
+        (if vjp { 6 } else { 4 }) * n_atoms * self.message_threads() as usize * self.real_bytes
     }
 
     fn tile_bytes(&self, elements_per_atom: usize) -> usize {

@@ -26,6 +26,7 @@ pub(super) struct Weights<T> {
 /// A layer's weights: of its message's filter, of its update, and of the context of the next layer's message.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Layer {
+    /// `[n_radial + 1, 3, n]`.
     pub filter: Place,
     pub mix: Place,
     /// V's part, then W's.
@@ -58,7 +59,7 @@ impl<T: Scalar> Weights<T> {
         let embedding = packer.rows(&painn.embedding, 1);
         let first_context = packer.rows(&first_context(painn), 3);
         let radial = packer.radial(&painn.radial_basis);
-        let layers = (0..painn.n_interactions).map(|l| packer.layer(painn, l, shape)).collect();
+        let layers = (0..painn.n_interactions).map(|l| packer.layer(painn, l)).collect();
         let readout = packer.readout(painn, &shape.widths);
         Weights { values: packer.values, embedding, first_context, radial, layers, readout }
     }
@@ -166,31 +167,24 @@ impl<T: Scalar> Packer<T> {
         Product { weight, transposed, bias }
     }
 
-    /// Packs a filter's weights for `Filter` (`kernels/adjoint/message.cu`).
-    fn filter(&mut self, filter: &Linear<T>, shape: &Shape) -> Place {
+    /// A filter's weights by radial function, part and feature, `[n_radial + 1, 3, n]`.
+    fn filter(&mut self, filter: &Linear<T>) -> Place {
         let place = self.place();
-        let (f, lanes, terms) = (self.f, shape.message_threads() as usize, shape.filter_terms());
-        let at = |part: usize, feature: usize, k: usize| match feature < f && k < filter.n_in {
-            true => filter.weight[(part * f + feature) * filter.n_in + k],
-            false => T::zero(),
-        };
-        for first in (0..shape.feature_tiles() * lanes).step_by(32) {
-            for (part, group) in (0..3).flat_map(|part| (0..32).step_by(8).map(move |group| (part, group))) {
-                for step in (0..terms).step_by(8) {
-                    for lane in 0..32 {
-                        let (feature, k) = (first + group + lane / 4, step + lane % 4 * 2);
-                        self.values.extend([at(part, feature, k), at(part, feature, k + 1)]);
-                    }
-                }
-            }
+        let (f, n) = (self.f, self.n);
+        for k in 0..filter.n_in {
+            let weight = |o: usize| match o % n < f {
+                true => filter.weight[(o / n * f + o % n) * filter.n_in + k],
+                false => T::zero(),
+            };
+            self.values.extend((0..3 * n).map(weight));
         }
         place
     }
 
-    fn layer(&mut self, painn: &Painn<T>, l: usize, shape: &Shape) -> Layer {
+    fn layer(&mut self, painn: &Painn<T>, l: usize) -> Layer {
         let (weights, n) = (painn.layer(l), self.n);
         let is_last = l + 1 == painn.n_interactions;
-        let filter = self.filter(painn.filter(l), shape);
+        let filter = self.filter(painn.filter(l));
         let mix = Blocks { linear: &weights.mix, outputs: &[0, 1], f: self.f, n };
         let mix_forward = self.pack(2 * n, n, |term, column| mix.at(column, term));
         let mix_transposed = self.pack(n, n, |term, column| mix.at(term, column));
