@@ -118,6 +118,24 @@ impl Preparer {
         Ok(())
     }
 
+    /// Checks a structure without periodicity, whose neighbours are searched elsewhere. After an error the contents mean nothing.
+    ///
+    /// # Errors
+    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`.
+    pub fn prepare_atoms(&self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
+        structure.validate()?;
+        self.species(&structure.atomic_numbers, &mut prepared.species)?;
+        self.references(&structure.atomic_numbers, &mut prepared.references);
+        prepared.positions.clone_from(&structure.positions);
+        (prepared.volume, prepared.outside) = (None, Outside::NONE);
+        Ok(())
+    }
+
+    /// Square of the distance below which a pair of atoms is to be looked at, Å²: see [`Contacts`].
+    pub(crate) fn nearest(&self) -> f64 {
+        Contacts::new(&self.limits).nearest()
+    }
+
     /// Fills `batch` with the atoms of a valid structure, without edges.
     ///
     /// # Errors

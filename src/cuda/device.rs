@@ -137,6 +137,11 @@ impl Device {
         Ok((name, format!("{}.{}", driver / 1000, driver % 1000 / 10)))
     }
 
+    /// The stream that all work is queued on.
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
     /// What launches must know of this device.
     pub fn limits(&self) -> Limits {
         self.limits

@@ -20,6 +20,7 @@ mod launch;
 mod launcher;
 mod library;
 pub mod nvrtc;
+mod rates;
 pub mod unfused;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub(crate) use device::check;
 pub(crate) use events::StreamEvents;
 pub use launch::{Address, Arg, Backend, HostMemory, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
+pub use rates::Rates;
 #[cfg(feature = "candle-cuda")]
 pub(crate) use library::require_libraries;
 pub use unfused::EdgeList;

@@ -1,5 +1,6 @@
 //! [`Potential`]: a model, an engine and a precision, ready to evaluate structures.
 
+mod on_gpu;
 mod packed;
 mod padded;
 mod session;
@@ -18,6 +19,7 @@ use crate::model::config::Architecture;
 use crate::model::{Model, Outside};
 use crate::profile::roofline::{self, Peaks};
 use crate::structure::Structure;
+use on_gpu::OnGpu;
 use packed::Packed;
 pub use session::{DEFAULT_SKIN, Session};
 
@@ -70,7 +72,7 @@ pub enum DeviceKind {
     /// Processor.
     #[default]
     Cpu,
-    /// NVIDIA GPU of that number. Batched autograd only, in programs built with the cargo feature `candle-cuda`.
+    /// NVIDIA GPU of that number. Batched autograd runs there in programs built with the cargo feature `candle-cuda`.
     Cuda(usize),
 }
 
@@ -116,6 +118,8 @@ enum Engine {
     AdjointF64(Arc<Packed<f64>>),
     AutogradF32(Arc<Autograd<f32>>),
     AutogradF64(Arc<Autograd<f64>>),
+    CudaF32(Arc<OnGpu<f32>>),
+    CudaF64(Arc<OnGpu<f64>>),
 }
 
 impl std::fmt::Debug for Potential {
@@ -155,30 +159,29 @@ impl Potential {
         Self::on_device(model, precision, engine, DeviceKind::Cpu)
     }
 
-    /// Makes a model ready to be evaluated by the engine and on the device given. On a GPU, [`EngineKind::Auto`] is
-    /// autograd.
+    /// Makes a model ready to be evaluated by the engine and on the device given.
     ///
     /// # Errors
     /// `Error::Usage` if the engine does not evaluate models of this architecture or does not run on the device, and
     /// `Error::Cuda` if there is no such device.
     pub fn on_device(model: Arc<Model>, precision: Precision, engine: EngineKind, device: DeviceKind) -> Result<Self> {
         crate::fork::watch();
-        let on_gpu = device != DeviceKind::Cpu;
-        if on_gpu && engine == EngineKind::Adjoint {
-            let reason = "the adjoint engine does not run on a GPU yet; batched autograd does";
-            return Err(Error::Usage(reason.into()));
-        }
         let adjoint = match engine {
-            EngineKind::Auto if on_gpu => false,
             EngineKind::Auto => matches!(model.config().architecture, Architecture::Painn(_)),
             EngineKind::Adjoint => true,
             EngineKind::Autograd => false,
         };
-        let engine = match (adjoint, precision) {
-            (true, Precision::F32) => Engine::AdjointF32(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
-            (true, Precision::F64) => Engine::AdjointF64(Arc::new(Packed::new(&model, FilterKind::Auto)?)),
-            (false, Precision::F32) => Engine::AutogradF32(Arc::new(Autograd::new(&model, device)?)),
-            (false, Precision::F64) => Engine::AutogradF64(Arc::new(Autograd::new(&model, device)?)),
+        let engine = match (adjoint, precision, device) {
+            (true, Precision::F32, DeviceKind::Cpu) => {
+                Engine::AdjointF32(Arc::new(Packed::new(&model, FilterKind::Auto)?))
+            }
+            (true, Precision::F64, DeviceKind::Cpu) => {
+                Engine::AdjointF64(Arc::new(Packed::new(&model, FilterKind::Auto)?))
+            }
+            (true, Precision::F32, DeviceKind::Cuda(n)) => Engine::CudaF32(Arc::new(OnGpu::new(&model, n)?)),
+            (true, Precision::F64, DeviceKind::Cuda(n)) => Engine::CudaF64(Arc::new(OnGpu::new(&model, n)?)),
+            (false, Precision::F32, _) => Engine::AutogradF32(Arc::new(Autograd::new(&model, device)?)),
+            (false, Precision::F64, _) => Engine::AutogradF64(Arc::new(Autograd::new(&model, device)?)),
         };
         Ok(Potential { model, engine, batch_size: BatchSize::Auto, cost_model: Arc::default() })
     }
@@ -186,7 +189,9 @@ impl Potential {
     /// The engine that computes.
     pub fn engine(&self) -> EngineKind {
         match self.engine {
-            Engine::AdjointF32(_) | Engine::AdjointF64(_) => EngineKind::Adjoint,
+            Engine::AdjointF32(_) | Engine::AdjointF64(_) | Engine::CudaF32(_) | Engine::CudaF64(_) => {
+                EngineKind::Adjoint
+            }
             Engine::AutogradF32(_) | Engine::AutogradF64(_) => EngineKind::Autograd,
         }
     }
@@ -197,6 +202,8 @@ impl Potential {
             Engine::AdjointF32(_) | Engine::AdjointF64(_) => DeviceKind::Cpu,
             Engine::AutogradF32(engine) => engine.device(),
             Engine::AutogradF64(engine) => engine.device(),
+            Engine::CudaF32(engine) => DeviceKind::Cuda(engine.ordinal()),
+            Engine::CudaF64(engine) => DeviceKind::Cuda(engine.ordinal()),
         }
     }
 
@@ -206,6 +213,8 @@ impl Potential {
             Engine::AdjointF32(_) | Engine::AdjointF64(_) => None,
             Engine::AutogradF32(engine) => engine.place().stream(),
             Engine::AutogradF64(engine) => engine.place().stream(),
+            Engine::CudaF32(engine) => engine.stream(),
+            Engine::CudaF64(engine) => engine.stream(),
         }
     }
 
@@ -218,6 +227,8 @@ impl Potential {
             Engine::AdjointF32(_) | Engine::AdjointF64(_) => None,
             Engine::AutogradF32(engine) => engine.place().peaks()?,
             Engine::AutogradF64(engine) => engine.place().peaks()?,
+            Engine::CudaF32(engine) => Some(engine.rates()?.into()),
+            Engine::CudaF64(engine) => Some(engine.rates()?.into()),
         };
         Ok(on_gpu.unwrap_or_else(|| roofline::measure(self.precision())))
     }
@@ -227,15 +238,15 @@ impl Potential {
         match &self.engine {
             Engine::AdjointF32(packed) => Some(packed.engine.radial_window()),
             Engine::AdjointF64(packed) => Some(packed.engine.radial_window()),
-            Engine::AutogradF32(_) | Engine::AutogradF64(_) => None,
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) | Engine::CudaF32(_) | Engine::CudaF64(_) => None,
         }
     }
 
     /// The precision of the network.
     pub fn precision(&self) -> Precision {
         match self.engine {
-            Engine::AdjointF32(_) | Engine::AutogradF32(_) => Precision::F32,
-            Engine::AdjointF64(_) | Engine::AutogradF64(_) => Precision::F64,
+            Engine::AdjointF32(_) | Engine::AutogradF32(_) | Engine::CudaF32(_) => Precision::F32,
+            Engine::AdjointF64(_) | Engine::AutogradF64(_) | Engine::CudaF64(_) => Precision::F64,
         }
     }
 
@@ -278,7 +289,7 @@ impl Potential {
     ///
     /// # Errors
     /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
-    /// `Error::OutOfRange`, `Error::NonFinite`.
+    /// `Error::OutOfRange`, `Error::NonFinite`; `Error::Cuda` where the GPU failed, which is no fault of the structure.
     /// What befell a whole batch is `Error::Structure` too, in its own words.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
@@ -291,6 +302,8 @@ impl Potential {
             Engine::AdjointF64(packed) => packed.evaluate(model, size, structures, want),
             Engine::AutogradF32(engine) => padded::evaluate(engine, model, choices, structures, want),
             Engine::AutogradF64(engine) => padded::evaluate(engine, model, choices, structures, want),
+            Engine::CudaF32(engine) => engine.evaluate(model, size, structures, want),
+            Engine::CudaF64(engine) => engine.evaluate(model, size, structures, want),
         }
     }
 }

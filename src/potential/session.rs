@@ -136,7 +136,7 @@ impl Potential {
             Engine::AdjointF64(engine) => {
                 Steps::F64(Stepper { engine: engine.clone(), workspace: Workspace::default() })
             }
-            Engine::AutogradF32(_) | Engine::AutogradF64(_) => {
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) | Engine::CudaF32(_) | Engine::CudaF64(_) => {
                 return Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()));
             }
         };

@@ -16,6 +16,12 @@ pub struct Peaks {
     pub bytes_s: f64,
 }
 
+impl From<crate::cuda::Rates> for Peaks {
+    fn from(rates: crate::cuda::Rates) -> Self {
+        Peaks { flops: rates.flops, bytes_s: rates.bytes_s }
+    }
+}
+
 /// Which rate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,7 @@ mod cases;
 use super::counts::Work;
 use super::record::{Calibration, DeviceInfo, Kind, Measurement, Point};
 use super::{Options, Pattern, Size};
-use crate::cuda::{Address, Backend, Device, Launcher, Step};
+use crate::cuda::{Address, Backend, Device, Launcher, Rates, Step};
 use crate::error::{Error, Result};
 use crate::potential::Precision;
 use crate::profile::{roofline::Peaks, statistics::median};
@@ -94,17 +94,7 @@ impl Bench {
 
     /// Rates of a large product, the library's in f32, and of a copy.
     fn peaks(&mut self) -> Result<Peaks> {
-        let bytes = 256 << 20;
-        let (from, to) = (self.room(bytes)?, self.room(bytes)?);
-        // SAFETY: two arrays of so many bytes.
-        let copy = self.time(8, |device| unsafe { device.copy(from, to, bytes) })?;
-        self.free();
-        let n = 4096;
-        let step = self.product(n)?;
-        // SAFETY: arrays of that product.
-        let seconds = self.time(4, |device| unsafe { device.step(&step) })?;
-        self.free();
-        Ok(Peaks { flops: 2.0 * (n as f64).powi(3) / seconds, bytes_s: 2.0 * bytes as f64 / copy })
+        Rates::measure(&mut self.device, self.launcher.precision).map(Peaks::from)
     }
 
     /// A copy of `values`, freed by [`Bench::free`].

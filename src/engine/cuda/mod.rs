@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::model::painn::Painn;
 use crate::ops::Real;
 use crate::potential::Precision;
+use crate::profile::clock::{Component, Part, enter};
 use arrays::{Layout, Sizes, at};
 use shape::Shape;
 pub use shape::{Tiling, Tuning};
@@ -82,6 +83,12 @@ impl<T: Scalar> Plan<T> {
     /// The programs that a backend must have.
     pub fn sources(&self) -> Vec<crate::cuda::Source> {
         self.shape.sources()
+    }
+
+    /// Atoms of the largest molecules whose messages can go pair by pair, which takes half the filters.
+    pub fn pairs_atoms(&self) -> usize {
+        // Three blocks a multiprocessor.
+        self.limits.shared_bytes as usize * 3 / 10 / self.shape.pairs_bytes(1, true)
     }
 
     /// Bytes of the device that an atom takes, but for its edges.
@@ -208,11 +215,14 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         let layout = self.plan.layout(&sizes);
         self.reserve(layout.n_bytes)?;
         if sizes.n_atoms > 0 {
+            enter(Component::Batch);
             let bytes = self.inputs.bytes(&mut self.backend, layout.n_in)?;
             fill(bytes, &layout, batch, &sizes);
+            enter(Component::Transfers);
             // SAFETY: the memory is as long as the layout, and `inputs` is left alone until the wait below.
             unsafe { self.backend.write(self.memory.base, bytes)? };
-            for launch in self.launches(&layout, &sizes, edges, want) {
+            for (part, launch) in self.launches(&layout, &sizes, edges, want) {
+                enter(part);
                 run(&mut self.backend, &launch)?;
             }
         }
@@ -241,12 +251,14 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
     /// Copies results back and sums them.
     fn collect(&mut self, batch: &PackedBatch, layout: &Layout, sizes: &Sizes, want: Want) -> Result<()> {
         let n_bytes = layout.out_end - layout.close;
+        enter(Component::Transfers);
         let bytes = self.outputs.bytes(&mut self.backend, n_bytes)?;
         if sizes.n_atoms > 0 {
             // SAFETY: the memory is as long as the layout; `bytes` are used after the wait.
             unsafe { self.backend.read(at(self.memory.base, layout.close), bytes)? };
         }
         self.backend.wait()?;
+        enter(Component::Results);
         let array = |offset: usize, n_bytes: usize| &bytes[offset - layout.close..][..n_bytes];
         self.close.clear();
         self.close.extend(bytemuck::cast_slice::<u8, u32>(array(layout.close, 4 * sizes.n_structures)).iter().map(|&c| c != 0));
@@ -272,21 +284,22 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
     }
 
     /// The engine's list.
-    fn launches(&self, layout: &Layout, sizes: &Sizes, edges: EdgeSource, want: Want) -> Vec<Launch> {
+    fn launches(&self, layout: &Layout, sizes: &Sizes, edges: EdgeSource, want: Want) -> Vec<(Part, Launch)> {
         let list = List { worker: self, layout, sizes, base: self.memory.base };
         let n_layers = self.plan.weights.layers.len();
-        let mut out = list.edges(edges);
+        let mut out: Vec<(Part, Launch)> =
+            list.edges(edges).into_iter().map(|launch| (Component::EdgeGeometry.into(), launch)).collect();
         for l in 0..n_layers {
-            out.push(list.message(l));
-            out.push(list.update(l));
+            out.push((Part::layer(Component::Message, l), list.message(l)));
+            out.push((Part::layer(Component::Update, l), list.update(l)));
         }
-        out.push(list.readout(want.gradient()));
+        out.push((Component::Readout.into(), list.readout(want.gradient())));
         if want.gradient() {
             for l in (0..n_layers).rev() {
-                out.push(list.update_vjp(l));
-                out.push(list.message_vjp(l));
+                out.push((Part::layer(Component::UpdateVjp, l), list.update_vjp(l)));
+                out.push((Part::layer(Component::MessageVjp, l), list.message_vjp(l)));
             }
-            out.push(list.gradients());
+            out.push((Component::EdgeGeometryVjp.into(), list.gradients()));
         }
         out
     }
@@ -437,8 +450,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     /// molecules for all multiprocessors and they fit.
     fn by_pairs(&self) -> bool {
         let (plan, sizes) = (&self.worker.plan, self.sizes);
-        // Three blocks a multiprocessor.
-        let fits = plan.shape.pairs_bytes(sizes.max_atoms, true) <= plan.limits.shared_bytes as usize * 3 / 10;
+        let fits = sizes.max_atoms <= plan.pairs_atoms();
         let many = sizes.n_structures >= 2 * plan.limits.multiprocessors as usize;
         !sizes.edges_given && fits && plan.by_pairs.unwrap_or(many)
     }

@@ -1,0 +1,83 @@
+//! What a device reaches in a copy and in a large matrix product.
+
+use super::{Address, Backend, DenseArrays, DenseChoice, DenseShape, Device, Launcher};
+use crate::error::Result;
+use crate::ops::dense::Activation;
+use crate::potential::Precision;
+
+/// Rates of a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Of a large matrix product, FLOP/s: the library's where there is one.
+    pub flops: f64,
+    /// Of a copy, bytes read and written a second.
+    pub bytes_s: f64,
+}
+
+/// Bytes copied: several times what the caches hold.
+const COPY: usize = 256 << 20;
+/// Rows and columns of the matrices.
+const N: usize = 4096;
+
+impl Rates {
+    /// Measures them now: some hundredths of a second.
+    ///
+    /// # Errors
+    /// What the device reports, also for want of memory.
+    pub fn measure(device: &mut Device, precision: Precision) -> Result<Self> {
+        let mut arrays = Vec::new();
+        let rates = measure(device, precision, &mut arrays);
+        device.synchronize()?;
+        for address in arrays {
+            // SAFETY: allocated here, and nothing is queued any more.
+            unsafe { device.free(address)? };
+        }
+        rates
+    }
+}
+
+fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>) -> Result<Rates> {
+    let has_library = precision == Precision::F32 && device.load_library().is_ok();
+    let mut launcher = Launcher { has_library, ..Launcher::new(precision, device.limits()) };
+    launcher.dense_sizes.library_from = if has_library { 1 } else { u64::MAX };
+    let mut room = |device: &mut Device, n_bytes: usize| {
+        let address = device.allocate(n_bytes)?;
+        arrays.push(address);
+        Ok::<_, crate::Error>(address)
+    };
+    let (from, to) = (room(device, COPY)?, room(device, COPY)?);
+    // SAFETY: two arrays of so many bytes.
+    let copy = shortest(device, |device| unsafe { device.copy(from, to, COPY) })?;
+    // Not of equal numbers, with which GPUs take less power and run faster.
+    let numbers = (0..N * N).map(|k| (k * 7919 % 2003) as f64 / 2003.0 - 0.5);
+    let bytes: Vec<u8> = match precision {
+        Precision::F32 => numbers.flat_map(|x| (x as f32).to_ne_bytes()).collect(),
+        Precision::F64 => numbers.flat_map(f64::to_ne_bytes).collect(),
+    };
+    let [x, weight, y] = [room(device, bytes.len())?, room(device, bytes.len())?, room(device, bytes.len())?];
+    for matrix in [x, weight] {
+        // SAFETY: an array of so many bytes, which stay until the wait.
+        unsafe { device.write(matrix, &bytes)? };
+    }
+    device.synchronize()?;
+    let (n, identity) = (N as u32, Activation::Identity);
+    let shape =
+        DenseShape { n_rows: n, n_in: n, n_out: n, before: identity, activation: identity, save_slope: false };
+    debug_assert!(!has_library || launcher.dense_sizes.choose(N, N, N, 1, true) == DenseChoice::Library);
+    let steps = launcher.dense_steps(&shape, &DenseArrays { x, weight, y, ..DenseArrays::default() });
+    // SAFETY: arrays of the shape.
+    let product = shortest(device, |device| steps.iter().try_for_each(|step| unsafe { device.step(step) }))?;
+    Ok(Rates { flops: 2.0 * (N as f64).powi(3) / product, bytes_s: 2.0 * COPY as f64 / copy })
+}
+
+/// The shortest of some times, s: the device may have other work.
+fn shortest(device: &mut Device, mut work: impl FnMut(&mut Device) -> Result<()>) -> Result<f64> {
+    const REPEATS: u32 = 4;
+    let mut least = f64::INFINITY;
+    // The first warms up.
+    for _ in 0..6 {
+        let seconds = device.time(|device| (0..REPEATS).try_for_each(|_| work(device)))?;
+        least = least.min(seconds / f64::from(REPEATS));
+    }
+    Ok(least)
+}

@@ -1,0 +1,300 @@
+//! Structures through the adjoint engine on a GPU: packed into large batches, a few batches under way at a time.
+
+use std::borrow::Borrow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::CudaStream;
+use rayon::prelude::*;
+
+use super::{BatchSize, checked, no_thread};
+use crate::batch::{PackedBatch, Prepared, Preparer};
+use crate::cuda::{CudaError, Device, Rates};
+use crate::engine::cuda::{EdgeSource, Plan, Scalar, Tuning, Worker};
+use crate::engine::{Evaluation, Want};
+use crate::error::{Error, Result};
+use crate::fork;
+use crate::model::config::Architecture;
+use crate::model::painn::Painn;
+use crate::model::{Model, Outside};
+use crate::profile::clock::{Component, enter};
+use crate::structure::Structure;
+use crate::threads::in_pool;
+
+/// Atoms of a batch: enough to fill the device several times over, few enough that the host's work on one batch overlaps
+/// with the device's on another.
+const BATCH_ATOMS: usize = 1 << 15;
+
+/// Bytes of the device that a batch may take, unless it is one structure.
+const BATCH_BYTES: usize = 4 << 30;
+
+/// Batches under way at a time: one is computed while another is packed and a third unpacked.
+const WORKERS: usize = 3;
+
+/// Molecules of up to this many atoms have their neighbours found on the device, every atom against every other; all others on
+/// the processor.
+const SEARCHED_ATOMS: usize = 256;
+
+/// The engine, with its workers on one device.
+pub(super) struct OnGpu<T: Scalar> {
+    ordinal: usize,
+    /// Process that the device was opened in.
+    generation: u32,
+    plan: Arc<Plan<T>>,
+    workers: Mutex<Workers<T>>,
+    /// Tells that a worker is free.
+    freed: Condvar,
+}
+
+struct Workers<T: Scalar> {
+    free: Vec<Packer<T>>,
+    /// Those that exist, free or not.
+    n: usize,
+}
+
+/// A worker and what it needs to pack a batch.
+struct Packer<T: Scalar> {
+    preparer: Preparer,
+    prepared: Prepared,
+    batch: PackedBatch,
+    worker: Worker<T, Device>,
+}
+
+/// Structures that are evaluated in one batch, by number.
+struct Group {
+    members: Vec<usize>,
+    /// Whether the device finds their neighbours.
+    searched: bool,
+}
+
+impl<T: Scalar> OnGpu<T> {
+    /// Opens a device and makes its kernels ready.
+    ///
+    /// # Errors
+    /// `CudaError` where there is no GPU that can be used, or none that has room for the model; `Error::Usage` for models that
+    /// are no PaiNN.
+    pub fn new(model: &Model, ordinal: usize) -> Result<Self> {
+        let config = model.config();
+        let Architecture::Painn(painn) = &config.architecture else {
+            return Err(Error::Usage(format!(
+                "the adjoint engine evaluates PaiNN only, not {}; use the autograd engine",
+                config.architecture_name()
+            )));
+        };
+        let device = Device::open(ordinal)?;
+        let painn = Painn::<T>::new(config, painn, model.weights())?;
+        let plan = Arc::new(Plan::new(&painn, config.energy_scale, device.limits(), Tuning::default())?);
+        let first = Packer::new(model, plan.clone(), device)?;
+        let workers = Mutex::new(Workers { free: vec![first], n: 1 });
+        Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers, freed: Condvar::new() })
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// The stream that work is queued on if it comes from one thread.
+    pub fn stream(&self) -> Option<Arc<CudaStream>> {
+        self.workers().free.last_mut().map(|packer| packer.worker.backend().stream().clone())
+    }
+
+    /// Rates of the device, measured now.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn rates(&self) -> Result<Rates> {
+        Rates::measure(&mut Device::open(self.ordinal)?, T::PRECISION)
+    }
+
+    pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>
+    where
+        X: Borrow<Structure> + Sync,
+    {
+        if self.generation != fork::generation() {
+            let refused = || {
+                Err(Error::Usage(
+                    "a GPU cannot be used in a process made by fork after it was opened: load the model in that process, or \
+                     make the process by other means (multiprocessing: \"spawn\")"
+                        .into(),
+                ))
+            };
+            return structures.iter().map(|_| refused()).collect();
+        }
+        let groups = self.groups(structures, size);
+        let evaluate = |group: &Group| self.group(model, structures, &group.members, group.searched, want);
+        let results: Vec<Vec<Result<Evaluation>>> = match &groups[..] {
+            [group] => vec![evaluate(group)],
+            _ => match in_pool(|| groups.par_iter().map(evaluate).collect()) {
+                Ok(results) => results,
+                Err(e) => return structures.iter().map(|_| Err(no_thread(&e))).collect(),
+            },
+        };
+        let mut out: Vec<Option<Result<Evaluation>>> = structures.iter().map(|_| None).collect();
+        for (group, results) in groups.iter().zip(results) {
+            for (&s, result) in group.members.iter().zip(results) {
+                out[s] = Some(result);
+            }
+        }
+        let missing = || Err(Error::Structure("the engine returned too few results".into()));
+        out.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    }
+
+    /// Puts structures of a kind together, in their order.
+    fn groups<X: Borrow<Structure>>(&self, structures: &[X], size: BatchSize) -> Vec<Group> {
+        let (max_structures, max_atoms) = match size {
+            BatchSize::Auto => (usize::MAX, BATCH_ATOMS),
+            BatchSize::Structures(n) => (n.max(1), usize::MAX),
+        };
+        // Those of a kind take the same way over their edges.
+        let pairs = self.plan.pairs_atoms();
+        let mut open: [Option<(Group, [usize; 2])>; 3] = Default::default();
+        let mut out = Vec::new();
+        for (s, structure) in structures.iter().enumerate() {
+            let structure = structure.borrow();
+            let n = structure.n_atoms();
+            let searched = !structure.pbc.contains(&true) && n <= SEARCHED_ATOMS;
+            let kind = if searched { usize::from(n > pairs) } else { 2 };
+            // The neighbours of those that the processor searches are not known yet: as in water at 5 Å.
+            let edges = if searched { n * n.saturating_sub(1) } else { 60 * n };
+            let bytes = n * self.plan.bytes_per_atom() + edges * self.plan.bytes_per_edge();
+            let is_full = |(group, [atoms, used]): &(Group, [usize; 2])| {
+                group.members.len() >= max_structures || atoms + n > max_atoms || used + bytes > BATCH_BYTES
+            };
+            if let Some(full) = open[kind].take_if(|group| is_full(group)) {
+                out.push(full.0);
+            }
+            let new = || (Group { members: Vec::new(), searched }, [0; 2]);
+            let (group, [atoms, used]) = open[kind].get_or_insert_with(new);
+            group.members.push(s);
+            (*atoms, *used) = (*atoms + n, *used + bytes);
+        }
+        out.extend(open.into_iter().flatten().map(|(group, _)| group));
+        out
+    }
+
+    /// Evaluates structures in one batch; in two halves where the device has no room for all.
+    fn group<X: Borrow<Structure>>(
+        &self,
+        model: &Model,
+        structures: &[X],
+        members: &[usize],
+        searched: bool,
+        want: Want,
+    ) -> Vec<Result<Evaluation>> {
+        let done = self.take(model).and_then(|mut packer| {
+            let done = packer.evaluate(model, structures, members, searched, want);
+            // A worker whose device failed is not used again.
+            self.give_back(packer, !matches!(&done, Err(error) if !is_out_of_memory(error)));
+            done
+        });
+        match done {
+            Ok(results) => results,
+            Err(error) if is_out_of_memory(&error) && members.len() > 1 => {
+                let (first, second) = members.split_at(members.len() / 2);
+                let mut results = self.group(model, structures, first, searched, want);
+                results.extend(self.group(model, structures, second, searched, want));
+                results
+            }
+            Err(Error::Cuda(error)) => members.iter().map(|_| Err(Error::Cuda(error.clone()))).collect(),
+            Err(error) => {
+                let reason = error.to_string();
+                members.iter().map(|_| Err(Error::Usage(reason.clone()))).collect()
+            }
+        }
+    }
+
+    /// A free worker; a new one as long as there are few; else waits for one.
+    fn take(&self, model: &Model) -> Result<Packer<T>> {
+        let mut workers = self.workers();
+        loop {
+            if let Some(packer) = workers.free.pop() {
+                return Ok(packer);
+            }
+            if workers.n < WORKERS {
+                workers.n += 1;
+                drop(workers);
+                let made = Device::open(self.ordinal).and_then(|device| Packer::new(model, self.plan.clone(), device));
+                if made.is_err() {
+                    self.workers().n -= 1;
+                    self.freed.notify_one();
+                }
+                return made;
+            }
+            workers = self.freed.wait(workers).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, packer: Packer<T>, is_usable: bool) {
+        let mut workers = self.workers();
+        if is_usable {
+            workers.free.push(packer);
+        } else {
+            workers.n -= 1;
+        }
+        drop(workers);
+        self.freed.notify_one();
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Workers<T>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Cuda(CudaError::OutOfMemory { .. }))
+}
+
+impl<T: Scalar> Packer<T> {
+    fn new(model: &Model, plan: Arc<Plan<T>>, device: Device) -> Result<Self> {
+        Ok(Packer {
+            preparer: Preparer::new(model),
+            prepared: Prepared::default(),
+            batch: PackedBatch::default(),
+            worker: Worker::new(plan, device)?,
+        })
+    }
+
+    /// Results in the order of the members.
+    ///
+    /// # Errors
+    /// What the device reports, which is no fault of a structure.
+    fn evaluate<X: Borrow<Structure>>(
+        &mut self,
+        model: &Model,
+        structures: &[X],
+        members: &[usize],
+        searched: bool,
+        want: Want,
+    ) -> Result<Vec<Result<Evaluation>>> {
+        let Packer { preparer, prepared, batch, worker } = self;
+        batch.clear();
+        let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(members.len());
+        for &member in members {
+            let (structure, number) = (structures[member].borrow(), batch.n_structures());
+            enter(if searched { Component::Batch } else { Component::NeighborSearch });
+            let ready = match searched {
+                true => preparer.prepare_atoms(structure, prepared).and_then(|()| batch.push_atoms(prepared)),
+                false => preparer.prepare_into(structure, prepared).and_then(|()| {
+                    enter(Component::Batch);
+                    batch.push(prepared)
+                }),
+            };
+            taken.push(ready.map(|()| (number, prepared.outside)));
+        }
+        let edges = if searched { EdgeSource::Search { nearest: preparer.nearest() } } else { EdgeSource::Given };
+        worker.evaluate(batch, edges, want)?;
+        let mut result = |member: usize, s: usize, mut outside: Outside| {
+            if searched && worker.close[s] {
+                // Atoms near each other: whether too near, the processor says.
+                preparer.prepare_into(structures[member].borrow(), prepared)?;
+                outside = prepared.outside;
+            }
+            let references = &batch.references[batch.atoms_of(s)];
+            checked(model, worker.results.evaluation(batch, s, want), outside, references)
+        };
+        let results = members.iter().zip(taken);
+        let results = results.map(|(&member, taken)| taken.and_then(|(s, outside)| result(member, s, outside))).collect();
+        enter(Component::Unattributed);
+        Ok(results)
+    }
+}
