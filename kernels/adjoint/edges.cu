@@ -1,12 +1,17 @@
 // edges: neighbours of small molecules, geometry of edges, and forces from the edges' cotangents.
 #include "painn.cuh"
 
-// Displacement from atom i to atom j and its square, operation by operation as src/neighbors computes them: an edge exists
-// here exactly where it exists there.
+// Square of a displacement, operation by operation as src/neighbors computes it: an edge exists here exactly where it
+// exists there, and is as long wherever it comes from.
+__device__ __forceinline__ double square_of(const double (&r)[3]) {
+    return __dadd_rn(__dadd_rn(__dmul_rn(r[0], r[0]), __dmul_rn(r[1], r[1])), __dmul_rn(r[2], r[2]));
+}
+
+// Displacement from atom i to atom j and its square.
 __device__ __forceinline__ double displacement(const double* positions, u32 i, u32 j, double (&r)[3]) {
 #pragma unroll
     for (int a = 0; a < 3; a++) r[a] = positions[size_t(j) * 3 + a] - positions[size_t(i) * 3 + a];
-    return __dadd_rn(__dadd_rn(__dmul_rn(r[0], r[0]), __dmul_rn(r[1], r[1])), __dmul_rn(r[2], r[2]));
+    return square_of(r);
 }
 
 __device__ __forceinline__ void store_geometry(const double (&r)[3], double square, real* geometry) {
@@ -147,7 +152,7 @@ extern "C" __global__ void painn_edge_geometry(u32 n_atoms, const u32* __restric
 #pragma unroll
             for (int a = 0; a < 3; a++) r[a] += offsets[size_t(e) * 3 + a];
         }
-        store_geometry(r, r[0] * r[0] + r[1] * r[1] + r[2] * r[2], geometry + size_t(e) * 4);
+        store_geometry(r, square_of(r), geometry + size_t(e) * 4);
     }
 }
 

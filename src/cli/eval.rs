@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let progress = trajectory::progress_bar(&args.input, !args.no_progress);
     let mut tally = Tally::default();
     let keys = args.label_keys();
-    let size = ChunkSize::new(args.model.batch, &args.input);
+    let size = ChunkSize::new(args.model.batch, &args.input, args.model.device_kind());
     let (reading, spares) = (args.reading.reading(false), &Spares::default());
     let job = Job { inputs: &args.input, slice: args.index, size, reading, want: Want::ALL, skip: 0, spares };
     pipeline::run(

@@ -17,11 +17,11 @@ pub struct ModelArgs {
     /// Model directory, or name of a built-in model
     #[arg(short, long, value_name = "MODEL", default_value = mlff::model::default_name())]
     pub model: PathBuf,
-    /// Where to compute: auto (the processor, as yet), cpu, cuda or cuda:N. GPUs need a program built with
-    /// scripts/build_candle_cuda.sh and run batched autograd only
+    /// Where to compute: auto (the processor, as yet), cpu, cuda or cuda:N (an NVIDIA GPU; batched autograd runs there in
+    /// programs built with scripts/build_candle_cuda.sh only)
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     pub device: DeviceName,
-    /// How to compute [default: adjoint for PaiNN on the processor, else autograd]
+    /// How to compute [default: adjoint for PaiNN, else autograd]
     #[arg(long, value_enum)]
     pub engine: Option<EngineName>,
     /// Precision of the network; positions and energy sums are always f64
@@ -114,10 +114,7 @@ impl ModelArgs {
     /// # Errors
     /// `Error::Usage` for a device that this program cannot use, too many threads or none, and everything that loading a model refuses.
     pub fn potential(&self) -> Result<Potential> {
-        let device = match self.device {
-            DeviceName::Auto | DeviceName::Cpu => DeviceKind::Cpu,
-            DeviceName::Cuda(ordinal) => DeviceKind::Cuda(ordinal),
-        };
+        let device = self.device_kind();
         self.start_threads()?;
         let model = Arc::new(Model::load(&self.model)?);
         let engine = match self.engine {
@@ -134,6 +131,14 @@ impl ModelArgs {
         match self.cost_model(&potential)? {
             Some(cost_model) => Ok(potential.with_cost_model(cost_model)),
             None => Ok(potential),
+        }
+    }
+
+    /// The device that is computed on.
+    pub fn device_kind(&self) -> DeviceKind {
+        match self.device {
+            DeviceName::Auto | DeviceName::Cpu => DeviceKind::Cpu,
+            DeviceName::Cuda(ordinal) => DeviceKind::Cuda(ordinal),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use indicatif::ProgressBar;
 use mlff::engine::Want;
+use mlff::potential::DeviceKind;
 use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result};
 
@@ -70,7 +71,9 @@ pub fn run<X: Send + 'static>(
     let evaluate = |chunk, skip| evaluate_chunk(potential, chunk, skip, job.want, &make);
     let evaluate = &evaluate;
     // One chunk for each thread, which shares it with threads that have none, and one that waits for the first to be free.
-    let at_once = rayon::current_num_threads() + 1;
+    // More chunks than a GPU is busy with would only take memory.
+    let most = if potential.device() == DeviceKind::Cpu { usize::MAX } else { 8 };
+    let at_once = (rayon::current_num_threads() + 1).min(most);
     rayon::in_place_scope(|scope| {
         (0..=at_once).for_each(|_| permit());
         let (mut waiting, mut done) = (VecDeque::<Chunk>::new(), BTreeMap::new());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mlff::engine::{Evaluation, Want};
-use mlff::potential::BatchSize;
+use mlff::potential::{BatchSize, DeviceKind};
 use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
 use mlff::{Error, Potential, Result, Structure};
 
@@ -115,6 +115,9 @@ impl Chunk {
 const CHUNK_FRAMES: usize = 512;
 const CHUNK_ATOMS: usize = 16 * 1024;
 
+/// How many times larger chunks are for a GPU, which is filled by large batches only.
+const GPU_CHUNKS: usize = 4;
+
 /// Where a chunk ends: a function of the frames and these numbers alone, so that a resumed run has the same batches.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkSize {
@@ -127,12 +130,14 @@ pub struct ChunkSize {
 impl ChunkSize {
     /// Chunks of many batches, which the threads share. From standard input, chunks of the one batch that was asked for:
     /// whoever writes the frames may be waiting for the results.
-    pub fn new(batch: BatchSize, inputs: &[PathBuf]) -> Self {
+    pub fn new(batch: BatchSize, inputs: &[PathBuf], device: DeviceKind) -> Self {
+        let times = if device == DeviceKind::Cpu { 1 } else { GPU_CHUNKS };
+        let (frames, atoms) = (times * CHUNK_FRAMES, times * CHUNK_ATOMS);
         let waiting = inputs.iter().any(|input| input.as_os_str() == "-");
         match batch {
             BatchSize::Structures(n) if waiting => ChunkSize { multiple: n, frames: n, atoms: usize::MAX },
-            BatchSize::Structures(n) => ChunkSize { multiple: n, frames: CHUNK_FRAMES, atoms: CHUNK_ATOMS },
-            BatchSize::Auto => ChunkSize { multiple: 1, frames: CHUNK_FRAMES, atoms: CHUNK_ATOMS },
+            BatchSize::Structures(n) => ChunkSize { multiple: n, frames, atoms },
+            BatchSize::Auto => ChunkSize { multiple: 1, frames, atoms },
         }
     }
 
@@ -322,6 +327,7 @@ pub fn restate(error: &Error) -> Error {
         }
         Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
         Error::Usage(reason) => Error::Usage(reason.clone()),
+        Error::Cuda(error) => Error::Cuda(error.clone()),
         other => Error::Structure(other.to_string()),
     }
 }
@@ -329,6 +335,8 @@ pub fn restate(error: &Error) -> Error {
 /// Adds where a structure stands in its file.
 fn locate(entry: &Entry, error: Error) -> Error {
     match entry {
+        // No fault of the structure.
+        _ if matches!(error, Error::Cuda(_)) => error,
         Entry::Frame(frame, path) => {
             Error::Xyz { path: path.to_path_buf(), frame: frame.index, line: frame.line, reason: error.to_string() }
         }

@@ -98,6 +98,14 @@ impl<T: Scalar> OnGpu<T> {
         self.workers().free.last_mut().map(|packer| packer.worker.backend().stream().clone())
     }
 
+    /// A worker for one user alone, with a stream of its own.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn new_worker(&self, model: &Model) -> Result<Worker<T, Device>> {
+        Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?).map(|packer| packer.worker)
+    }
+
     /// Rates of the device, measured now.
     ///
     /// # Errors

@@ -6,8 +6,10 @@ use super::packed::Packed;
 use super::{Engine, Potential};
 use crate::batch::{Contacts, PackedBatch, Preparer, check_images};
 use crate::cpu::lanes::Lanes;
-use crate::engine::Want;
+use crate::cuda::Device;
 use crate::engine::adjoint::{Crew, Threads, Workspace};
+use crate::engine::cuda::{EdgeSource, Scalar, Worker};
+use crate::engine::{Results, Want};
 use crate::error::{Error, Result};
 use crate::model::Outside;
 use crate::model::range::Limits;
@@ -81,6 +83,8 @@ struct Last {
 enum Steps {
     F32(Stepper<f32>),
     F64(Stepper<f64>),
+    CudaF32(CudaStepper<f32>),
+    CudaF64(CudaStepper<f64>),
 }
 
 struct Stepper<T> {
@@ -91,6 +95,17 @@ struct Stepper<T> {
 impl<T> std::fmt::Debug for Stepper<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stepper").finish_non_exhaustive()
+    }
+}
+
+/// The same on a GPU, which has a stream and buffers for this session alone.
+struct CudaStepper<T: Scalar> {
+    worker: Worker<T, Device>,
+}
+
+impl<T: Scalar> std::fmt::Debug for CudaStepper<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaStepper").finish_non_exhaustive()
     }
 }
 
@@ -136,7 +151,9 @@ impl Potential {
             Engine::AdjointF64(engine) => {
                 Steps::F64(Stepper { engine: engine.clone(), workspace: Workspace::default() })
             }
-            Engine::AutogradF32(_) | Engine::AutogradF64(_) | Engine::CudaF32(_) | Engine::CudaF64(_) => {
+            Engine::CudaF32(engine) => Steps::CudaF32(CudaStepper { worker: engine.new_worker(&self.model)? }),
+            Engine::CudaF64(engine) => Steps::CudaF64(CudaStepper { worker: engine.new_worker(&self.model)? }),
+            Engine::AutogradF32(_) | Engine::AutogradF64(_) => {
                 return Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()));
             }
         };
@@ -255,6 +272,8 @@ impl Session {
         let energy = match &mut self.steps {
             Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
             Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
+            Steps::CudaF32(stepper) => stepper.step(&self.system, forces, &mut self.last),
+            Steps::CudaF64(stepper) => stepper.step(&self.system, forces, &mut self.last),
         }?;
         self.last.cell = cell;
         Ok(energy)
@@ -266,6 +285,8 @@ impl Session {
         match &mut self.steps {
             Steps::F32(stepper) => stepper.workspace = Workspace::default(),
             Steps::F64(stepper) => stepper.workspace = Workspace::default(),
+            // Every evaluation overwrites all of its arrays.
+            Steps::CudaF32(_) | Steps::CudaF64(_) => {}
         }
         self.system.search = NeighborSearch::new();
         self.system.is_searched = false;
@@ -300,32 +321,45 @@ impl<T: Lanes> Stepper<T> {
         let workspace = &mut self.workspace;
         self.engine.engine.reserve(&system.batch, system.list.n_edges(), workspace);
         self.engine.engine.evaluate(&system.batch, want, threads, workspace);
-        let refuse = |what: &str| Err(Error::NonFinite { what: what.into() });
-        if !workspace.results.energies[0].is_finite() {
-            return refuse("the energy");
-        }
-        if !workspace.results.gradients.iter().flatten().all(|x| x.is_finite()) {
-            return refuse("a force");
-        }
-        if !workspace.results.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
-            return refuse("the stress");
-        }
-        let energy = workspace.results.energies[0];
-        let outside = system.contacts
-            | system.limits.energy(energy, system.references, system.batch.n_atoms())?
-            | system.limits.forces(&workspace.results.gradients)?;
-        for (force, gradient) in forces.iter_mut().zip(&workspace.results.gradients) {
-            *force = gradient.map(|x| 0.0 - x);
-        }
-        last.atomic_energies.clear();
-        last.atomic_energies.extend_from_slice(&workspace.results.atomic_energies);
-        last.stress = workspace.results.stress(&system.batch, 0);
-        last.outside = outside;
-        Ok(energy)
+        system.take_results(&workspace.results, forces, last)
+    }
+}
+
+impl<T: Scalar> CudaStepper<T> {
+    fn step(&mut self, system: &System, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
+        let want = Want { forces: true, stress: system.stress };
+        self.worker.evaluate(&system.batch, EdgeSource::Given, want)?;
+        system.take_results(&self.worker.results, forces, last)
     }
 }
 
 impl System {
+    /// Checks what an evaluation led to, and hands it on. Returns the energy.
+    fn take_results(&self, results: &Results, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
+        let refuse = |what: &str| Err(Error::NonFinite { what: what.into() });
+        if !results.energies[0].is_finite() {
+            return refuse("the energy");
+        }
+        if !results.gradients.iter().flatten().all(|x| x.is_finite()) {
+            return refuse("a force");
+        }
+        if !results.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
+            return refuse("the stress");
+        }
+        let energy = results.energies[0];
+        let outside = self.contacts
+            | self.limits.energy(energy, self.references, self.batch.n_atoms())?
+            | self.limits.forces(&results.gradients)?;
+        for (force, gradient) in forces.iter_mut().zip(&results.gradients) {
+            *force = gradient.map(|x| 0.0 - x);
+        }
+        last.atomic_energies.clear();
+        last.atomic_energies.extend_from_slice(&results.atomic_energies);
+        last.stress = results.stress(&self.batch, 0);
+        last.outside = outside;
+        Ok(energy)
+    }
+
     /// Takes new positions and the cell to go with them. Refuses what an evaluation from nothing would.
     fn update(&mut self, positions: &[Vec3], cell: Option<Mat3>) -> Result<()> {
         // The cell at hand has passed; one with a NaN never equals it.

@@ -55,14 +55,6 @@ impl Bench {
         }
     }
 
-    /// A product of so many rows and columns.
-    pub(super) fn product(&mut self, n: usize) -> Result<Step> {
-        let layer = self.layer(n, (n, n, Activation::Identity), false)?;
-        let launcher = by_library(&self.launcher, true);
-        let step = launcher.dense_steps(&layer.shape, &layer.forward).swap_remove(0);
-        Ok(step)
-    }
-
     /// Elements in the precision that is measured, for what lies between the steps of a chain.
     fn scratch(&mut self, n: usize) -> Result<Address> {
         self.room(n * if self.launcher.precision == Precision::F32 { 4 } else { 8 })

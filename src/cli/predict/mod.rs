@@ -171,7 +171,7 @@ fn run_job(
     let to_stream = Writer::partial_path(&job.output)?.is_none();
     summary.n_resumed += done;
     let failed_before = summary.n_failed;
-    let size = ChunkSize::new(args.model.batch, &job.inputs);
+    let size = ChunkSize::new(args.model.batch, &job.inputs, args.model.device_kind());
     // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
     let spares = &Spares::default();
     let reading = args.reading.reading(args.on_error == OnError::Skip);

@@ -10,7 +10,7 @@ use mlff::{Error, Result};
 use super::Args;
 use super::summary::{Summary, fail};
 use crate::cli::complain;
-use crate::cli::trajectory::{Entry, Evaluated};
+use crate::cli::trajectory::{Entry, Evaluated, restate};
 
 /// What is kept of some frames.
 pub struct Part {
@@ -73,6 +73,8 @@ impl Part {
         summary.n_atoms += self.n_atoms;
         for note in &self.notes {
             match note {
+                // No fault of the frame: what failed once fails again.
+                Note::Failure(error @ Error::Cuda(_)) => return Err(restate(error)),
                 Note::Failure(error) => fail(args, summary, error)?,
                 Note::Outside(outside, frame, path) => {
                     summary.n_outside += 1;

@@ -71,7 +71,7 @@ impl Earlier {
         let mut output = Reader::open(path)?.with_max_frame(usize::MAX);
         let mut earlier =
             Earlier { frames: 0, failed: 0, has_comments: false, record: None, mismatch: None, input_frames: 0 };
-        let size = ChunkSize::new(args.model.batch, &job.inputs);
+        let size = ChunkSize::new(args.model.batch, &job.inputs, args.model.device_kind());
         let mut compare = |chunk: Chunk| {
             for entry in chunk.entries {
                 earlier.input_frames += 1;

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use mlff::engine::Want;
-use mlff::potential::BatchSize;
+use mlff::potential::{BatchSize, DeviceKind};
 use mlff::structure::Vec3;
 use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result, Structure};
@@ -63,7 +63,7 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
         }
         None => FrameSlice::Range { start: None, stop: None, step: 1 },
     };
-    let size = ChunkSize::new(BatchSize::Auto, &[input.into()]);
+    let size = ChunkSize::new(BatchSize::Auto, &[input.into()], DeviceKind::Cpu);
     let (mut entries, mut end): (Vec<Entry>, Option<Error>) = (Vec::new(), None);
     read_chunks(
         &[input.into()],
