@@ -66,12 +66,20 @@ extern "C" __global__ void __launch_bounds__(1024)
     u32 before = 0;
     for (u32 first = 0; first < n; first += EACH * 1024) {
         u32 own[EACH], total = 0;
+        const u32 at_0 = first + t * EACH;
+        if (at_0 + EACH <= n) {
 #pragma unroll
-        for (u32 k = 0; k < EACH; k++) {
-            const u32 i = first + t * EACH + k;
-            own[k] = i < n ? in[i] : 0;
-            total += own[k];
+            for (u32 k = 0; k < EACH; k += 4) {
+                const Pack<u32, 4> pack = load<4>(in + at_0 + k);
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) own[k + i] = pack.at[i];
+            }
+        } else {
+#pragma unroll
+            for (u32 k = 0; k < EACH; k++) own[k] = at_0 + k < n ? in[at_0 + k] : 0;
         }
+#pragma unroll
+        for (u32 k = 0; k < EACH; k++) total += own[k];
         const u32 sum = scan(total);
         if (lane == WARP - 1) sums[warp] = sum;
         __syncthreads();
@@ -79,10 +87,21 @@ extern "C" __global__ void __launch_bounds__(1024)
         __syncthreads();
         u32 at = before + (warp > 0 ? sums[warp - 1] : 0) + sum - total;
 #pragma unroll
-        for (u32 k = 0; k < EACH; k++) {
-            const u32 i = first + t * EACH + k;
-            if (i < n) out[i] = at;
-            at += own[k];
+        for (u32 k = 0; k < EACH; k += 4) {
+            Pack<u32, 4> pack;
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                pack.at[i] = at;
+                at += own[k + i];
+            }
+            if (at_0 + k + 4 <= n) {
+                store<4>(out + at_0 + k, pack);
+            } else {
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) {
+                    if (at_0 + k + i < n) out[at_0 + k + i] = pack.at[i];
+                }
+            }
         }
         before += sums[31];
         __syncthreads();
@@ -133,6 +152,93 @@ extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double ne
     }
 }
 
+// Neighbours from a list that has all of them and some more, as molecular dynamics keeps it from step to step.
+//
+// A list has the edges of atom i at list_ptr[i]..list_ptr[i + 1]: senders, and shifts, three signed bytes a word, that say
+// which image of the sender it is; null where nothing is periodic.
+struct List {
+    const u32 *ptr, *senders, *shifts;
+
+    // Displacement along an edge of atom i, operation by operation as src/neighbors computes it, and its square.
+    __device__ __forceinline__ double displacement_of(const double* positions, const double* cell, u32 i, u32 e,
+                                                      double (&r)[3]) const {
+        displacement(positions, i, senders[e], r);
+        if (shifts) {
+            const u32 word = shifts[e];
+            double s[3];
+#pragma unroll
+            for (int k = 0; k < 3; k++) s[k] = double(static_cast<signed char>(word >> (8 * k)));
+#pragma unroll
+            for (int a = 0; a < 3; a++) {
+                const double xy = __dadd_rn(__dmul_rn(s[0], cell[a]), __dmul_rn(s[1], cell[3 + a]));
+                r[a] = __dadd_rn(r[a], __dadd_rn(xy, __dmul_rn(s[2], cell[6 + a])));
+            }
+        }
+        return square_of(r);
+    }
+};
+
+// IN  list_ptr [n_atoms + 1], list_senders, list_shifts [n_list], null for no periodicity; positions [n_atoms, 3], Å; cell
+//     [3, 3], rows are lattice vectors; limit, the cutoff's square.
+// OUT counts [n_atoms], edges of each atom that are within the cutoff, overwritten.   LAUNCH one warp per atom.
+extern "C" __global__ void painn_count_listed(u32 n_atoms, double limit, const u32* __restrict__ list_ptr,
+                                              const u32* __restrict__ list_senders, const u32* __restrict__ list_shifts,
+                                              const double* __restrict__ positions, const double* __restrict__ cell,
+                                              u32* counts) {
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    if (i >= n_atoms) return;
+    const List list{list_ptr, list_senders, list_shifts};
+    u32 count = 0;
+    double r[3];
+    for (u32 e = list_ptr[i] + lane; e < list_ptr[i + 1]; e += WARP) {
+        if (list.displacement_of(positions, cell, i, e, r) <= limit) count++;
+    }
+    count = lanes_sum<WARP>(count);
+    if (lane == 0) counts[i] = count;
+}
+
+// IN  as painn_count_listed; edge_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
+// OUT senders [n_edges], geometry [n_edges, 4], numbers [n_list], of each edge of the list among those within the cutoff,
+//     ~0 for the others; overwritten; close [1], set to 1 where atoms are nearer than that.
+// LAUNCH one warp per atom.
+extern "C" __global__ void painn_fill_listed(u32 n_atoms, double limit, double nearest, const u32* __restrict__ list_ptr,
+                                             const u32* __restrict__ list_senders, const u32* __restrict__ list_shifts,
+                                             const double* __restrict__ positions, const double* __restrict__ cell,
+                                             const u32* __restrict__ edge_ptr, u32* senders, real* geometry, u32* numbers,
+                                             u32* close) {
+    const u32 i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    if (i >= n_atoms) return;
+    const List list{list_ptr, list_senders, list_shifts};
+    u32 start = edge_ptr[i];
+    for (u32 group = list_ptr[i]; group < list_ptr[i + 1]; group += WARP) {
+        const u32 listed = group + lane;
+        const bool is_there = listed < list_ptr[i + 1];
+        double r[3];
+        const double square = is_there ? list.displacement_of(positions, cell, i, listed, r) : 0.0;
+        const bool is_edge = is_there && square <= limit;
+        const u32 mask = __ballot_sync(ALL_LANES, is_edge), e = start + __popc(mask & ((1u << lane) - 1));
+        if (is_there) numbers[listed] = is_edge ? e : ~0u;
+        if (is_edge) {
+            if (square < nearest) *close = 1;
+            senders[e] = list_senders[listed];
+            store_geometry(r, square, geometry + size_t(e) * 4);
+        }
+        start += __popc(mask);
+    }
+}
+
+// Both edges of a pair are as long, so that neither is there without the other.
+//
+// IN  list_reverse [n_list]; numbers [n_list].
+// OUT reverse_edge [n_edges], overwritten.   LAUNCH one thread per edge of the list.
+extern "C" __global__ void painn_link_listed(u32 n_list, const u32* __restrict__ list_reverse,
+                                             const u32* __restrict__ numbers, u32* reverse_edge) {
+    const u32 listed = blockIdx.x * blockDim.x + threadIdx.x;
+    if (listed >= n_list) return;
+    const u32 e = numbers[listed];
+    if (e != ~0u) reverse_edge[e] = numbers[list_reverse[listed]];
+}
+
 constexpr u32 LANES_PER_ATOM = 16;
 
 // Geometry of edges that are there already.
@@ -150,7 +256,7 @@ extern "C" __global__ void painn_edge_geometry(u32 n_atoms, const u32* __restric
         displacement(positions, i, senders[e], r);
         if (offsets) {
 #pragma unroll
-            for (int a = 0; a < 3; a++) r[a] += offsets[size_t(e) * 3 + a];
+            for (int a = 0; a < 3; a++) r[a] = __dadd_rn(r[a], offsets[size_t(e) * 3 + a]);
         }
         store_geometry(r, square_of(r), geometry + size_t(e) * 4);
     }

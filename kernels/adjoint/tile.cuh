@@ -35,11 +35,22 @@ __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 gr
     const real* w = weights + size_t(first) * n_k * 8 + lane * 4;
     const size_t next_group = size_t(stride) * n_k * 8;
     const u32 lower = 8 * row_stride;
+    // The unit cuts off what it adds: long sums are made in pieces where there are registers for them.
+    constexpr bool IN_PIECES = M * N <= 4;
+    constexpr u32 PIECE = 64;
+    real piece[IN_PIECES ? M : 1][IN_PIECES ? N : 1][4] = {};
+    // Weights come from afar: the next ones are on their way while the present ones are multiplied.
+    Pack<real, 4> b[N];
+    if (n_k > 0) {
+#pragma unroll
+        for (int n = 0; n < N; n++) b[n] = load<4>(w + n * next_group);
+    }
 #pragma unroll 2
     for (u32 k = 0; k < n_k; k += 16) {
-        Pack<real, 4> b[N];
+        Pack<real, 4> next[N];
+        const u32 ahead = k + 16 < n_k ? k + 16 : k;
 #pragma unroll
-        for (int n = 0; n < N; n++) b[n] = load<4>(w + n * next_group + size_t(k) * 8);
+        for (int n = 0; n < N; n++) next[n] = load<4>(w + n * next_group + size_t(ahead) * 8);
         Pack<real, 4> x[M][2];
 #pragma unroll
         for (int m = 0; m < M; m++) {
@@ -61,8 +72,29 @@ __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 gr
                                       x[m][1].at[2 * half + 1]};
                 split(part, left[m]);
             }
-            multiply(acc, left, right);
+            if constexpr (IN_PIECES) {
+                multiply(piece, left, right);
+            } else {
+                multiply(acc, left, right);
+            }
         }
+        if constexpr (IN_PIECES) {
+            if ((k + 16) % PIECE == 0 || k + 16 >= n_k) {
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+#pragma unroll
+                    for (int n = 0; n < N; n++) {
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            acc[m][n][i] += piece[m][n][i];
+                            piece[m][n][i] = real(0);
+                        }
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < N; n++) b[n] = next[n];
     }
 }
 

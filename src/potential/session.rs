@@ -101,6 +101,8 @@ impl<T> std::fmt::Debug for Stepper<T> {
 /// The same on a GPU, which has a stream and buffers for this session alone.
 struct CudaStepper<T: Scalar> {
     worker: Worker<T, Device>,
+    /// Search whose list is on the device, by number, and whether it could be put there.
+    list: (u64, bool),
 }
 
 impl<T: Scalar> std::fmt::Debug for CudaStepper<T> {
@@ -151,8 +153,8 @@ impl Potential {
             Engine::AdjointF64(engine) => {
                 Steps::F64(Stepper { engine: engine.clone(), workspace: Workspace::default() })
             }
-            Engine::CudaF32(engine) => Steps::CudaF32(CudaStepper { worker: engine.new_worker(&self.model)? }),
-            Engine::CudaF64(engine) => Steps::CudaF64(CudaStepper { worker: engine.new_worker(&self.model)? }),
+            Engine::CudaF32(engine) => Steps::CudaF32(CudaStepper::new(engine.new_worker(&self.model)?)),
+            Engine::CudaF64(engine) => Steps::CudaF64(CudaStepper::new(engine.new_worker(&self.model)?)),
             Engine::AutogradF32(_) | Engine::AutogradF64(_) => {
                 return Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()));
             }
@@ -269,11 +271,12 @@ impl Session {
 
     fn step(&mut self, positions: &[Vec3], cell: Option<Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         self.system.update(positions, cell)?;
+        let (system, crew, last) = (&mut self.system, self.crew.as_mut(), &mut self.last);
         let energy = match &mut self.steps {
-            Steps::F32(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
-            Steps::F64(stepper) => stepper.step(&self.system, self.crew.as_mut(), forces, &mut self.last),
-            Steps::CudaF32(stepper) => stepper.step(&self.system, forces, &mut self.last),
-            Steps::CudaF64(stepper) => stepper.step(&self.system, forces, &mut self.last),
+            Steps::F32(stepper) => stepper.step(system, crew, forces, last),
+            Steps::F64(stepper) => stepper.step(system, crew, forces, last),
+            Steps::CudaF32(stepper) => stepper.step(system, forces, last),
+            Steps::CudaF64(stepper) => stepper.step(system, forces, last),
         }?;
         self.last.cell = cell;
         Ok(energy)
@@ -315,7 +318,8 @@ impl Session {
 }
 
 impl<T: Lanes> Stepper<T> {
-    fn step(&mut self, system: &System, crew: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
+    fn step(&mut self, system: &mut System, crew: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
+        system.take_edges()?;
         let threads = crew.map_or(Threads::One, Threads::Crew);
         let want = Want { forces: true, stress: system.stress };
         let workspace = &mut self.workspace;
@@ -326,9 +330,30 @@ impl<T: Lanes> Stepper<T> {
 }
 
 impl<T: Scalar> CudaStepper<T> {
-    fn step(&mut self, system: &System, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
+    fn new(worker: Worker<T, Device>) -> Self {
+        CudaStepper { worker, list: (0, false) }
+    }
+
+    fn step(&mut self, system: &mut System, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
         let want = Want { forces: true, stress: system.stress };
-        self.worker.evaluate(&system.batch, EdgeSource::Given, want)?;
+        if self.list.0 != system.n_searches {
+            self.list.0 = 0;
+            self.list.1 = self.worker.set_list(&system.list, system.reference.is_periodic())?;
+            self.list.0 = system.n_searches;
+        }
+        if self.list.1 {
+            let cell = system.offsets_cell.unwrap_or_default();
+            let nearest = Contacts::new(&system.limits).nearest();
+            self.worker.evaluate(&system.batch, EdgeSource::Listed { nearest, cell }, want)?;
+            system.contacts = Outside::NONE;
+            if self.worker.close[0] {
+                // Atoms near each other: whether too near, the processor says.
+                system.take_edges()?;
+            }
+        } else {
+            system.take_edges()?;
+            self.worker.evaluate(&system.batch, EdgeSource::Given, want)?;
+        }
         system.take_results(&self.worker.results, forces, last)
     }
 }
@@ -380,7 +405,7 @@ impl System {
             self.set_cell(cell);
         }
         self.batch.positions.copy_from_slice(positions);
-        self.take_edges(positions)
+        Ok(())
     }
 
     /// Whether a pair within the cutoff may be missing from the list.
@@ -439,11 +464,29 @@ impl System {
     }
 
     /// Fills the batch with the list's edges that are within the cutoff now.
-    fn take_edges(&mut self, positions: &[Vec3]) -> Result<()> {
+    fn take_edges(&mut self) -> Result<()> {
         let (list, offsets, numbers) = (&self.list, &self.offsets, &mut self.numbers);
-        let mut edges = self.batch.start_edges(list.n_edges(), !offsets.is_empty());
-        let limit = self.cutoff * self.cutoff;
-        let mut contacts = Contacts::new(&self.limits);
+        // Out of the way of the edges that are written beside them.
+        let positions = std::mem::take(&mut self.batch.positions);
+        let taken = Self::edges_within(&positions, self.cutoff, &self.limits, list, offsets, numbers, &mut self.batch);
+        self.batch.positions = positions;
+        self.contacts = taken?;
+        Ok(())
+    }
+
+    /// What [`take_edges`](System::take_edges) does; returns whether atoms are closer than what the model was trained on.
+    fn edges_within(
+        positions: &[Vec3],
+        cutoff: f64,
+        limits: &Limits,
+        list: &NeighborList,
+        offsets: &[Vec3],
+        numbers: &mut [u32],
+        batch: &mut PackedBatch,
+    ) -> Result<Outside> {
+        let mut edges = batch.start_edges(list.n_edges(), !offsets.is_empty());
+        let limit = cutoff * cutoff;
+        let mut contacts = Contacts::new(limits);
         for i in 0..positions.len() {
             for e in list.edges_of(i) {
                 let j = list.senders[e] as usize;
@@ -465,8 +508,7 @@ impl System {
         }
         // Both edges of a pair have the same length, so neither is there without the other.
         edges.renumber_reverse(numbers);
-        self.contacts = contacts.outside()?;
-        Ok(())
+        contacts.outside()
     }
 }
 

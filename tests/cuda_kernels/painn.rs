@@ -10,6 +10,7 @@ use mlff::engine::{Evaluation, Want};
 use mlff::model::Model;
 use mlff::model::config::Architecture;
 use mlff::model::painn::Painn;
+use mlff::neighbors::{NeighborList, NeighborSearch};
 use mlff::structure::Structure;
 
 use crate::bench::device;
@@ -109,6 +110,26 @@ fn compare<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut Worker
     }
 }
 
+/// A list with a skin on the device, and the edges of it: the same bits.
+fn compare_list<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut Worker<T, B>) {
+    for structure in [box_of_water(), molecules()[0].clone()] {
+        let batch = batch(model, std::slice::from_ref(&structure));
+        let want = evaluations(worker, &batch, EdgeSource::Given, Want::ALL);
+        let mut list = NeighborList::default();
+        NeighborSearch::new().search(&structure, model.config().cutoff + 0.7, &mut list).unwrap();
+        assert!(worker.set_list(&list, structure.is_periodic()).unwrap());
+        let cell = structure.cell.unwrap_or_default();
+        let got = evaluations(worker, &batch, EdgeSource::Listed { nearest: 0.5, cell }, Want::ALL);
+        assert_eq!(got, want, "{name}: from a list");
+        assert_eq!(worker.close, [false]);
+        evaluations(worker, &batch, EdgeSource::Listed { nearest: 1.5, cell }, Want::ALL);
+        assert_eq!(worker.close, [true]);
+        // Of another system.
+        let other = self::batch(model, &molecules()[1..]);
+        assert!(worker.evaluate(&other, EdgeSource::Listed { nearest: 0.5, cell }, Want::ALL).is_err());
+    }
+}
+
 fn on_host<T: Scalar>(model: &Model, tuning: Tuning, falling: bool) -> Option<Worker<T, Host>> {
     let plan = plan::<T>(model, SMALL, tuning);
     let mut host = Host::with(&plan.sources()).map_err(|why| say(&format!("\nSKIPPED: kernels on the host: {why}\n"))).ok()?;
@@ -139,6 +160,7 @@ fn painn_engine_matches_cpu() {
     for falling in [false, true] {
         let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, falling) else { return };
         compare("f32 on the host", &model, &mut worker, [2e-5, 1e-4, 1e-5]);
+        compare_list("f32 on the host", &model, &mut worker);
         compare_ways("f32 on the host", &model, |tuning| on_host::<f32>(&model, tuning, falling).unwrap());
     }
     if let Some(mut worker) = on_host::<f64>(&model, SMALL_TILES, false) {
@@ -160,6 +182,7 @@ fn cuda_painn_engine_matches_cpu() {
     for tuning in [Tuning::default(), SMALL_TILES] {
         compare("f32 on the device", &model, &mut on_device::<f32>(&model, tuning), [2e-5, 1e-4, 1e-5]);
     }
+    compare_list("f32 on the device", &model, &mut on_device::<f32>(&model, Tuning::default()));
     compare_ways("f32 on the device", &model, |tuning| on_device::<f32>(&model, tuning));
     compare("f64 on the device", &model, &mut on_device::<f64>(&model, Tuning::default()), [1e-9, 1e-9, 1e-9]);
     compare_ways("f64 on the device", &model, |tuning| on_device::<f64>(&model, tuning));

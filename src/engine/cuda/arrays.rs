@@ -35,6 +35,8 @@ pub(super) struct Sizes {
     pub edges_given: bool,
     /// Whether they have offsets.
     pub periodic: bool,
+    /// Whether they are those of a list, which has a cell.
+    pub listed: bool,
     /// Whether virials are asked for.
     pub virials: bool,
 }
@@ -43,6 +45,7 @@ pub(super) struct Sizes {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layout {
     pub positions: usize,
+    pub cell: usize,
     pub offsets: usize,
     pub atom_ptr: usize,
     pub structure_of: usize,
@@ -92,6 +95,7 @@ impl Layout {
         let (atoms, edges) = (s.n_atoms, s.n_edges);
         let mut out = Layout {
             positions: p.take(3 * atoms, 8),
+            cell: p.take(if s.listed { 9 } else { 0 }, 8),
             offsets: p.take(if s.periodic { 3 * edges } else { 0 }, 8),
             atom_ptr: p.take(s.n_structures + 1, 4),
             structure_of: p.take(atoms, 4),
@@ -117,7 +121,7 @@ impl Layout {
             out.counts = p.take(atoms, 4);
             out.higher = p.take(atoms, 4);
             out.pair_ptr = p.take(atoms + 1, 4);
-            // Two numbers for two edges.
+            // Two numbers for two edges; of a list, a number for each of its edges.
             out.pairs = p.take(edges, 4);
         }
         out.geometry = p.take(4 * edges, real);

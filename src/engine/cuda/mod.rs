@@ -11,6 +11,7 @@
 //! results are the same bits for any batch and on every run.
 
 mod arrays;
+mod list;
 mod shape;
 mod weights;
 
@@ -20,12 +21,14 @@ use super::Want;
 use super::results::Results;
 use crate::batch::PackedBatch;
 use crate::cuda::{Address, Arg, Backend, HostMemory, Launch, Limits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::painn::Painn;
 use crate::ops::Real;
 use crate::potential::Precision;
 use crate::profile::clock::{Component, Part, enter};
+use crate::structure::Mat3;
 use arrays::{Layout, Sizes, at};
+use list::ListArrays;
 use shape::Shape;
 pub use shape::{Tiling, Tuning};
 use weights::Weights;
@@ -102,7 +105,7 @@ impl<T: Scalar> Plan<T> {
     }
 
     fn bytes(&self, n_atoms: usize, n_edges: usize) -> usize {
-        let sizes = Sizes { n_structures: 0, n_atoms, max_atoms: 0, n_edges, edges_given: true, periodic: true, virials: true };
+        let sizes = Sizes { n_structures: 0, n_atoms, max_atoms: 0, n_edges, edges_given: true, periodic: true, listed: false, virials: true };
         self.layout(&sizes).n_bytes
     }
 
@@ -123,6 +126,14 @@ pub enum EdgeSource {
         /// Square of the distance below which a structure is marked, Å².
         nearest: f64,
     },
+    /// They are those of the list that [`Worker::set_list`] left on the device that are within the cutoff. The batch has one
+    /// structure, the list's.
+    Listed {
+        /// As above.
+        nearest: f64,
+        /// Lattice vectors that the list's shifts count, Å; anything where nothing is periodic.
+        cell: Mat3,
+    },
 }
 
 /// A backend with weights and memory: what evaluates one batch at a time.
@@ -131,6 +142,7 @@ pub struct Worker<T, B: Backend> {
     backend: B,
     weights: Address,
     memory: Memory,
+    list: ListArrays,
     inputs: Staging,
     outputs: Staging,
     /// Results of the batch evaluated last.
@@ -179,6 +191,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             backend,
             weights,
             memory: Memory::default(),
+            list: ListArrays::default(),
             inputs: Staging::default(),
             outputs: Staging::default(),
             results: Results::default(),
@@ -211,13 +224,16 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         want: Want,
         mut run: impl FnMut(&mut B, &Launch) -> Result<()>,
     ) -> Result<()> {
-        let sizes = sizes(batch, edges, want);
+        let sizes = self.sizes(batch, edges, want)?;
         let layout = self.plan.layout(&sizes);
         self.reserve(layout.n_bytes)?;
         if sizes.n_atoms > 0 {
             enter(Component::Batch);
             let bytes = self.inputs.bytes(&mut self.backend, layout.n_in)?;
             fill(bytes, &layout, batch, &sizes);
+            if let EdgeSource::Listed { cell, .. } = &edges {
+                bytes[layout.cell..][..72].copy_from_slice(bytemuck::cast_slice(cell));
+            }
             enter(Component::Transfers);
             // SAFETY: the memory is as long as the layout, and `inputs` is left alone until the wait below.
             unsafe { self.backend.write(self.memory.base, bytes)? };
@@ -279,6 +295,34 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         Ok(())
     }
 
+    fn sizes(&self, batch: &PackedBatch, edges: EdgeSource, want: Want) -> Result<Sizes> {
+        let atoms_of = |s| batch.atoms_of(s).len();
+        let n_edges = match edges {
+            EdgeSource::Given => batch.n_edges(),
+            EdgeSource::Search { .. } => {
+                (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum()
+            }
+            // The kernels rely on it.
+            EdgeSource::Listed { .. } if batch.n_structures() != 1 || batch.n_atoms() != self.list.n_atoms => {
+                return Err(Error::Usage("the neighbour list on the device is not that of the batch".into()));
+            }
+            EdgeSource::Listed { .. } => self.list.n_edges,
+        };
+        if u32::try_from(n_edges).is_err() {
+            return Err(Error::Usage(format!("a batch of {n_edges} edges is too large: use --batch")));
+        }
+        Ok(Sizes {
+            n_structures: batch.n_structures(),
+            n_atoms: batch.n_atoms(),
+            max_atoms: (0..batch.n_structures()).map(atoms_of).max().unwrap_or(0),
+            n_edges,
+            edges_given: edges == EdgeSource::Given,
+            periodic: edges == EdgeSource::Given && !batch.edges().offsets.is_empty(),
+            listed: matches!(edges, EdgeSource::Listed { .. }),
+            virials: want.stress && batch.volumes.iter().any(Option::is_some),
+        })
+    }
+
     fn weight(&self, place: weights::Place) -> Address {
         at(self.weights, place * size_of::<T>())
     }
@@ -308,27 +352,10 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
 impl<T, B: Backend> Drop for Worker<T, B> {
     fn drop(&mut self) {
         let _ = self.backend.wait();
-        for address in [self.weights, self.memory.base] {
+        for address in [self.weights, self.memory.base, self.list.base] {
             // SAFETY: allocated by this worker, and nothing uses it any more. What cannot be freed goes with the context.
             let _ = unsafe { self.backend.free(address) };
         }
-    }
-}
-
-fn sizes(batch: &PackedBatch, edges: EdgeSource, want: Want) -> Sizes {
-    let given = edges == EdgeSource::Given;
-    let atoms_of = |s| batch.atoms_of(s).len();
-    Sizes {
-        n_structures: batch.n_structures(),
-        n_atoms: batch.n_atoms(),
-        max_atoms: (0..batch.n_structures()).map(atoms_of).max().unwrap_or(0),
-        n_edges: match given {
-            true => batch.n_edges(),
-            false => (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum(),
-        },
-        edges_given: given,
-        periodic: given && !batch.edges().offsets.is_empty(),
-        virials: want.stress && batch.volumes.iter().any(Option::is_some),
     }
 }
 
@@ -413,10 +440,14 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let (a, n) = (self.layout, self.n_atoms());
         let [edge_ptr, senders, reverse_edge, geometry, positions] =
             [a.edge_ptr, a.senders, a.reverse_edge, a.geometry, a.positions].map(|x| self.at(x));
-        let EdgeSource::Search { nearest } = edges else {
-            let offsets = if self.sizes.periodic { self.at(a.offsets) } else { 0 };
-            let args = args![n, edge_ptr, senders, positions, offsets, geometry];
-            return vec![self.per_atom("painn_edge_geometry", LANES_PER_ATOM, args)];
+        let nearest = match edges {
+            EdgeSource::Search { nearest } => nearest,
+            EdgeSource::Listed { nearest, .. } => return self.listed_edges(nearest),
+            EdgeSource::Given => {
+                let offsets = if self.sizes.periodic { self.at(a.offsets) } else { 0 };
+                let args = args![n, edge_ptr, senders, positions, offsets, geometry];
+                return vec![self.per_atom("painn_edge_geometry", LANES_PER_ATOM, args)];
+            }
         };
         let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
         let [structure_of, atom_ptr, counts, higher, pair_ptr, pairs, close] =
@@ -446,13 +477,42 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         ]
     }
 
+    /// Those of the list that are within the cutoff.
+    fn listed_edges(&self, nearest: f64) -> Vec<Launch> {
+        let (a, n, list) = (self.layout, self.n_atoms(), &self.worker.list);
+        let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
+        let [positions, cell, counts, edge_ptr, senders, geometry, numbers, reverse_edge, close] = [
+            a.positions,
+            a.cell,
+            a.counts,
+            a.edge_ptr,
+            a.senders,
+            a.geometry,
+            a.pairs,
+            a.reverse_edge,
+            a.close,
+        ]
+        .map(|x| self.at(x));
+        let listed = args![list.ptr, list.senders, list.shifts, positions, cell];
+        let count = [args![n, limit], listed.clone(), args![counts]].concat();
+        let fill = [args![n, limit, nearest], listed, args![edge_ptr, senders, geometry, numbers, close]].concat();
+        let blocks = list.n_edges.div_ceil(THREADS as usize);
+        let link = args![list.n_edges as u32, list.reverse, numbers, reverse_edge];
+        vec![
+            self.per_atom("painn_count_listed", WARP, count),
+            self.launch("painn_scan_edges", [1, 1], 1024, 0, args![n, counts, counts, edge_ptr, edge_ptr]),
+            self.per_atom("painn_fill_listed", WARP, fill),
+            self.launch("painn_link_listed", [blocks, 1], THREADS, 0, link),
+        ]
+    }
+
     /// Whether messages go pair by pair, a block a molecule: the same bits, and half the filters, where there are
     /// molecules for all multiprocessors and they fit.
     fn by_pairs(&self) -> bool {
         let (plan, sizes) = (&self.worker.plan, self.sizes);
         let fits = sizes.max_atoms <= plan.pairs_atoms();
         let many = sizes.n_structures >= 2 * plan.limits.multiprocessors as usize;
-        !sizes.edges_given && fits && plan.by_pairs.unwrap_or(many)
+        !sizes.edges_given && !sizes.listed && fits && plan.by_pairs.unwrap_or(many)
     }
 
     /// `message` or its VJP: over pairs of molecules, or over edges by the atoms of one end.
