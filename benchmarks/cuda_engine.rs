@@ -1,6 +1,7 @@
 //! The adjoint engine on GPU 0: whole evaluations by the clock on the wall, and every kernel by the device's, for random
 //! models of 64 and 128 features and several ways to cut atoms into tiles. `--json FILE` writes the numbers too. Without a
-//! GPU it says so and ends well. `--once F` evaluates one batch of 1024 molecules once, for a profiler of kernels;
+//! GPU it says so and ends well. `--model DIR`, once or several times, compares whole
+//! potentials of those models beside the one that ships, on the GPU and on the processor. `--once F` evaluates one batch of 1024 molecules once, for a profiler of kernels;
 //! `--compile` compiles for an H100 or H200 where there is none, into the user's cache.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -19,7 +20,10 @@ use mlff::model::painn::{Painn, PainnLayer};
 use mlff::neighbors::NeighborSearch;
 use mlff::ops::dense::Linear;
 use mlff::ops::radial_basis::RadialBasis;
+use mlff::potential::{DeviceKind, EngineKind, Precision};
 use mlff::structure::Structure;
+use mlff::xyz::Reader;
+use mlff::{Model, Potential};
 
 const CUTOFF: f64 = 5.0;
 
@@ -127,6 +131,70 @@ fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTree
     (wall, kernels)
 }
 
+/// Evaluations of 4000 molecules of 20 atoms on average, from structures to forces.
+fn many(model: &str, potential: &Potential, device: &str) -> serde_json::Value {
+    // From the root of the repository, where cargo runs it.
+    let mut frames = Reader::open("examples/data/trajectory.xyz").unwrap();
+    let mut structures = Vec::new();
+    while let Some(frame) = frames.next_frame().unwrap() {
+        structures.push(frame.structure);
+    }
+    let structures: Vec<Structure> = structures.iter().cycle().take(4000).cloned().collect();
+    let atoms: usize = structures.iter().map(Structure::n_atoms).sum();
+    let want = Want { forces: true, stress: false };
+    let time = || {
+        let start = Instant::now();
+        potential.evaluate(&structures, want).into_iter().for_each(|result| drop(result.unwrap()));
+        start.elapsed().as_secs_f64()
+    };
+    (0..3).for_each(|_| _ = time());
+    let seconds = median((0..7).map(|_| time()).collect());
+    println!(
+        "{model}, {device}: 4000 structures, {atoms} atoms: {:.2} ms, {:.2} M atoms/s",
+        1e3 * seconds,
+        atoms as f64 / seconds * 1e-6
+    );
+    serde_json::json!({ "model": model, "device": device, "what": "4000 molecules", "atoms": atoms, "seconds": seconds })
+}
+
+/// Steps of a periodic box of water, whose atoms move by some thousandths of an Å; with one or seven, of molecules alone.
+fn session(model: &str, potential: &Potential, device: &str, n_waters: usize) -> serde_json::Value {
+    let mut r = Random(3);
+    let side = (n_waters as f64).cbrt().ceil() as usize;
+    let (spacing, water) = (3.105, [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]);
+    let place = |k: usize| [k % side, k / side % side, k / side / side].map(|x| x as f64 * spacing);
+    let mut positions: Vec<[f64; 3]> = Vec::new();
+    for origin in (0..n_waters).map(place) {
+        // Turned by swaps of axes.
+        let turn = (1.5 + 1.5 * r.next()) as usize % 3;
+        positions.extend(water.map(|w| std::array::from_fn(|k| origin[k] + w[(k + turn) % 3])));
+    }
+    let edge = side as f64 * spacing;
+    let is_box = n_waters > 7;
+    let cell = is_box.then_some([[edge, 0.0, 0.0], [0.0, edge, 0.0], [0.0, 0.0, edge]]);
+    let structure = Structure::new([8, 1, 1].repeat(n_waters), positions.clone(), cell, [is_box; 3]).unwrap();
+    let mut session = potential.session(&structure).unwrap();
+    let mut forces = vec![[0.0; 3]; positions.len()];
+    let mut step = |positions: &mut Vec<[f64; 3]>| {
+        for x in positions.iter_mut().flatten() {
+            *x += 0.002 * r.next();
+        }
+        let start = Instant::now();
+        session.compute(positions, None, &mut forces).unwrap();
+        start.elapsed().as_secs_f64()
+    };
+    let n = if device == "gpu" { (3_000_000 / positions.len()).clamp(20, 1000) } else { 20 };
+    (0..5).for_each(|_| _ = step(&mut positions));
+    let seconds = median((0..n).map(|_| step(&mut positions)).collect());
+    let (atoms, searches) = (positions.len(), session.n_searches());
+    println!(
+        "{model}, {device}, session of {atoms} atoms: {:.1} µs a step, {:.2} M atoms/s; {searches} searches",
+        1e6 * seconds,
+        atoms as f64 / seconds * 1e-6
+    );
+    serde_json::json!({ "model": model, "device": device, "what": "session", "atoms": atoms, "seconds": seconds })
+}
+
 const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 * 1024 };
 
 /// Puts everything into the user's cache that a later run on an H100 or H200 compiles.
@@ -164,12 +232,9 @@ fn main() {
     let large = [
         none,
         Tuning { by_pairs: Some(false), ..none },
-        Tuning { message_threads: Some([384, 256]), ..none },
-        Tuning { message_threads: Some([512, 512]), ..none },
-        tiling(32, 8, 3),
-        tiling(48, 8, 2),
+        tiling(16, 8, 2),
     ];
-    let small = [none, tiling(16, 8, 1), tiling(16, 16, 1)];
+    let small = [none, tiling(16, 16, 1)];
     if compile {
         return compile_for_hopper(&[&large[..], &small].concat());
     }
@@ -227,6 +292,26 @@ fn main() {
                 }));
             }
         }
+    }
+    let models = args.iter().enumerate().filter(|(_, a)| *a == "--model").filter_map(|(k, _)| args.get(k + 1));
+    for name in std::iter::once("ani2x-painn-64").chain(models.map(String::as_str)) {
+        let model = Arc::new(Model::load(name).unwrap());
+        let on = |device| Potential::on_device(model.clone(), Precision::F32, EngineKind::Adjoint, device).unwrap();
+        let start = Instant::now();
+        let gpu = on(DeviceKind::Cuda(0));
+        println!("{name}: ready in {:.2} s", start.elapsed().as_secs_f64());
+        let cpu = on(DeviceKind::Cpu);
+        for (potential, device) in [(&gpu, "gpu"), (&cpu, "cpu")] {
+            rows.push(many(name, potential, device));
+        }
+        for n in [1, 7, 333, 3333, 33_333] {
+            for (potential, device) in [(&gpu, "gpu"), (&cpu, "cpu")] {
+                if device == "gpu" || n <= 3333 {
+                    rows.push(session(name, potential, device, n));
+                }
+            }
+        }
+        println!();
     }
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_string_pretty(&rows).unwrap()).unwrap();

@@ -33,7 +33,7 @@ __device__ constexpr u32 bias_offset(u32 layer) {
 // LAUNCH one block per TILE_ATOMS atoms, WARPS warps; dynamic shared memory of 2 LONGEST TILE_ATOMS elements and, for the
 //     slopes, the sum of the widths between layers times TILE_ATOMS.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    painn_readout(u32 n_atoms, u32 gradient, real energy_scale, const real* __restrict__ scalars,
+    TILE_KERNEL(painn_readout)(u32 n_atoms, u32 gradient, real energy_scale, const real* __restrict__ scalars,
                   const real* __restrict__ weights, const real* __restrict__ biases, const real* __restrict__ transposed,
                   const real* __restrict__ last_row, real* outputs, real* grad_scalars) {
     real* here = DYNAMIC_SHARED(real);                      // [TILE_ATOMS, LONGEST]

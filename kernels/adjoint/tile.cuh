@@ -16,6 +16,13 @@ constexpr u32 F_TILES = F / 8;
 constexpr u32 PAIRED = F_TILES % (2 * WARPS) == 0 ? 2 : 1;
 constexpr u32 F_ROUNDS = (F_TILES + PAIRED * WARPS - 1) / (PAIRED * WARPS);
 
+// Names of kernels: those for few atoms, whose tiles are smaller, have a name of their own.
+#ifdef MLFF_FEW
+#define TILE_KERNEL(name) name##_few
+#else
+#define TILE_KERNEL(name) name
+#endif
+
 static_assert(F % 16 == 0 && TILE_ATOMS % 16 == 0, "whole tiles");
 
 // Length of a row in shared memory: reads of four elements by eight lanes, two rows of sixteen, meet every bank once.

@@ -350,7 +350,7 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
 
 // Two programs, so that they compile side by side.
 #define UPDATE_FORWARD(name, last)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) painn_update_forward##name(                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) TILE_KERNEL(painn_update_forward##name)(                     \
         u32 n_atoms, real epsilon, const real* __restrict__ moved, const real* __restrict__ mix,                       \
         const real* __restrict__ hidden, const real* __restrict__ hidden_bias, const real* __restrict__ gate,          \
         const real* __restrict__ gate_bias, const real* __restrict__ context0, const real* __restrict__ context0_bias, \
@@ -361,7 +361,7 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
                              context_slopes, contexts);                                                                \
     }
 #define UPDATE_VJP(name, last)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) painn_update_vjp##name(                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) TILE_KERNEL(painn_update_vjp##name)(                         \
         u32 n_atoms, real epsilon, const real* __restrict__ grad_sent, const real* __restrict__ grad_contexts,         \
         const real* __restrict__ context_slopes, const real* __restrict__ context1, const real* __restrict__ context0, \
         const real* __restrict__ mixed, const real* __restrict__ slopes, const real* __restrict__ gates,               \

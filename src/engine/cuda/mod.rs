@@ -63,6 +63,8 @@ impl Scalar for f64 {
 #[derive(Debug)]
 pub struct Plan<T> {
     shape: Shape,
+    /// For few atoms.
+    few: Option<Shape>,
     weights: Weights<T>,
     limits: Limits,
     cutoff: f64,
@@ -80,7 +82,7 @@ impl<T: Scalar> Plan<T> {
         let shape = Shape::new(painn, limits, tuning)?;
         let weights = Weights::new(painn, &shape);
         let (cutoff, epsilon, by_pairs) = (painn.cutoff, painn.epsilon, tuning.by_pairs);
-        Ok(Plan { shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
+        Ok(Plan { few: shape.for_few(), shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
     }
 
     /// The programs that a backend must have.
@@ -570,11 +572,14 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         self.over_edges(["painn_message_vjp", "painn_message_pairs_vjp"], l, true, first, last)
     }
 
-    /// A kernel over tiles of atoms.
-    fn over_tiles(&self, kernel: &str, shared_bytes: usize, args: Vec<Arg>) -> Launch {
-        let shape = &self.worker.plan.shape;
-        let grid = [self.sizes.n_atoms.div_ceil(shape.tile_atoms()), 1];
-        self.launch(kernel, grid, shape.tile_threads(), shared_bytes, args)
+    /// A kernel over tiles of atoms, smaller ones where larger ones would leave multiprocessors idle.
+    fn over_tiles(&self, kernel: &str, shared_bytes: impl Fn(&Shape) -> usize, args: Vec<Arg>) -> Launch {
+        let plan = &self.worker.plan;
+        let tiles = |shape: &Shape| self.sizes.n_atoms.div_ceil(shape.tile_atoms());
+        let few = plan.few.as_ref().filter(|_| tiles(&plan.shape) < plan.limits.multiprocessors as usize);
+        let (shape, suffix) = few.map_or((&plan.shape, ""), |few| (few, "_few"));
+        let name = format!("{kernel}{suffix}");
+        self.launch(&name, [tiles(shape), 1], shape.tile_threads(), shared_bytes(shape), args)
     }
 
     fn suffix(&self, l: usize) -> &'static str {
@@ -594,7 +599,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let out =
             [a.scalars, kept.mixed, kept.slopes, kept.gates, kept.vectors, kept.context_slopes, kept.contexts];
         args.extend(out.map(|x| Arg::from(self.at(x))));
-        self.over_tiles(&format!("painn_update_forward{}", self.suffix(l)), plan.shape.update_bytes(), args)
+        self.over_tiles(&format!("painn_update_forward{}", self.suffix(l)), Shape::update_bytes, args)
     }
 
     fn update_vjp(&self, l: usize) -> Launch {
@@ -609,7 +614,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let places = [weights.gates.transposed, weights.hidden.transposed, weights.mix_transposed];
         args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
         args.extend([a.grad_scalars, a.grad_vectors].map(|x| Arg::from(self.at(x))));
-        self.over_tiles(&format!("painn_update_vjp{}", self.suffix(l)), plan.shape.update_vjp_bytes(), args)
+        self.over_tiles(&format!("painn_update_vjp{}", self.suffix(l)), Shape::update_vjp_bytes, args)
     }
 
     fn readout(&self, gradient: bool) -> Launch {
@@ -621,7 +626,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let places = [weights.weights, weights.biases, weights.transposed, weights.last_row];
         args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
         args.extend([a.outputs, a.grad_scalars].map(|x| Arg::from(self.at(x))));
-        self.over_tiles("painn_readout", plan.shape.readout_bytes(), args)
+        self.over_tiles("painn_readout", Shape::readout_bytes, args)
     }
 
     fn gradients(&self) -> Launch {

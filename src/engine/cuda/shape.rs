@@ -98,11 +98,17 @@ impl Shape {
         Ok(shape)
     }
 
-    /// The programs.
-    pub fn sources(&self) -> Vec<Source> {
+    /// The same with tiles for few atoms: more blocks of more threads, so that a molecule reaches more multiprocessors and
+    /// waits less for weights. `None` where this one has them already.
+    pub fn for_few(&self) -> Option<Self> {
+        let tiling = Tiling { atoms: 16, warps: 16, blocks: 1 };
+        (self.tiling.atoms > tiling.atoms).then(|| Shape { tiling, ..self.clone() })
+    }
+
+    fn defines(&self, extra: &str) -> String {
         let Tiling { atoms, warps, blocks } = self.tiling;
         let widths = self.widths.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
-        let defines: String = [
+        [
             ("REAL", self.real.to_string()),
             ("FEATURES", self.n.to_string()),
             ("RADIAL", self.n_radial.to_string()),
@@ -113,64 +119,96 @@ impl Shape {
             ("FORWARD_THREADS", self.threads[0].to_string()),
             ("VJP_THREADS", self.threads[1].to_string()),
             ("READOUT_WIDTHS", widths),
+            (extra, String::new()),
         ]
+        .into_iter()
+        .filter(|(name, _)| !name.is_empty())
         .map(|(name, value)| format!("#define MLFF_{name} {value}\n"))
-        .concat();
-        let source = |name, extra: &str, text, kernels| Source { name, defines: defines.clone() + extra, text, kernels };
-        let update = include_str!("../../../kernels/adjoint/update.cu");
-        let message = include_str!("../../../kernels/adjoint/message.cu");
-        vec![
-            source(
-                "painn_update_vjp.cu",
-                "#define MLFF_BACKWARD\n",
-                update,
-                &["painn_update_vjp", "painn_update_vjp_last"][..],
-            ),
-            source(
-                "painn_update_forward.cu",
-                "#define MLFF_FORWARD\n",
-                update,
+        .collect()
+    }
+
+    /// The programs. Those that take longest to compile stand first.
+    pub fn sources(&self) -> Vec<Source> {
+        let message = |name, extra, kernels| Source {
+            name,
+            defines: self.defines(extra),
+            text: include_str!("../../../kernels/adjoint/message.cu"),
+            kernels,
+        };
+        let mut out = self.tile_sources(
+            ["painn_update_vjp.cu", "painn_update_forward.cu", "painn_readout.cu"],
+            [
+                &["painn_update_vjp", "painn_update_vjp_last"],
                 &["painn_update_forward", "painn_update_forward_last"],
-            ),
-            source(
-                "painn_message_vjp.cu",
-                "#define MLFF_BACKWARD\n",
-                message,
-                &[
-                    "painn_message_vjp",
-                    "painn_message_vjp_first",
-                    "painn_message_pairs_vjp",
-                    "painn_message_pairs_vjp_first",
+                &["painn_readout"],
+            ],
+            "",
+        );
+        if let Some(few) = self.for_few() {
+            out.extend(few.tile_sources(
+                ["painn_update_vjp_few.cu", "painn_update_forward_few.cu", "painn_readout_few.cu"],
+                [
+                    &["painn_update_vjp_few", "painn_update_vjp_last_few"],
+                    &["painn_update_forward_few", "painn_update_forward_last_few"],
+                    &["painn_readout_few"],
                 ],
-            ),
-            source(
-                "painn_message_forward.cu",
-                "#define MLFF_FORWARD\n",
-                message,
-                &[
-                    "painn_message_forward",
-                    "painn_message_forward_first",
-                    "painn_message_pairs_forward",
-                    "painn_message_pairs_forward_first",
-                ],
-            ),
-            source("painn_readout.cu", "", include_str!("../../../kernels/adjoint/readout.cu"), &["painn_readout"]),
-            source(
-                "painn_edges.cu",
-                "",
-                include_str!("../../../kernels/adjoint/edges.cu"),
-                &[
-                    "painn_count_edges",
-                    "painn_scan_edges",
-                    "painn_fill_edges",
-                    "painn_count_listed",
-                    "painn_fill_listed",
-                    "painn_link_listed",
-                    "painn_edge_geometry",
-                    "painn_gradients",
-                ],
-            ),
-        ]
+                "#define MLFF_FEW\n",
+            ));
+        }
+        out.push(message(
+            "painn_message_vjp.cu",
+            "BACKWARD",
+            &[
+                "painn_message_vjp",
+                "painn_message_vjp_first",
+                "painn_message_pairs_vjp",
+                "painn_message_pairs_vjp_first",
+            ],
+        ));
+        out.push(message(
+            "painn_message_forward.cu",
+            "FORWARD",
+            &[
+                "painn_message_forward",
+                "painn_message_forward_first",
+                "painn_message_pairs_forward",
+                "painn_message_pairs_forward_first",
+            ],
+        ));
+        out.push(Source {
+            name: "painn_edges.cu",
+            defines: self.defines(""),
+            text: include_str!("../../../kernels/adjoint/edges.cu"),
+            kernels: &[
+                "painn_count_edges",
+                "painn_scan_edges",
+                "painn_fill_edges",
+                "painn_count_listed",
+                "painn_fill_listed",
+                "painn_link_listed",
+                "painn_edge_geometry",
+                "painn_gradients",
+            ],
+        });
+        out
+    }
+
+    fn tile_sources(
+        &self,
+        names: [&'static str; 3],
+        kernels: [&'static [&'static str]; 3],
+        extra: &str,
+    ) -> Vec<Source> {
+        let update = include_str!("../../../kernels/adjoint/update.cu");
+        let texts = [update, update, include_str!("../../../kernels/adjoint/readout.cu")];
+        let parts = ["BACKWARD", "FORWARD", ""];
+        let of = |k: usize| Source {
+            name: names[k],
+            defines: self.defines(parts[k]) + extra,
+            text: texts[k],
+            kernels: kernels[k],
+        };
+        (0..3).map(of).collect()
     }
 
     pub fn tile_atoms(&self) -> usize {
