@@ -195,7 +195,7 @@ fn session(model: &str, potential: &Potential, device: &str, n_waters: usize) ->
     serde_json::json!({ "model": model, "device": device, "what": "session", "atoms": atoms, "seconds": seconds })
 }
 
-const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 * 1024 };
+const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 * 1024, has_clusters: true };
 
 /// Puts everything into the user's cache that a later run on an H100 or H200 compiles.
 fn compile_for_hopper(tunings: &[Tuning]) {
@@ -227,14 +227,13 @@ fn main() {
         }
         Err(error) => return println!("no benchmark without a GPU: {error}"),
     };
-    let tiling = |atoms, warps, blocks| Tuning { tiling: Some(Tiling { atoms, warps, blocks }), ..Tuning::default() };
+    let few = |warps, cluster| Tuning { few: Some(Tiling { atoms: 16, warps, blocks: 1, cluster }), ..Tuning::default() };
     let none = Tuning::default();
     let large = [
         none,
         Tuning { by_pairs: Some(false), ..none },
-        tiling(16, 8, 2),
     ];
-    let small = [none, tiling(16, 16, 1)];
+    let small = [none, few(16, 1), few(4, 2), few(2, 4), few(2, 8)];
     if compile {
         return compile_for_hopper(&[&large[..], &small].concat());
     }

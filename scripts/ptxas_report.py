@@ -1,4 +1,4 @@
-"""Compiles kernels/*.cu to PTX with NVRTC, assembles it with ptxas and prints what each kernel takes.
+"""Compiles kernels/*.cu, and kernels/adjoint/*.cu for two sizes of models, to PTX with NVRTC, assembles it with ptxas and prints what each kernel takes.
 
 Called by ptxas_report.sh, which installs what it needs. The options are those of src/cuda/nvrtc.rs.
 """
@@ -36,10 +36,13 @@ class Nvrtc:
         getattr(self.calls, f"nvrtcGet{name}")(program, text)
         return text.value
 
-    def ptx(self, path, capability):
+    def ptx(self, path, capability, defines=""):
         program = ctypes.c_void_p()
-        header = ((ctypes.c_char_p * 1)((path.parent / "common.cuh").read_bytes()), (ctypes.c_char_p * 1)(b"common.cuh"))
-        self.calls.nvrtcCreateProgram(ctypes.byref(program), path.read_bytes(), path.name.encode(), 1, *header)
+        headers = sorted((ROOT / "kernels").rglob("*.cuh"))
+        texts = (ctypes.c_char_p * len(headers))(*[h.read_bytes() for h in headers])
+        names = (ctypes.c_char_p * len(headers))(*[h.name.encode() for h in headers])
+        text = defines.encode() + path.read_bytes()
+        self.calls.nvrtcCreateProgram(ctypes.byref(program), text, path.name.encode(), len(headers), texts, names)
         options = [o.encode() for o in OPTIONS + [f"--gpu-architecture=compute_{capability}"]]
         failed = self.calls.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         if failed:
@@ -67,16 +70,32 @@ def kernels(ptx, capability):
         yield name, number(r"Used (\d+) registers"), number(r"(\d+) bytes stack"), spilled, number(r"(\d+) bytes smem")
 
 
+def of_models():
+    """(name, file, macros): what src/engine/cuda/shape.rs makes of models in f32 on an H100, and for few atoms."""
+    for features in (64, 128):
+        for few, tiling in (("", (32, 8, 2)), (", few atoms", (16, 16, 1))):
+            macros = {
+                "REAL": "float", "FEATURES": features, "RADIAL": 20, "FUNCTIONS": "GAUSSIAN", "TILE_ATOMS": tiling[0],
+                "WARPS": tiling[1], "BLOCKS": tiling[2], "FORWARD_THREADS": 512, "VJP_THREADS": 384,
+                "READOUT_WIDTHS": f"{features}, {features // 2}, 16", "FORWARD": "", "BACKWARD": "",
+            }  # fmt: skip
+            defines = "".join(f"#define MLFF_{name} {value}\n" for name, value in macros.items())
+            for path in sorted((ROOT / "kernels/adjoint").glob("*.cu")):
+                if not few or path.name in ("update.cu", "readout.cu"):
+                    yield f" F={features}{few}", path, defines
+
+
 def main():
     capabilities = [int(arg) for arg in sys.argv[1:] if arg] or [75, 80, 86, 89, 90, 100]
     nvrtc = Nvrtc()
     rows = {}
     for capability in capabilities:
-        for path in sorted((ROOT / "kernels").glob("*.cu")):
-            for name, *numbers in kernels(nvrtc.ptx(path, capability), capability):
-                rows.setdefault(name, {})[capability] = numbers
+        plain = [("", path, "") for path in sorted((ROOT / "kernels").glob("*.cu"))]
+        for suffix, path, defines in plain + list(of_models()):
+            for name, *numbers in kernels(nvrtc.ptx(path, capability, defines), capability):
+                rows.setdefault(name + suffix, {})[capability] = numbers
     print("registers / bytes spilled / bytes of stack / bytes of static shared memory")
-    print(f"{'kernel':32}" + "".join(f"{f'sm_{c}':>18}" for c in capabilities))
+    print(f"{'kernel':56}" + "".join(f"{f'sm_{c}':>18}" for c in capabilities))
     spills = []
     for name, columns in sorted(rows.items()):
         cells = []
@@ -84,7 +103,7 @@ def main():
             registers, stack, spilled, shared = columns[capability]
             cells.append(f"{registers}/{spilled}/{stack}/{shared}")
             spills += [f"{name} for sm_{capability}"] * (spilled > 0)
-        print(f"{name:32}" + "".join(f"{cell:>18}" for cell in cells))
+        print(f"{name:56}" + "".join(f"{cell:>18}" for cell in cells))
     if spills:
         sys.exit("registers spilled: " + ", ".join(spills))
 

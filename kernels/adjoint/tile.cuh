@@ -12,9 +12,22 @@ constexpr u32 WARPS = MLFF_WARPS;             // of a block
 constexpr u32 THREADS = WARPS * WARP;
 constexpr u32 M_TILES = TILE_ATOMS / 16;
 constexpr u32 F_TILES = F / 8;
+// Blocks that share a tile's columns: a cluster (compute capability 9.0), which has every block's activations in the shared
+// memory of all.
+#ifndef MLFF_CLUSTER
+#define MLFF_CLUSTER 1
+#endif
+constexpr u32 CLUSTER = MLFF_CLUSTER;
+constexpr u32 ALL_WARPS = CLUSTER * WARPS;
+#if MLFF_CLUSTER > 1 && !defined(MLFF_HOST)
+#define TILE_CLUSTER __cluster_dims__(MLFF_CLUSTER, 1, 1)
+#else
+#define TILE_CLUSTER
+#endif
+
 // Groups of columns that a warp makes at a time of one matrix, so that rows are split once for both, and how often.
-constexpr u32 PAIRED = F_TILES % (2 * WARPS) == 0 ? 2 : 1;
-constexpr u32 F_ROUNDS = (F_TILES + PAIRED * WARPS - 1) / (PAIRED * WARPS);
+constexpr u32 PAIRED = F_TILES % (2 * ALL_WARPS) == 0 ? 2 : 1;
+constexpr u32 F_ROUNDS = (F_TILES + PAIRED * ALL_WARPS - 1) / (PAIRED * ALL_WARPS);
 
 // Names of kernels: those for few atoms, whose tiles are smaller, have a name of their own.
 #ifdef MLFF_FEW
@@ -28,13 +41,59 @@ static_assert(F % 16 == 0 && TILE_ATOMS % 16 == 0, "whole tiles");
 // Length of a row in shared memory: reads of four elements by eight lanes, two rows of sixteen, meet every bank once.
 __device__ constexpr u32 row_length(u32 n) { return n % 32 == 16 ? n : n + 16; }
 
+// The tile of this block.
+__device__ __forceinline__ u32 tile_of_block() { return blockIdx.x / CLUSTER; }
+
+// The first group of columns of this warp; the next ones follow by ALL_WARPS.
+__device__ __forceinline__ u32 first_columns() { return blockIdx.x % CLUSTER * WARPS + threadIdx.x / WARP; }
+
+// Waits for all threads that share a tile.
+__device__ __forceinline__ void sync_tile() {
+    if constexpr (CLUSTER == 1) {
+        __syncthreads();
+    } else {
+#if defined(MLFF_HOST)
+        shim::wait_for_cluster();
+#elif MLFF_CLUSTER > 1
+        asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+    }
+}
+
+// Stores two elements in shared memory, at the same place in all blocks that share the tile.
+__device__ __forceinline__ void share(real* at, const Pack<real, 2>& pair) {
+    if constexpr (CLUSTER == 1) {
+        store<2>(at, pair);
+    } else {
+#pragma unroll
+        for (u32 block = 0; block < CLUSTER; block++) {
+#if defined(MLFF_HOST)
+            store<2>(shim::in_block(at, block), pair);
+#elif MLFF_CLUSTER > 1
+            const u32 here = u32(__cvta_generic_to_shared(at));
+            u32 there;
+            asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(block));
+            if constexpr (sizeof(real) == 4) {
+                asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(there), "f"(float(pair.at[0])),
+                             "f"(float(pair.at[1]))
+                             : "memory");
+            } else {
+                asm volatile("st.shared::cluster.v2.f64 [%0], {%1, %2};" ::"r"(there), "d"(double(pair.at[0])),
+                             "d"(double(pair.at[1]))
+                             : "memory");
+            }
+#endif
+        }
+    }
+}
+
 // acc[m][n] += rows · weights for M groups of 16 rows and N groups of 8 columns.
 //
 // IN  `rows`, the first row of the first group, in shared memory; groups follow each other by `group_stride` elements, rows
 //     by `row_stride`, a length of `row_length`. `weights` packed, [columns / 8, n_k / 16, 32 lanes, 4]: lane 4 g + t of
 //     step s has column g and terms 16 s + 4 t and the three behind it. Group n is number first + n · stride. `n_k`, a
 //     multiple of 16.
-template <int M, int N>
+template <int M, int N, bool AHEAD = true>
 __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 group_stride, const real* weights, u32 n_k,
                                         u32 first, u32 stride, real (&acc)[M][N][4]) {
     const u32 lane = threadIdx.x % WARP;
@@ -46,18 +105,22 @@ __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 gr
     constexpr bool IN_PIECES = M * N <= 4;
     constexpr u32 PIECE = 64;
     real piece[IN_PIECES ? M : 1][IN_PIECES ? N : 1][4] = {};
-    // Weights come from afar: the next ones are on their way while the present ones are multiplied.
+    // Weights come from afar: the next ones are on their way while the present ones are multiplied, if `AHEAD`.
     Pack<real, 4> b[N];
-    if (n_k > 0) {
+    if (AHEAD && n_k > 0) {
 #pragma unroll
         for (int n = 0; n < N; n++) b[n] = load<4>(w + n * next_group);
     }
 #pragma unroll 2
     for (u32 k = 0; k < n_k; k += 16) {
         Pack<real, 4> next[N];
-        const u32 ahead = k + 16 < n_k ? k + 16 : k;
+        const u32 ahead = AHEAD && k + 16 < n_k ? k + 16 : k;
 #pragma unroll
         for (int n = 0; n < N; n++) next[n] = load<4>(w + n * next_group + size_t(ahead) * 8);
+        if (!AHEAD) {
+#pragma unroll
+            for (int n = 0; n < N; n++) b[n] = next[n];
+        }
         Pack<real, 4> x[M][2];
 #pragma unroll
         for (int m = 0; m < M; m++) {
@@ -120,12 +183,12 @@ __device__ __forceinline__ void for_each_pair(u32 tile, Step step) {
 // rows · weights for F columns; calls `step(z, row, column)` with the lane's pairs of elements z[0] and z[1].
 template <typename Step>
 __device__ __forceinline__ void product_of_one(const real* rows, u32 row_stride, const real* weights, u32 n_k, Step step) {
-    for (u32 tile = threadIdx.x / WARP; tile < F_TILES; tile += PAIRED * WARPS) {
+    for (u32 tile = first_columns(); tile < F_TILES; tile += PAIRED * ALL_WARPS) {
         real acc[M_TILES][PAIRED][4] = {};
-        product<M_TILES, PAIRED>(rows, row_stride, 16 * row_stride, weights, n_k, tile, WARPS, acc);
+        product<M_TILES, PAIRED>(rows, row_stride, 16 * row_stride, weights, n_k, tile, ALL_WARPS, acc);
 #pragma unroll
         for (u32 n = 0; n < PAIRED; n++) {
-            for_each_pair<M_TILES>(tile + n * WARPS, [&](int m, int half, u32 row, u32 column) {
+            for_each_pair<M_TILES>(tile + n * ALL_WARPS, [&](int m, int half, u32 row, u32 column) {
                 step(acc[m][n] + 2 * half, row, column);
             });
         }

@@ -15,7 +15,7 @@ constexpr u32 GATES = LAST ? 2 : 3;
 // OUT scalars, overwritten; vectors [n_atoms, 3, F], contexts [n_atoms, 3F] (not in the last layer).
 // SAVED for the VJP: mixed [n_atoms, 3, 2F]: V and W; slopes [n_atoms, F] of the hidden layer; gates [n_atoms, 2, F], of
 //     vectors (not in the last layer) and of products; context_slopes [n_atoms, F] (not in the last layer).
-// LAUNCH one block per TILE_ATOMS atoms, WARPS warps; dynamic shared memory of (3 ROW + ROW2 + F) TILE_ATOMS elements.
+// LAUNCH CLUSTER blocks per TILE_ATOMS atoms, WARPS warps; dynamic shared memory of (3 ROW + ROW2 + F) TILE_ATOMS elements.
 template <bool LAST>
 __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const real* moved, const real* mix,
                                                const real* hidden, const real* hidden_bias, const real* gate,
@@ -26,7 +26,7 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
     real* const vector_rows = DYNAMIC_SHARED(real);             // [3, TILE_ATOMS, ROW]
     real* const rows = vector_rows + 3 * TILE_ATOMS * ROW;      // [TILE_ATOMS, ROW2]: scalars; norms, then hidden layers
     real* const products = rows + TILE_ATOMS * ROW2;            // [TILE_ATOMS, F]
-    const u32 first = blockIdx.x * TILE_ATOMS, n_rows = min(TILE_ATOMS, n_atoms - first), warp = threadIdx.x / WARP;
+    const u32 first = tile_of_block() * TILE_ATOMS, n_rows = min(TILE_ATOMS, n_atoms - first), warp = first_columns();
 
     load_rows(scalars + size_t(first) * F, F, n_rows, rows, ROW2);
     for (u32 i = threadIdx.x; i < 3 * TILE_ATOMS * (F / 4); i += THREADS) {
@@ -35,9 +35,9 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
         if (row < n_rows) pack = load<4>(moved + (size_t(first + row) * 3 + component) * F + column);
         store<4>(vector_rows + (component * TILE_ATOMS + row) * ROW + column, pack);
     }
-    __syncthreads();
+    sync_tile();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
+    for (u32 tile = warp; tile < F_TILES; tile += ALL_WARPS) {
         for (u32 group = 0; group < M_TILES; group++) {
             real acc[3][2][4] = {};
             product<3, 2>(vector_rows + group * 16 * ROW, ROW, TILE_ATOMS * ROW, mix, F, tile, F_TILES, acc);
@@ -57,7 +57,7 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
                     norm.at[i] = sqrt(squares + epsilon);
                     inner.at[i] = sum;
                 }
-                store<2>(rows + row * ROW2 + F + column, norm);
+                share(rows + row * ROW2 + F + column, norm);
                 store<2>(products + row * F + column, inner);
                 if (row < n_rows) {
 #pragma unroll
@@ -70,7 +70,7 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
             });
         }
     }
-    __syncthreads();
+    sync_tile();
 
     const auto silu_of = [&](Pair z, u32 row, u32 column, real* slope_rows) {
         Pair slope;
@@ -87,29 +87,29 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
         real acc[F_ROUNDS][M_TILES][PAIRED][4] = {};
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * PAIRED * WARPS;
+            const u32 tile = warp + round * PAIRED * ALL_WARPS;
             if (tile >= F_TILES) break;
-            product<M_TILES, PAIRED>(rows, ROW2, 16 * ROW2, hidden, 2 * F, tile, WARPS, acc[round]);
+            product<M_TILES, PAIRED>(rows, ROW2, 16 * ROW2, hidden, 2 * F, tile, ALL_WARPS, acc[round]);
         }
-        __syncthreads();
+        sync_tile();
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
 #pragma unroll
             for (u32 n = 0; n < PAIRED; n++) {
-                const u32 tile = warp + (round * PAIRED + n) * WARPS;
+                const u32 tile = warp + (round * PAIRED + n) * ALL_WARPS;
                 if (tile >= F_TILES) break;
                 for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
                     const Pair bias = bias_at(hidden_bias, column);
                     const real* z = acc[round][m][n] + 2 * half;
                     const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, slopes);
-                    store<2>(rows + row * ROW2 + F + column, y);
+                    share(rows + row * ROW2 + F + column, y);
                 });
             }
         }
     }
-    __syncthreads();
+    sync_tile();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
+    for (u32 tile = warp; tile < F_TILES; tile += ALL_WARPS) {
         constexpr u32 N = GATES<LAST>;
         real acc[M_TILES][N][4] = {};
         product<M_TILES, N>(rows + F, ROW2, 16 * ROW2, gate, F, tile, F_TILES, acc);
@@ -141,20 +141,21 @@ __device__ __forceinline__ void update_forward(u32 n_atoms, real epsilon, const 
                     }
                 }
             }
-            store<2>(rows + row * ROW2 + column, q);
+            // The last layer's are not multiplied again; another block may have ended.
+            if (!LAST) share(rows + row * ROW2 + column, q);
         });
     }
     if (LAST) return;
-    __syncthreads();
+    sync_tile();
 
     product_of_one(rows, ROW2, context0, F, [&](const real* z, u32 row, u32 column) {
         const Pair bias = bias_at(context0_bias, column);
         const Pair y = silu_of(Pair{{z[0] + bias.at[0], z[1] + bias.at[1]}}, row, column, context_slopes);
-        store<2>(rows + row * ROW2 + F + column, y);
+        share(rows + row * ROW2 + F + column, y);
     });
-    __syncthreads();
+    sync_tile();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
+    for (u32 tile = warp; tile < F_TILES; tile += ALL_WARPS) {
         real acc[M_TILES][3][4] = {};
         product<M_TILES, 3>(rows + F, ROW2, 16 * ROW2, context1, F, tile, F_TILES, acc);
         for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
@@ -186,7 +187,7 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     real* const wide = DYNAMIC_SHARED(real);           // [TILE_ATOMS, ROW3], later [3, TILE_ATOMS, ROW]
     real* const rows = wide + TILE_ATOMS * WIDE;       // [TILE_ATOMS, ROW]
     real* const grad_q = rows + TILE_ATOMS * ROW;      // [TILE_ATOMS, F], of the scalars behind this update
-    const u32 first = blockIdx.x * TILE_ATOMS, n_rows = min(TILE_ATOMS, n_atoms - first), warp = threadIdx.x / WARP;
+    const u32 first = tile_of_block() * TILE_ATOMS, n_rows = min(TILE_ATOMS, n_atoms - first), warp = first_columns();
     const auto scaled = [&](const real* z, const real* slope_rows, u32 row, u32 column) {
         Pair y{{z[0], z[1]}};
         if (row < n_rows) {
@@ -197,13 +198,15 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
         return y;
     };
 
+    // What is shared below goes to blocks that must have begun.
+    if (LAST && CLUSTER > 1) sync_tile();
     if (!LAST) {
         load_rows(grad_contexts + size_t(first) * 3 * F, 3 * F, n_rows, wide, ROW3);
-        __syncthreads();
+        sync_tile();
         product_of_one(wide, ROW3, context1, 3 * F, [&](const real* z, u32 row, u32 column) {
-            store<2>(rows + row * ROW + column, scaled(z, context_slopes, row, column));
+            share(rows + row * ROW + column, scaled(z, context_slopes, row, column));
         });
-        __syncthreads();
+        sync_tile();
     }
     product_of_one(rows, ROW, context0, LAST ? 0 : F, [&](const real* z, u32 row, u32 column) {
             Pair gq{}, gate_1{}, gate_2{};
@@ -229,18 +232,18 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
             }
             store<2>(grad_q + row * F + column, gq);
             real* const at = wide + row * ROW3 + column;
-            store<2>(at, gq);
-            if (!LAST) store<2>(at + F, gate_1);
-            store<2>(at + (GATES<LAST> - 1) * F, gate_2);
+            share(at, gq);
+            if (!LAST) share(at + F, gate_1);
+            share(at + (GATES<LAST> - 1) * F, gate_2);
     });
-    __syncthreads();
+    sync_tile();
 
     product_of_one(wide, ROW3, gate, GATES<LAST> * F, [&](const real* z, u32 row, u32 column) {
-        store<2>(rows + row * ROW + column, scaled(z, slopes, row, column));
+        share(rows + row * ROW + column, scaled(z, slopes, row, column));
     });
-    __syncthreads();
+    sync_tile();
 
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
+    for (u32 tile = warp; tile < F_TILES; tile += ALL_WARPS) {
         real acc[M_TILES][2][4] = {};
         product<M_TILES, 2>(rows, ROW, 16 * ROW, hidden, F, tile, F_TILES, acc);
         for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
@@ -276,28 +279,29 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
                 }
             }
 #pragma unroll
-            for (int k = 0; k < 3; k++) store<2>(wide + (k * TILE_ATOMS + row) * ROW + column, gv[k]);
+            for (int k = 0; k < 3; k++) share(wide + (k * TILE_ATOMS + row) * ROW + column, gv[k]);
         });
     }
-    __syncthreads();
+    sync_tile();
 
     // V's part of the product, then W's in the same sums.
     real sums[F_ROUNDS][M_TILES][3][PAIRED][4] = {};
     const auto add_part = [&](const real* weights) {
 #pragma unroll
         for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * PAIRED * WARPS;
+            const u32 tile = warp + round * PAIRED * ALL_WARPS;
             if (tile >= F_TILES) break;
 #pragma unroll
             for (u32 group = 0; group < M_TILES; group++) {
-                product<3, PAIRED>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile, WARPS,
-                                   sums[round][group]);
+                // Its many sums leave no registers for weights ahead.
+                product<3, PAIRED, false>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile,
+                                          ALL_WARPS, sums[round][group]);
             }
         }
     };
     add_part(mix);
-    __syncthreads();
-    for (u32 tile = warp; tile < F_TILES; tile += WARPS) {
+    sync_tile();
+    for (u32 tile = warp; tile < F_TILES; tile += ALL_WARPS) {
         for_each_pair<M_TILES>(tile, [&](int, int, u32 row, u32 column) {
             Pair gw[3] = {};
             if (row < n_rows) {
@@ -318,16 +322,16 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
                 }
             }
 #pragma unroll
-            for (int k = 0; k < 3; k++) store<2>(wide + (k * TILE_ATOMS + row) * ROW + column, gw[k]);
+            for (int k = 0; k < 3; k++) share(wide + (k * TILE_ATOMS + row) * ROW + column, gw[k]);
         });
     }
-    __syncthreads();
+    sync_tile();
     add_part(mix + size_t(F) * F);
 #pragma unroll
     for (u32 round = 0; round < F_ROUNDS; round++) {
 #pragma unroll
         for (u32 n = 0; n < PAIRED; n++) {
-            const u32 tile = warp + (round * PAIRED + n) * WARPS;
+            const u32 tile = warp + (round * PAIRED + n) * ALL_WARPS;
             if (tile >= F_TILES) break;
             for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
                 if (row >= n_rows) return;
@@ -350,7 +354,8 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
 
 // Two programs, so that they compile side by side.
 #define UPDATE_FORWARD(name, last)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) TILE_KERNEL(painn_update_forward##name)(                     \
+    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, MLFF_BLOCKS)                                    \
+        TILE_KERNEL(painn_update_forward##name)(                                                                       \
         u32 n_atoms, real epsilon, const real* __restrict__ moved, const real* __restrict__ mix,                       \
         const real* __restrict__ hidden, const real* __restrict__ hidden_bias, const real* __restrict__ gate,          \
         const real* __restrict__ gate_bias, const real* __restrict__ context0, const real* __restrict__ context0_bias, \
@@ -361,7 +366,8 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
                              context_slopes, contexts);                                                                \
     }
 #define UPDATE_VJP(name, last)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS) TILE_KERNEL(painn_update_vjp##name)(                         \
+    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, MLFF_BLOCKS)                                    \
+        TILE_KERNEL(painn_update_vjp##name)(                                                                           \
         u32 n_atoms, real epsilon, const real* __restrict__ grad_sent, const real* __restrict__ grad_contexts,         \
         const real* __restrict__ context_slopes, const real* __restrict__ context1, const real* __restrict__ context0, \
         const real* __restrict__ mixed, const real* __restrict__ slopes, const real* __restrict__ gates,               \

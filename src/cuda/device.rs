@@ -55,6 +55,7 @@ impl Device {
         let limits = Limits {
             multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_bytes: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            has_clusters: capability >= 90,
         };
         let compiler = Nvrtc::find()?;
         let target = compiler.target(capability)?;

@@ -15,6 +15,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block.
     pub block: u32,
+    /// Blocks of a cluster, as the kernel was compiled: 1 for none.
+    pub cluster: u32,
     /// Dynamic shared memory, bytes.
     pub shared_bytes: u32,
     /// Arguments in order, each in the low bytes of a word.

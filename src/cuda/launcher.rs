@@ -17,6 +17,8 @@ pub struct Limits {
     pub multiprocessors: u32,
     /// Shared memory that a block may ask for, bytes.
     pub shared_bytes: u32,
+    /// Whether blocks can form clusters that see each other's shared memory.
+    pub has_clusters: bool,
 }
 
 /// Makes launches for one precision and one device.
@@ -72,7 +74,7 @@ impl Launcher {
         // Counts are 32 bits and blocks have 32 threads and more; `shared_bytes` is within the limits.
         let [x, y] = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         let shared_bytes = u32::try_from(shared_bytes).unwrap_or(u32::MAX);
-        Launch { kernel: format!("{name}_{suffix}"), grid: [x, y, 1], block, shared_bytes, args }
+        Launch { kernel: format!("{name}_{suffix}"), grid: [x, y, 1], block, cluster: 1, shared_bytes, args }
     }
 
     pub(super) fn per_thread(&self, name: &str, n_threads: u64, block: u32, args: Vec<Arg>) -> Launch {

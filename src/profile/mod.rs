@@ -28,7 +28,7 @@ use crate::batch::Preparer;
 use crate::cuda::StreamEvents;
 use crate::engine::Want;
 use crate::error::{Error, Result};
-use crate::potential::{BatchSize, EngineKind, Potential};
+use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential};
 use crate::structure::Structure;
 use counts::{Kernels, Shapes};
 use report::{Derived, RunInfo, components};
@@ -145,7 +145,7 @@ fn on_this_thread(
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         },
         device: DeviceInfo {
-            kind: if kernels == Kernels::AutogradCuda { "cuda" } else { "cpu" },
+            kind: if potential.device() == DeviceKind::Cpu { "cpu" } else { "cuda" },
             name: device_name,
             peak_flops: peaks.flops,
             peak_bytes_s: peaks.bytes_s,

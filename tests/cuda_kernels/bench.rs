@@ -74,7 +74,7 @@ impl Drop for Bench<'_> {
 
 /// Multiprocessors and shared memory that launches on the host are made for. A small device, so that small cases have
 /// several atoms a block and both tiles of dense; little memory, so that features are cut into tiles.
-pub const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 48 * 1024 };
+pub const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 48 * 1024, has_clusters: false };
 
 /// Runs `case` on every backend, twice, and compares what it returns, by name, with `want`.
 pub fn check<T: Element>(

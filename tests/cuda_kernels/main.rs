@@ -12,6 +12,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+#[path = "../common/mod.rs"]
+mod common;
 mod dense;
 mod edge_geometry;
 mod host;

@@ -7,7 +7,7 @@ use mlff::potential::Precision;
 use crate::bench::{Element, Random, SMALL, check, topologies, topology, wide};
 
 /// Shared memory of a large device: one tile of features.
-const LARGE: Limits = Limits { multiprocessors: 1, shared_bytes: 227 * 1024 };
+const LARGE: Limits = Limits { multiprocessors: 1, shared_bytes: 227 * 1024, has_clusters: false };
 
 fn case<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool, limits: Limits) {
     let (n_atoms, n_edges) = (topology.n_atoms(), topology.n_edges());

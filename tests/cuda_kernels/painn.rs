@@ -3,26 +3,34 @@
 use std::sync::Arc;
 
 use mlff::batch::{PackedBatch, Preparer};
-use mlff::cuda::{Backend, Device, Limits};
+use mlff::cuda::{Backend, Device, Limits, Source};
 use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Tuning, Worker};
 use mlff::engine::{Evaluation, Want};
 use mlff::model::Model;
 use mlff::model::config::Architecture;
 use mlff::model::painn::Painn;
+use mlff::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
 use mlff::neighbors::{NeighborList, NeighborSearch};
 use mlff::structure::Structure;
 
 use crate::bench::device;
+use crate::common::expected::{F32, F64, load};
+use crate::common::{Case, cases, reference, root, worst};
 use crate::host::{Host, say};
 
-const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 99 * 1024 };
+const SMALL: Limits = Limits { multiprocessors: 2, shared_bytes: 99 * 1024, has_clusters: false };
 
 fn plan<T: Scalar>(model: &Model, limits: Limits, tuning: Tuning) -> Arc<Plan<T>> {
     let config = model.config();
     let Architecture::Painn(painn) = &config.architecture else { panic!("a PaiNN") };
     let painn = Painn::<T>::new(config, painn, model.weights()).unwrap();
     Arc::new(Plan::new(&painn, config.energy_scale, limits, tuning).unwrap())
+}
+
+/// The programs of a model on a device of middling size.
+pub fn sources<T: Scalar>() -> Vec<Source> {
+    plan::<T>(&small_model(), Limits { multiprocessors: 108, shared_bytes: 163 * 1024, has_clusters: false }, Tuning::default()).sources()
 }
 
 fn batch(model: &Model, structures: &[Structure]) -> PackedBatch {
@@ -75,7 +83,7 @@ fn molecules() -> Vec<Structure> {
             [0.437, 1.07, -0.89],
         ],
     );
-    [methanol, water, lone].map(|m| m.unwrap()).to_vec()
+    [methanol, water, lone].map(Result::unwrap).to_vec()
 }
 
 fn box_of_water() -> Structure {
@@ -138,7 +146,8 @@ fn on_host<T: Scalar>(model: &Model, tuning: Tuning, falling: bool) -> Option<Wo
 }
 
 const SMALL_TILES: Tuning = Tuning {
-    tiling: Some(Tiling { atoms: 16, warps: 2, blocks: 1 }),
+    tiling: Some(Tiling { atoms: 16, warps: 2, blocks: 1, cluster: 1 }),
+    few: None,
     message_threads: None,
     by_pairs: Some(false),
 };
@@ -154,19 +163,74 @@ fn compare_ways<T: Scalar, B: Backend>(name: &str, model: &Model, mut worker: im
     assert_eq!(one, other, "{name}: pair by pair other bits than edge by edge");
 }
 
+fn small_model() -> Model {
+    Model::load(std::path::Path::new("ani2x-painn-64")).unwrap()
+}
+
 #[test]
 fn painn_engine_matches_cpu() {
-    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
+    let model = small_model();
     for falling in [false, true] {
         let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, falling) else { return };
-        compare("f32 on the host", &model, &mut worker, [2e-5, 1e-4, 1e-5]);
+        compare("f32 on the host", &model, &mut worker, F32);
         compare_list("f32 on the host", &model, &mut worker);
         compare_ways("f32 on the host", &model, |tuning| on_host::<f32>(&model, tuning, falling).unwrap());
     }
+    // Blocks that share a tile.
+    let cluster = Tiling { atoms: 16, warps: 2, blocks: 1, cluster: 2 };
+    let tuning = Tuning { tiling: Some(cluster), ..SMALL_TILES };
+    for falling in [false, true] {
+        let Some(mut worker) = on_host::<f32>(&model, tuning, falling) else { return };
+        compare("f32 on the host, in clusters", &model, &mut worker, F32);
+    }
     if let Some(mut worker) = on_host::<f64>(&model, SMALL_TILES, false) {
-        compare("f64 on the host", &model, &mut worker, [1e-9, 1e-9, 1e-9]);
+        compare("f64 on the host", &model, &mut worker, F64);
         compare_ways("f64 on the host", &model, |tuning| on_host::<f64>(&model, tuning, false).unwrap());
     }
+}
+
+/// Reference cases of a model, the smallest ones where not all are to be run.
+fn reference_cases(name: &str, n: usize) -> (Arc<Model>, Vec<Case>) {
+    let folder = reference(name).unwrap();
+    let mut cases = cases(&folder);
+    cases.sort_by_key(|case| case.symbols.len());
+    cases.truncate(n);
+    (load(&folder), cases)
+}
+
+/// The whole engine against SchNetPack's results.
+fn hold<T: Scalar, B: Backend>(name: &str, model: &Model, cases: &[Case], worker: &mut Worker<T, B>) {
+    let limits = if T::PRECISION == Precision::F64 { F64 } else { F32 };
+    let structures: Vec<Structure> = cases.iter().map(Case::structure).collect();
+    let got = evaluations(worker, &batch(model, &structures), EdgeSource::Given, Want::ALL);
+    for (case, got) in cases.iter().zip(got) {
+        let what = format!("{name}, {}", case.symbols.concat());
+        // In f64 the limit scales with the energy, in f32 it is absolute.
+        let scale = if T::PRECISION == Precision::F64 { case.energy.abs().max(1.0) } else { 1.0 };
+        let energy = (got.energy - case.energy).abs();
+        assert!(energy <= limits[0] * scale, "{what}: energy off by {energy:e}");
+        let forces = worst(got.forces.as_ref().unwrap().as_flattened(), case.forces.as_flattened());
+        assert!(forces <= limits[1], "{what}: forces off by {forces:e}");
+        if let (Some(got), Some(want)) = (&got.stress, &case.stress) {
+            let stress = worst(got.as_flattened(), want.as_flattened());
+            assert!(stress <= limits[2], "{what}: stress off by {stress:e}");
+        }
+    }
+}
+
+#[test]
+fn painn_engine_on_host_matches_schnetpack() {
+    // Both kinds of radial functions; the smallest cases, as the host is slow.
+    for (name, n) in [("painn-f64-bessel", 4), ("painn-f128-gaussian", 2)] {
+        let (model, cases) = reference_cases(name, n);
+        let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, false) else { return };
+        hold(name, &model, &cases, &mut worker);
+    }
+}
+
+fn on_device<T: Scalar>(model: &Model, tuning: Tuning) -> Worker<T, Device> {
+    let device = Device::open(0).unwrap();
+    Worker::new(plan::<T>(model, device.limits(), tuning), device).unwrap()
 }
 
 #[test]
@@ -174,16 +238,78 @@ fn cuda_painn_engine_matches_cpu() {
     if device().is_none() {
         return;
     }
-    fn on_device<T: Scalar>(model: &Model, tuning: Tuning) -> Worker<T, Device> {
-        let device = Device::open(0).unwrap();
-        Worker::new(plan::<T>(model, device.limits(), tuning), device).unwrap()
-    }
-    let model = Model::load(std::path::Path::new("ani2x-painn-64")).unwrap();
+    let model = small_model();
     for tuning in [Tuning::default(), SMALL_TILES] {
-        compare("f32 on the device", &model, &mut on_device::<f32>(&model, tuning), [2e-5, 1e-4, 1e-5]);
+        compare("f32 on the device", &model, &mut on_device::<f32>(&model, tuning), F32);
     }
     compare_list("f32 on the device", &model, &mut on_device::<f32>(&model, Tuning::default()));
     compare_ways("f32 on the device", &model, |tuning| on_device::<f32>(&model, tuning));
-    compare("f64 on the device", &model, &mut on_device::<f64>(&model, Tuning::default()), [1e-9, 1e-9, 1e-9]);
+    compare("f64 on the device", &model, &mut on_device::<f64>(&model, Tuning::default()), F64);
     compare_ways("f64 on the device", &model, |tuning| on_device::<f64>(&model, tuning));
+}
+
+#[test]
+fn cuda_painn_engine_matches_schnetpack() {
+    if device().is_none() {
+        return;
+    }
+    for name in ["painn-f64-bessel", "painn-f128-gaussian"] {
+        let (model, cases) = reference_cases(name, usize::MAX);
+        hold(name, &model, &cases, &mut on_device::<f32>(&model, Tuning::default()));
+        hold(name, &model, &cases, &mut on_device::<f64>(&model, Tuning::default()));
+    }
+}
+
+/// Whole potentials: batches of many molecules, sessions, structures that cannot be evaluated, the same bits for any batch.
+#[test]
+fn cuda_painn_potential_matches_cpu() {
+    if device().is_none() {
+        return;
+    }
+    let model = Arc::new(small_model());
+    let on = |device| Potential::on_device(model.clone(), Precision::F32, EngineKind::Adjoint, device).unwrap();
+    let (gpu, cpu) = (on(DeviceKind::Cuda(0)), on(DeviceKind::Cpu));
+    let mut frames = mlff::xyz::Reader::open(root().join("examples/data/trajectory.xyz")).unwrap();
+    let mut structures = Vec::new();
+    while let Some(frame) = frames.next_frame().unwrap() {
+        structures.push(frame.structure);
+    }
+    // Atoms on top of each other, an element that is not known, and a box, among molecules.
+    let mut twice = structures[3].clone();
+    twice.positions[1] = twice.positions[0];
+    structures.insert(7, twice);
+    structures.insert(9, Structure::molecule(vec![79], vec![[0.0; 3]]).unwrap());
+    structures.insert(11, box_of_water());
+    let (got, want) = (gpu.evaluate(&structures, Want::ALL), cpu.evaluate(&structures, Want::ALL));
+    for (k, (got, want)) in got.iter().zip(&want).enumerate() {
+        match (got, want) {
+            (Ok(got), Ok(want)) => {
+                let apart = differences(std::slice::from_ref(got), std::slice::from_ref(want));
+                // Two f32 engines, each within its limit of the truth.
+                assert!(apart.iter().zip(&F32).all(|(a, b)| *a <= 2.0 * b), "structure {k}: {apart:?}");
+                assert_eq!(got.outside, want.outside, "structure {k}");
+            }
+            (Err(got), Err(want)) => assert_eq!(got.to_string(), want.to_string(), "structure {k}"),
+            _ => panic!("structure {k}: {got:?} on the GPU, {want:?} on the processor"),
+        }
+    }
+    assert!(got[7].is_err() && got[9].is_err() && got[11].is_ok());
+    let alone = gpu.clone().with_batch_size(BatchSize::Structures(3));
+    for (k, (one, other)) in alone.evaluate(&structures, Want::ALL).iter().zip(&got).enumerate() {
+        assert_eq!(one.as_ref().ok(), other.as_ref().ok(), "structure {k}: other bits in another batch");
+    }
+    for structure in [&structures[0], &structures[11]] {
+        let mut session = gpu.session(structure).unwrap().with_stress(true);
+        let (mut moved, mut forces) = (structure.clone(), vec![[0.0; 3]; structure.n_atoms()]);
+        for step in 0..40 {
+            let energy = session.compute(&moved.positions, None, &mut forces).unwrap();
+            let want = gpu.evaluate_one(&moved, Want::ALL).unwrap();
+            assert_eq!((energy, Some(&forces)), (want.energy, want.forces.as_ref()), "step {step}");
+            assert_eq!((session.stress(), session.outside()), (want.stress, want.outside), "step {step}");
+            for (k, x) in moved.positions.iter_mut().flatten().enumerate() {
+                *x += 0.01 * ((k * 7 + step * 13) % 11) as f64 / 11.0;
+            }
+        }
+        assert!(session.n_searches() > 1);
+    }
 }

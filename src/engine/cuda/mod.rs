@@ -82,12 +82,12 @@ impl<T: Scalar> Plan<T> {
         let shape = Shape::new(painn, limits, tuning)?;
         let weights = Weights::new(painn, &shape);
         let (cutoff, epsilon, by_pairs) = (painn.cutoff, painn.epsilon, tuning.by_pairs);
-        Ok(Plan { few: shape.for_few(), shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
+        Ok(Plan { few: shape.for_few(limits, tuning), shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
     }
 
     /// The programs that a backend must have.
     pub fn sources(&self) -> Vec<crate::cuda::Source> {
-        self.shape.sources()
+        self.shape.sources(self.few.as_ref())
     }
 
     /// Atoms of the largest molecules whose messages can go pair by pair, which takes half the filters.
@@ -430,7 +430,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
 
     fn launch(&self, kernel: &str, grid: [usize; 2], block: u32, shared_bytes: usize, args: Vec<Arg>) -> Launch {
         let [x, y] = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        Launch { kernel: kernel.into(), grid: [x, y, 1], block, shared_bytes: shared_bytes as u32, args }
+        Launch { kernel: kernel.into(), grid: [x, y, 1], block, cluster: 1, shared_bytes: shared_bytes as u32, args }
     }
 
     /// With so many threads for each atom.
@@ -528,7 +528,9 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
             if vjp {
                 args.push(Arg::from(self.at(a.reverse_edge)));
             }
-            (kernel[1], [self.sizes.n_structures, tiles], plan.shape.pairs_bytes(self.sizes.max_atoms, vjp), args)
+            // The first layer's VJP ends at the edges: it sums nothing of atoms.
+            let atoms = if vjp && l == 0 { 0 } else { self.sizes.max_atoms };
+            (kernel[1], [self.sizes.n_structures, tiles], plan.shape.pairs_bytes(atoms, vjp), args)
         } else {
             // A block reads the filter's weights once for all its atoms: few blocks where there is work for several rounds
             // of them, an atom a block where that is what fills the device.
@@ -573,13 +575,15 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     }
 
     /// A kernel over tiles of atoms, smaller ones where larger ones would leave multiprocessors idle.
-    fn over_tiles(&self, kernel: &str, shared_bytes: impl Fn(&Shape) -> usize, args: Vec<Arg>) -> Launch {
+    fn over_tiles(&self, kernel: &str, in_clusters: bool, shared_bytes: impl Fn(&Shape) -> usize, args: Vec<Arg>) -> Launch {
         let plan = &self.worker.plan;
         let tiles = |shape: &Shape| self.sizes.n_atoms.div_ceil(shape.tile_atoms());
         let few = plan.few.as_ref().filter(|_| tiles(&plan.shape) < plan.limits.multiprocessors as usize);
         let (shape, suffix) = few.map_or((&plan.shape, ""), |few| (few, "_few"));
-        let name = format!("{kernel}{suffix}");
-        self.launch(&name, [tiles(shape), 1], shape.tile_threads(), shared_bytes(shape), args)
+        let cluster = if in_clusters { shape.cluster() } else { 1 };
+        let (name, grid) = (format!("{kernel}{suffix}"), [tiles(shape) * cluster, 1]);
+        let launch = self.launch(&name, grid, shape.tile_threads(), shared_bytes(shape), args);
+        Launch { cluster: cluster as u32, ..launch }
     }
 
     fn suffix(&self, l: usize) -> &'static str {
@@ -599,7 +603,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let out =
             [a.scalars, kept.mixed, kept.slopes, kept.gates, kept.vectors, kept.context_slopes, kept.contexts];
         args.extend(out.map(|x| Arg::from(self.at(x))));
-        self.over_tiles(&format!("painn_update_forward{}", self.suffix(l)), Shape::update_bytes, args)
+        self.over_tiles(&format!("painn_update_forward{}", self.suffix(l)), true, Shape::update_bytes, args)
     }
 
     fn update_vjp(&self, l: usize) -> Launch {
@@ -614,7 +618,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let places = [weights.gates.transposed, weights.hidden.transposed, weights.mix_transposed];
         args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
         args.extend([a.grad_scalars, a.grad_vectors].map(|x| Arg::from(self.at(x))));
-        self.over_tiles(&format!("painn_update_vjp{}", self.suffix(l)), Shape::update_vjp_bytes, args)
+        self.over_tiles(&format!("painn_update_vjp{}", self.suffix(l)), true, Shape::update_vjp_bytes, args)
     }
 
     fn readout(&self, gradient: bool) -> Launch {
@@ -626,7 +630,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let places = [weights.weights, weights.biases, weights.transposed, weights.last_row];
         args.extend(places.map(|x| Arg::from(self.worker.weight(x))));
         args.extend([a.outputs, a.grad_scalars].map(|x| Arg::from(self.at(x))));
-        self.over_tiles("painn_readout", Shape::readout_bytes, args)
+        self.over_tiles("painn_readout", false, Shape::readout_bytes, args)
     }
 
     fn gradients(&self) -> Launch {

@@ -15,6 +15,8 @@ pub struct Tiling {
     pub warps: usize,
     /// Blocks that share a multiprocessor; limits registers.
     pub blocks: usize,
+    /// Blocks that share a tile, as a cluster; 1 for none.
+    pub cluster: usize,
 }
 
 /// Choices that change no result, for measurements; what is not given is chosen.
@@ -22,6 +24,8 @@ pub struct Tiling {
 pub struct Tuning {
     /// Of the kernels for tiles of atoms.
     pub tiling: Option<Tiling>,
+    /// The same where there are few atoms.
+    pub few: Option<Tiling>,
     /// Threads of `message` and of its VJP that share a multiprocessor; limits registers.
     pub message_threads: Option<[usize; 2]>,
     /// Whether messages of molecules go pair by pair.
@@ -69,7 +73,7 @@ impl Shape {
                 RadialBasis::Gaussian { .. } => "GAUSSIAN",
                 RadialBasis::Bessel { .. } => "BESSEL",
             },
-            tiling: Tiling { atoms: 16, warps: 8, blocks: 1 },
+            tiling: Tiling { atoms: 16, warps: 8, blocks: 1, cluster: 1 },
             // f64 takes twice the registers.
             threads: tuning.message_threads.unwrap_or(if size_of::<T>() == 4 { [512, 384] } else { [256, 256] }),
             widths: painn.readout.iter().map(|l| padded(l.n_in)).chain([16]).collect(),
@@ -82,7 +86,7 @@ impl Shape {
             shape.update_bytes().max(shape.update_vjp_bytes()).max(shape.readout_bytes()) <= room
         };
         let blocks = if shape.real_bytes == 4 { 2 } else { 1 };
-        let wanted = [64, 32, 16].map(|atoms| Tiling { atoms, warps: 8, blocks });
+        let wanted = [64, 32, 16].map(|atoms| Tiling { atoms, warps: 8, blocks, cluster: 1 });
         let chosen = tuning.tiling.or_else(|| wanted.into_iter().find(|&tiling| fits(&shape, tiling, shared)));
         let chosen = chosen.unwrap_or(shape.tiling);
         if !fits(&shape, chosen, most) {
@@ -98,15 +102,25 @@ impl Shape {
         Ok(shape)
     }
 
-    /// The same with tiles for few atoms: more blocks of more threads, so that a molecule reaches more multiprocessors and
-    /// waits less for weights. `None` where this one has them already.
-    pub fn for_few(&self) -> Option<Self> {
-        let tiling = Tiling { atoms: 16, warps: 16, blocks: 1 };
+    /// The same with tiles for few atoms: small, and each the work of several blocks where there are clusters, so that a
+    /// molecule reaches more multiprocessors and waits less for weights. `None` where this one has them already.
+    pub fn for_few(&self, limits: Limits, tuning: Tuning) -> Option<Self> {
+        // Groups of eight columns: two or more for each block.
+        let columns = self.n / 8;
+        let shares = |&cluster: &usize| limits.has_clusters && columns.is_multiple_of(cluster) && columns >= 2 * cluster;
+        let cluster = [4, 2].into_iter().find(shares).unwrap_or(1);
+        let warps = (columns / cluster).min(16);
+        let tiling = tuning.few.unwrap_or(Tiling { atoms: 16, warps, blocks: 1, cluster });
         (self.tiling.atoms > tiling.atoms).then(|| Shape { tiling, ..self.clone() })
     }
 
+    /// Blocks that share a tile of an update.
+    pub fn cluster(&self) -> usize {
+        self.tiling.cluster
+    }
+
     fn defines(&self, extra: &str) -> String {
-        let Tiling { atoms, warps, blocks } = self.tiling;
+        let Tiling { atoms, warps, blocks, .. } = self.tiling;
         let widths = self.widths.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
         [
             ("REAL", self.real.to_string()),
@@ -128,7 +142,7 @@ impl Shape {
     }
 
     /// The programs. Those that take longest to compile stand first.
-    pub fn sources(&self) -> Vec<Source> {
+    pub fn sources(&self, few: Option<&Self>) -> Vec<Source> {
         let message = |name, extra, kernels| Source {
             name,
             defines: self.defines(extra),
@@ -144,7 +158,7 @@ impl Shape {
             ],
             "",
         );
-        if let Some(few) = self.for_few() {
+        if let Some(few) = few {
             out.extend(few.tile_sources(
                 ["painn_update_vjp_few.cu", "painn_update_forward_few.cu", "painn_readout_few.cu"],
                 [
@@ -202,9 +216,14 @@ impl Shape {
         let update = include_str!("../../../kernels/adjoint/update.cu");
         let texts = [update, update, include_str!("../../../kernels/adjoint/readout.cu")];
         let parts = ["BACKWARD", "FORWARD", ""];
+        // The readout is little work.
+        let cluster = |k: usize| match self.tiling.cluster {
+            n if n > 1 && k < 2 => format!("#define MLFF_CLUSTER {n}\n"),
+            _ => String::new(),
+        };
         let of = |k: usize| Source {
             name: names[k],
-            defines: self.defines(parts[k]) + extra,
+            defines: self.defines(parts[k]) + extra + &cluster(k),
             text: texts[k],
             kernels: kernels[k],
         };

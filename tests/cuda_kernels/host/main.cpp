@@ -2,7 +2,7 @@
 //
 // A n        -> address of n new bytes (0 for none)      W address n bytes   -> nothing
 // R address n -> n bytes                                 F address           -> nothing
-// L name grid[3] block[3] shared order n_args args[]     -> length of an error message and the message, 0 when done
+// L name grid[3] block[3] cluster shared order n_args args[]     -> length of an error message and the message, 0 when done
 // Numbers are 64-bit words in the order of the machine.
 #include "kernels.inc"  // the kernels' sources; KERNELS, their names
 
@@ -25,7 +25,8 @@ Dim3 thread_index, block_index, block_size, grid_size;
 namespace {
 
 constexpr std::size_t STACK_BYTES = 128 * 1024;
-enum class State { Ready, AtBarrier, AtShuffle, Done };
+constexpr unsigned MOST = 8 * 1024;  // threads of a cluster
+enum class State { Ready, AtBarrier, AtCluster, AtShuffle, Done };
 
 struct Fiber {
     ucontext_t context;
@@ -34,12 +35,13 @@ struct Fiber {
     unsigned shuffles;
 };
 
-std::vector<Fiber> fibers(1024);
+std::vector<Fiber> fibers(MOST);
 ucontext_t scheduler;
 unsigned current;
-std::uint64_t lanes[2][1024];
-double operands[2][1024][6];
-unsigned char* shared;
+std::uint64_t lanes[2][MOST];
+double operands[2][MOST][6];
+std::vector<unsigned char*> shared;  // of each block of the cluster
+unsigned threads_of_block;
 const std::function<void()>* body;
 
 void start() {
@@ -62,7 +64,10 @@ bool release(unsigned first, unsigned last, State state) {
     return true;
 }
 
-void run_block(unsigned n_threads, bool falling) {
+// Runs the blocks of a cluster at the same time; `blocks` are their indices.
+void run_blocks(const std::vector<Dim3>& blocks, unsigned n_threads_each, bool falling) {
+    const unsigned n_threads = unsigned(blocks.size()) * n_threads_each;
+    threads_of_block = n_threads_each;
     for (unsigned t = 0; t < n_threads; t++) {
         Fiber& fiber = fibers[t];
         fiber.state = State::Ready;
@@ -83,23 +88,30 @@ void run_block(unsigned n_threads, bool falling) {
                     const unsigned t = falling ? first + 31 - l : first + l;
                     if (fibers[t].state != State::Ready) continue;
                     current = t;
-                    thread_index = {t, 0, 0};
+                    thread_index = {t % n_threads_each, 0, 0};
+                    block_index = blocks[t / n_threads_each];
                     swapcontext(&scheduler, &fibers[t].context);
                 }
             } while (release(first, first + 32, State::AtShuffle));
             for (unsigned t = first; t < first + 32; t++) all_done = all_done && fibers[t].state == State::Done;
         }
         if (all_done) return;
-        if (!release(0, n_threads, State::AtBarrier)) {
-            throw std::runtime_error("a barrier or a shuffle was not reached by all threads");
+        bool released = release(0, n_threads, State::AtCluster);
+        for (unsigned k = 0; k < blocks.size(); k++) {
+            released = release(k * n_threads_each, (k + 1) * n_threads_each, State::AtBarrier) || released;
         }
+        if (!released) throw std::runtime_error("a barrier or a shuffle was not reached by all threads");
     }
 }
 
 }  // namespace
 
-void* dynamic_shared() { return shared; }
+void* dynamic_shared() { return shared[current / threads_of_block]; }
 void wait_for_block() { yield(State::AtBarrier); }
+void wait_for_cluster() { yield(State::AtCluster); }
+void* in_block(void* at, unsigned block) {
+    return shared[block] + (static_cast<unsigned char*>(at) - shared[current / threads_of_block]);
+}
 
 std::uint64_t exchange(std::uint64_t value, unsigned lane) {
     // Two sets of slots in turn: nobody writes a slot that another lane has yet to read.
@@ -169,6 +181,7 @@ std::string launch(const std::map<std::string, Kernel>& kernels) {
     };
     shim::grid_size = size();
     shim::block_size = size();
+    const unsigned cluster = unsigned(word());
     const std::size_t shared_bytes = word();
     const bool falling = word() != 0;
     Words args(word());
@@ -179,24 +192,31 @@ std::string launch(const std::map<std::string, Kernel>& kernels) {
     if (kernel->second.n_args != args.size()) return name + " has another number of arguments";
     const shim::Dim3 grid = shim::grid_size, block = shim::block_size;
     if (block.x % 32 != 0 || block.x == 0 || block.x > 1024 || block.y * block.z != 1) return name + ": bad block";
+    if (cluster == 0 || cluster > 8 || grid.x % cluster != 0) return name + ": bad cluster";
     if (grid.x * grid.y * grid.z == 0 || grid.y > 65535 || grid.z > 65535) return name + ": bad grid";
     const std::function<void()> body = [&] { kernel->second.call(args); };
     shim::body = &body;
     // Exactly as large as the launch says, and full of NaN: a kernel that reads what it has not written shows it.
-    shim::shared = static_cast<unsigned char*>(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
+    shim::shared.clear();
+    for (unsigned k = 0; k < cluster; k++) {
+        shim::shared.push_back(static_cast<unsigned char*>(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16)));
+    }
     std::string error;
     const unsigned n_blocks = grid.x * grid.y * grid.z;
-    for (unsigned k = 0; k < n_blocks && error.empty(); k++) {
-        const unsigned b = falling ? n_blocks - 1 - k : k;
-        shim::block_index = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
-        std::memset(shim::shared, 0xff, shared_bytes);
+    for (unsigned k = 0; k < n_blocks / cluster && error.empty(); k++) {
+        const unsigned first = (falling ? n_blocks / cluster - 1 - k : k) * cluster;
+        std::vector<shim::Dim3> blocks;
+        for (unsigned b = first; b < first + cluster; b++) {
+            blocks.push_back({b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y});
+            std::memset(shim::shared[b - first], 0xff, shared_bytes);
+        }
         try {
-            shim::run_block(block.x, falling);
+            shim::run_blocks(blocks, block.x, falling);
         } catch (const std::runtime_error& e) {
             error = name + ": " + e.what();
         }
     }
-    std::free(shim::shared);
+    for (unsigned char* of_block : shim::shared) std::free(of_block);
     return error;
 }
 

@@ -35,6 +35,13 @@ extern Dim3 thread_index, block_index, block_size, grid_size;
 
 void* dynamic_shared();
 void wait_for_block();
+void wait_for_cluster();
+// The place in another block of the cluster that is the given one in this block's dynamic shared memory.
+void* in_block(void* at, unsigned block);
+template <typename T>
+T* in_block(T* at, unsigned block) {
+    return static_cast<T*>(in_block(static_cast<void*>(at), block));
+}
 // Gives `value` to the other lanes of the warp and returns that of `lane`.
 std::uint64_t exchange(std::uint64_t value, unsigned lane);
 // Gives six numbers to the other lanes of the warp and returns the first of its 32 lanes' numbers.
