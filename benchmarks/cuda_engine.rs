@@ -227,12 +227,10 @@ fn main() {
         }
         Err(error) => return println!("no benchmark without a GPU: {error}"),
     };
-    let few = |warps, cluster| Tuning { few: Some(Tiling { atoms: 16, warps, blocks: 1, cluster }), ..Tuning::default() };
+    let few =
+        |warps, cluster| Tuning { few: Some(Tiling { atoms: 16, warps, blocks: 1, cluster }), ..Tuning::default() };
     let none = Tuning::default();
-    let large = [
-        none,
-        Tuning { by_pairs: Some(false), ..none },
-    ];
+    let large = [none, Tuning { by_pairs: Some(false), ..none }];
     let small = [none, few(16, 1), few(4, 2), few(2, 4), few(2, 8)];
     if compile {
         return compile_for_hopper(&[&large[..], &small].concat());

@@ -224,8 +224,10 @@ impl Backend for Device {
         let compile = |source| cache.get(compiler, source, target);
         // The threads of a pool would do, but whoever waits for a GPU may have no pool.
         let codes: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                sources.iter().map(|source| std::thread::Builder::new().spawn_scoped(scope, || compile(source))).collect();
+            let threads: Vec<_> = sources
+                .iter()
+                .map(|source| std::thread::Builder::new().spawn_scoped(scope, || compile(source)))
+                .collect();
             let join = |(thread, source): (std::io::Result<std::thread::ScopedJoinHandle<_>>, _)| match thread {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 Err(_) => compile(source),

@@ -36,9 +36,9 @@ pub(crate) use device::check;
 pub(crate) use events::StreamEvents;
 pub use launch::{Address, Arg, Backend, HostMemory, Launch, Product, Step};
 pub use launcher::{Launcher, Limits};
-pub use rates::Rates;
 #[cfg(feature = "candle-cuda")]
 pub(crate) use library::require_libraries;
+pub use rates::Rates;
 pub use unfused::EdgeList;
 
 /// One program of kernels.

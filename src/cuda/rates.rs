@@ -61,8 +61,7 @@ fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>)
     }
     device.synchronize()?;
     let (n, identity) = (N as u32, Activation::Identity);
-    let shape =
-        DenseShape { n_rows: n, n_in: n, n_out: n, before: identity, activation: identity, save_slope: false };
+    let shape = DenseShape { n_rows: n, n_in: n, n_out: n, before: identity, activation: identity, save_slope: false };
     debug_assert!(!has_library || launcher.dense_sizes.choose(N, N, N, 1, true) == DenseChoice::Library);
     let steps = launcher.dense_steps(&shape, &DenseArrays { x, weight, y, ..DenseArrays::default() });
     // SAFETY: arrays of the shape.

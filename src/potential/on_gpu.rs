@@ -301,7 +301,8 @@ impl<T: Scalar> Packer<T> {
             checked(model, worker.results.evaluation(batch, s, want), outside, references)
         };
         let results = members.iter().zip(taken);
-        let results = results.map(|(&member, taken)| taken.and_then(|(s, outside)| result(member, s, outside))).collect();
+        let results =
+            results.map(|(&member, taken)| taken.and_then(|(s, outside)| result(member, s, outside))).collect();
         enter(Component::Unattributed);
         Ok(results)
     }

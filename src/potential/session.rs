@@ -1,21 +1,20 @@
 //! [`Session`]: one system, step after step.
 
+mod steps;
+
 use std::sync::Arc;
 
-use super::packed::Packed;
-use super::{Engine, Potential};
+use super::Potential;
 use crate::batch::{Contacts, PackedBatch, Preparer, check_images};
-use crate::cpu::lanes::Lanes;
-use crate::cuda::Device;
-use crate::engine::adjoint::{Crew, Threads, Workspace};
-use crate::engine::cuda::{EdgeSource, Scalar, Worker};
-use crate::engine::{Results, Want};
+use crate::engine::Results;
+use crate::engine::adjoint::Crew;
 use crate::error::{Error, Result};
 use crate::model::Outside;
 use crate::model::range::Limits;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
 use crate::threads;
+use steps::Steps;
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;
@@ -78,39 +77,6 @@ struct Last {
     outside: Outside,
 }
 
-/// The part that depends on the precision.
-#[derive(Debug)]
-enum Steps {
-    F32(Stepper<f32>),
-    F64(Stepper<f64>),
-    CudaF32(CudaStepper<f32>),
-    CudaF64(CudaStepper<f64>),
-}
-
-struct Stepper<T> {
-    engine: Arc<Packed<T>>,
-    workspace: Workspace<T>,
-}
-
-impl<T> std::fmt::Debug for Stepper<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stepper").finish_non_exhaustive()
-    }
-}
-
-/// The same on a GPU, which has a stream and buffers for this session alone.
-struct CudaStepper<T: Scalar> {
-    worker: Worker<T, Device>,
-    /// Search whose list is on the device, by number, and whether it could be put there.
-    list: (u64, bool),
-}
-
-impl<T: Scalar> std::fmt::Debug for CudaStepper<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CudaStepper").finish_non_exhaustive()
-    }
-}
-
 /// What does not depend on the precision.
 #[derive(Debug)]
 struct System {
@@ -146,19 +112,7 @@ impl Potential {
     /// # Errors
     /// As [`Potential::evaluate_one`]; `Error::Usage` for models that only the autograd engine evaluates.
     pub fn session(&self, structure: &Structure) -> Result<Session> {
-        let steps = match &self.engine {
-            Engine::AdjointF32(engine) => {
-                Steps::F32(Stepper { engine: engine.clone(), workspace: Workspace::default() })
-            }
-            Engine::AdjointF64(engine) => {
-                Steps::F64(Stepper { engine: engine.clone(), workspace: Workspace::default() })
-            }
-            Engine::CudaF32(engine) => Steps::CudaF32(CudaStepper::new(engine.new_worker(&self.model)?)),
-            Engine::CudaF64(engine) => Steps::CudaF64(CudaStepper::new(engine.new_worker(&self.model)?)),
-            Engine::AutogradF32(_) | Engine::AutogradF64(_) => {
-                return Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()));
-            }
-        };
+        let steps = Steps::new(&self.engine, &self.model)?;
         // Elements, shapes, periodicity.
         structure.validate()?;
         let mut batch = PackedBatch::default();
@@ -272,12 +226,7 @@ impl Session {
     fn step(&mut self, positions: &[Vec3], cell: Option<Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         self.system.update(positions, cell)?;
         let (system, crew, last) = (&mut self.system, self.crew.as_mut(), &mut self.last);
-        let energy = match &mut self.steps {
-            Steps::F32(stepper) => stepper.step(system, crew, forces, last),
-            Steps::F64(stepper) => stepper.step(system, crew, forces, last),
-            Steps::CudaF32(stepper) => stepper.step(system, forces, last),
-            Steps::CudaF64(stepper) => stepper.step(system, forces, last),
-        }?;
+        let energy = self.steps.step(system, crew, forces, last)?;
         self.last.cell = cell;
         Ok(energy)
     }
@@ -285,12 +234,7 @@ impl Session {
     /// Leaves what a panic may have left half done.
     #[cold]
     fn start_anew(&mut self) {
-        match &mut self.steps {
-            Steps::F32(stepper) => stepper.workspace = Workspace::default(),
-            Steps::F64(stepper) => stepper.workspace = Workspace::default(),
-            // Every evaluation overwrites all of its arrays.
-            Steps::CudaF32(_) | Steps::CudaF64(_) => {}
-        }
+        self.steps.start_anew();
         self.system.search = NeighborSearch::new();
         self.system.is_searched = false;
     }
@@ -314,47 +258,6 @@ impl Session {
     /// How often neighbours have been searched.
     pub fn n_searches(&self) -> u64 {
         self.system.n_searches
-    }
-}
-
-impl<T: Lanes> Stepper<T> {
-    fn step(&mut self, system: &mut System, crew: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
-        system.take_edges()?;
-        let threads = crew.map_or(Threads::One, Threads::Crew);
-        let want = Want { forces: true, stress: system.stress };
-        let workspace = &mut self.workspace;
-        self.engine.engine.reserve(&system.batch, system.list.n_edges(), workspace);
-        self.engine.engine.evaluate(&system.batch, want, threads, workspace);
-        system.take_results(&workspace.results, forces, last)
-    }
-}
-
-impl<T: Scalar> CudaStepper<T> {
-    fn new(worker: Worker<T, Device>) -> Self {
-        CudaStepper { worker, list: (0, false) }
-    }
-
-    fn step(&mut self, system: &mut System, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
-        let want = Want { forces: true, stress: system.stress };
-        if self.list.0 != system.n_searches {
-            self.list.0 = 0;
-            self.list.1 = self.worker.set_list(&system.list, system.reference.is_periodic())?;
-            self.list.0 = system.n_searches;
-        }
-        if self.list.1 {
-            let cell = system.offsets_cell.unwrap_or_default();
-            let nearest = Contacts::new(&system.limits).nearest();
-            self.worker.evaluate(&system.batch, EdgeSource::Listed { nearest, cell }, want)?;
-            system.contacts = Outside::NONE;
-            if self.worker.close[0] {
-                // Atoms near each other: whether too near, the processor says.
-                system.take_edges()?;
-            }
-        } else {
-            system.take_edges()?;
-            self.worker.evaluate(&system.batch, EdgeSource::Given, want)?;
-        }
-        system.take_results(&self.worker.results, forces, last)
     }
 }
 
@@ -533,6 +436,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::engine::Want;
 
     /// Waters in a row, enough for several tiles.
     fn waters(n: usize) -> Structure {

@@ -34,7 +34,8 @@ impl Host {
             return Err("switched off by MLFF_TEST_HOST=0".into());
         }
         // One compiler at a time, and one try for each program.
-        static PROGRAMS: Mutex<Vec<(Vec<Source>, std::result::Result<PathBuf, String>)>> = Mutex::new(Vec::new());
+        type Built = (Vec<Source>, std::result::Result<PathBuf, String>);
+        static PROGRAMS: Mutex<Vec<Built>> = Mutex::new(Vec::new());
         let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
         let built = programs.iter().find(|(of, _)| of == sources).map(|(_, program)| program.clone());
         let program = built.unwrap_or_else(|| {
@@ -136,7 +137,12 @@ impl Backend for Host {
         self.send(b'L', &[launch.kernel.len() as u64])?;
         self.to.write_all(launch.kernel.as_bytes()).map_err(died)?;
         let mut words: Vec<u64> = launch.grid.into_iter().chain([launch.block, 1, 1]).map(u64::from).collect();
-        words.extend([launch.cluster.into(), launch.shared_bytes.into(), self.falling.into(), launch.args.len() as u64]);
+        words.extend([
+            launch.cluster.into(),
+            launch.shared_bytes.into(),
+            self.falling.into(),
+            launch.args.len() as u64,
+        ]);
         words.extend(launch.args.iter().map(|arg| arg.0));
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         self.to.write_all(&bytes).map_err(died)?;

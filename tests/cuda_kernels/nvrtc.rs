@@ -92,7 +92,12 @@ fn kernels_compile_for_every_architecture() {
 #[test]
 fn nvrtc_says_what_is_wrong_with_a_kernel() {
     let Ok(nvrtc) = nvrtc() else { return };
-    let source = mlff::cuda::Source { name: "wrong.cu", defines: String::new(), text: "__global__ void f() { nothing(); }", kernels: &[] };
+    let source = mlff::cuda::Source {
+        name: "wrong.cu",
+        defines: String::new(),
+        text: "__global__ void f() { nothing(); }",
+        kernels: &[],
+    };
     let error = nvrtc.compile(&source, Target::Binary(90)).unwrap_err().to_string();
     assert!(error.contains("wrong.cu does not compile for sm_90") && error.contains("nothing"), "{error}");
 }

@@ -10,8 +10,8 @@ use mlff::engine::{Evaluation, Want};
 use mlff::model::Model;
 use mlff::model::config::Architecture;
 use mlff::model::painn::Painn;
-use mlff::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
 use mlff::neighbors::{NeighborList, NeighborSearch};
+use mlff::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
 use mlff::structure::Structure;
 
 use crate::bench::device;
@@ -30,7 +30,12 @@ fn plan<T: Scalar>(model: &Model, limits: Limits, tuning: Tuning) -> Arc<Plan<T>
 
 /// The programs of a model on a device of middling size.
 pub fn sources<T: Scalar>() -> Vec<Source> {
-    plan::<T>(&small_model(), Limits { multiprocessors: 108, shared_bytes: 163 * 1024, has_clusters: false }, Tuning::default()).sources()
+    plan::<T>(
+        &small_model(),
+        Limits { multiprocessors: 108, shared_bytes: 163 * 1024, has_clusters: false },
+        Tuning::default(),
+    )
+    .sources()
 }
 
 fn batch(model: &Model, structures: &[Structure]) -> PackedBatch {
@@ -70,7 +75,8 @@ fn differences(got: &[Evaluation], want: &[Evaluation]) -> [f64; 3] {
 }
 
 fn molecules() -> Vec<Structure> {
-    let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]);
+    let water =
+        Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]]);
     let lone = Structure::molecule(vec![1], vec![[0.3, 0.0, 0.0]]);
     let methanol = Structure::molecule(
         vec![6, 8, 1, 1, 1, 1],
@@ -140,7 +146,8 @@ fn compare_list<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut W
 
 fn on_host<T: Scalar>(model: &Model, tuning: Tuning, falling: bool) -> Option<Worker<T, Host>> {
     let plan = plan::<T>(model, SMALL, tuning);
-    let mut host = Host::with(&plan.sources()).map_err(|why| say(&format!("\nSKIPPED: kernels on the host: {why}\n"))).ok()?;
+    let mut host =
+        Host::with(&plan.sources()).map_err(|why| say(&format!("\nSKIPPED: kernels on the host: {why}\n"))).ok()?;
     host.falling = falling;
     Some(Worker::new(plan, host).unwrap())
 }

@@ -11,8 +11,14 @@ fn run(kernel: &str) -> Option<Vec<mlff::Result<Vec<u8>>>> {
         host.falling = falling;
         let mut bytes = vec![0; 256];
         let address = host.upload(&bytes).unwrap();
-        let launch =
-            Launch { kernel: kernel.into(), grid: [1; 3], block: 64, cluster: 1, shared_bytes: 256, args: vec![Arg(address)] };
+        let launch = Launch {
+            kernel: kernel.into(),
+            grid: [1; 3],
+            block: 64,
+            cluster: 1,
+            shared_bytes: 256,
+            args: vec![Arg(address)],
+        };
         // SAFETY: the kernels are written to do harm, in a process of their own.
         let done = unsafe { host.launch(&launch).and_then(|()| host.download(address, &mut bytes)) };
         Some(done.map(|()| bytes))

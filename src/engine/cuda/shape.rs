@@ -107,7 +107,8 @@ impl Shape {
     pub fn for_few(&self, limits: Limits, tuning: Tuning) -> Option<Self> {
         // Groups of eight columns: two or more for each block.
         let columns = self.n / 8;
-        let shares = |&cluster: &usize| limits.has_clusters && columns.is_multiple_of(cluster) && columns >= 2 * cluster;
+        let shares =
+            |&cluster: &usize| limits.has_clusters && columns.is_multiple_of(cluster) && columns >= 2 * cluster;
         let cluster = [4, 2].into_iter().find(shares).unwrap_or(1);
         let warps = (columns / cluster).min(16);
         let tiling = tuning.few.unwrap_or(Tiling { atoms: 16, warps, blocks: 1, cluster });

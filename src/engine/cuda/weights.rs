@@ -226,7 +226,7 @@ impl<T: Scalar> Packer<T> {
             self.values.extend((0..width[1]).map(bias));
         }
         let last_row = self.place();
-        if let Some((linear, width)) = layers().last() {
+        if let Some((linear, width)) = layers().next_back() {
             self.values.extend((0..width[0]).map(|i| at(linear, 0, i)));
         }
         debug_assert_eq!(widths[0], padded(self.f));
