@@ -151,7 +151,6 @@ fn bad_input_gets_one_message() {
         ("in.xyz --json=nowhere/r.json", 1, &["nowhere/r.json"]),
         ("in.xyz --plot folder", 2, &["folder: expected the name of a file"]),
         ("in.xyz --threads 2", 2, &["--threads 2", "one thread"]),
-        ("in.xyz --device cuda --engine adjoint", 2, &["--device cuda:0: the adjoint engine does not"]),
         ("in.xyz --molecule water", 2, &["cannot be used with"]),
         ("in.xyz --sweep 0", 2, &["0 is not in 1.."]),
         ("in.xyz --index 5", 2, &["--index asks for a frame"]),
