@@ -106,7 +106,7 @@ fn median(mut x: Vec<f64>) -> f64 {
 
 /// Seconds of an evaluation by the wall's clock, and of each kernel by the device's, by name.
 fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTreeMap<String, f64>) {
-    let search = EdgeSource::Search { nearest: 0.01 };
+    let search = EdgeSource::Search;
     let mut evaluate = || {
         let start = Instant::now();
         worker.evaluate(batch, search, Want { forces: true, stress: false }).unwrap();
@@ -202,7 +202,7 @@ fn compile_for_hopper(tunings: &[Tuning]) {
     let (compiler, cache) = (Nvrtc::find().unwrap(), Cache::of_user());
     for f in [64, 128] {
         for &tuning in tunings {
-            match Plan::new(&painn(f), 1.0, HOPPER, tuning) {
+            match Plan::new(&painn(f), 1.0, &[0.01; 16], HOPPER, tuning) {
                 Ok(plan) => {
                     for source in plan.sources() {
                         cache.get(&compiler, &source, Target::Binary(90)).unwrap();
@@ -230,17 +230,18 @@ fn main() {
     let few =
         |warps, cluster| Tuning { few: Some(Tiling { atoms: 16, warps, blocks: 1, cluster }), ..Tuning::default() };
     let none = Tuning::default();
-    let large = [none, Tuning { by_pairs: Some(false), ..none }];
-    let small = [none, few(16, 1), few(4, 2), few(2, 4), few(2, 8)];
+    let tiling = |atoms, warps, blocks| Tuning { tiling: Some(Tiling { atoms, warps, blocks, cluster: 1 }), ..none };
+    let large = [none, Tuning { by_pairs: Some(false), ..none }, tiling(64, 8, 1), tiling(16, 8, 3)];
+    let small = [none, few(16, 1), few(4, 4)];
     if compile {
         return compile_for_hopper(&[&large[..], &small].concat());
     }
     if let Some(f) = once {
         // For a profiler of kernels: little else runs.
         let (device, batch) = (Device::open(0).unwrap(), molecules(1024, 20, false));
-        let plan = Plan::new(&painn(f), 1.0, limits, none).unwrap();
+        let plan = Plan::new(&painn(f), 1.0, &[0.01; 16], limits, none).unwrap();
         let mut worker = Worker::new(Arc::new(plan), device).unwrap();
-        worker.evaluate(&batch, EdgeSource::Search { nearest: 0.01 }, Want { forces: true, stress: false }).unwrap();
+        worker.evaluate(&batch, EdgeSource::Search, Want { forces: true, stress: false }).unwrap();
         return;
     }
     let mut rows = Vec::new();
@@ -255,7 +256,7 @@ fn main() {
             };
             for &tuning in tunings {
                 let device = Device::open(0).unwrap();
-                let plan = match Plan::new(&painn, 1.0, limits, tuning) {
+                let plan = match Plan::new(&painn, 1.0, &[0.01; 16], limits, tuning) {
                     Ok(plan) => Arc::new(plan),
                     Err(error) => {
                         println!("F = {f}, {tuning:?}: {error}\n");

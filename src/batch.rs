@@ -131,11 +131,6 @@ impl Preparer {
         Ok(())
     }
 
-    /// Square of the distance below which a pair of atoms is to be looked at, Å²: see [`Contacts`].
-    pub(crate) fn nearest(&self) -> f64 {
-        Contacts::new(&self.limits).nearest()
-    }
-
     /// Fills `batch` with the atoms of a valid structure, without edges.
     ///
     /// # Errors

@@ -111,12 +111,14 @@ extern "C" __global__ void __launch_bounds__(1024)
 
 // The edges themselves, in the order of their senders, with their geometry.
 //
-// IN  as painn_count_edges; edge_ptr, pair_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
+// IN  as painn_count_edges; edge_ptr, pair_ptr [n_atoms + 1]; species [n_atoms]; nearest [n_species, n_species], squares of the
+//     distances below which a pair is to be looked at.
 // OUT senders, reverse_edge [n_edges], geometry [n_edges, 4], pairs [n_edges / 2, 2], the edge of each pair that the lower
 //     atom receives along, and that atom; overwritten; close [n_structures], set to 1 where atoms are
 //     nearer than that, else left alone.
 // LAUNCH one warp per atom.
-extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double nearest, const u32* __restrict__ structure_of,
+extern "C" __global__ void painn_fill_edges(u32 n_atoms, u32 n_species, double limit, const u32* __restrict__ species,
+                                            const double* __restrict__ nearest, const u32* __restrict__ structure_of,
                                             const u32* __restrict__ atom_ptr, const double* __restrict__ positions,
                                             const u32* __restrict__ edge_ptr, const u32* __restrict__ pair_ptr,
                                             u32* senders, u32* reverse_edge, real* geometry, u32* pairs, u32* close) {
@@ -132,7 +134,7 @@ extern "C" __global__ void painn_fill_edges(u32 n_atoms, double limit, double ne
         const u32 mask = __ballot_sync(ALL_LANES, is_edge), higher = __ballot_sync(ALL_LANES, is_edge && j > i);
         if (is_edge) {
             const u32 e = start + __popc(mask & ((1u << lane) - 1));
-            if (square < nearest) close[s] = 1;
+            if (square < nearest[species[i] * n_species + species[j]]) close[s] = 1;
             senders[e] = j;
             store_geometry(r, square, geometry + size_t(e) * 4);
             // This atom's place among the neighbours of j.
@@ -197,11 +199,12 @@ extern "C" __global__ void painn_count_listed(u32 n_atoms, double limit, const u
     if (lane == 0) counts[i] = count;
 }
 
-// IN  as painn_count_listed; edge_ptr [n_atoms + 1]; nearest, the square of a distance that is to be looked at.
+// IN  as painn_count_listed; edge_ptr [n_atoms + 1]; species, nearest as painn_fill_edges.
 // OUT senders [n_edges], geometry [n_edges, 4], numbers [n_list], of each edge of the list among those within the cutoff,
 //     ~0 for the others; overwritten; close [1], set to 1 where atoms are nearer than that.
 // LAUNCH one warp per atom.
-extern "C" __global__ void painn_fill_listed(u32 n_atoms, double limit, double nearest, const u32* __restrict__ list_ptr,
+extern "C" __global__ void painn_fill_listed(u32 n_atoms, u32 n_species, double limit, const u32* __restrict__ species,
+                                             const double* __restrict__ nearest, const u32* __restrict__ list_ptr,
                                              const u32* __restrict__ list_senders, const u32* __restrict__ list_shifts,
                                              const double* __restrict__ positions, const double* __restrict__ cell,
                                              const u32* __restrict__ edge_ptr, u32* senders, real* geometry, u32* numbers,
@@ -219,7 +222,7 @@ extern "C" __global__ void painn_fill_listed(u32 n_atoms, double limit, double n
         const u32 mask = __ballot_sync(ALL_LANES, is_edge), e = start + __popc(mask & ((1u << lane) - 1));
         if (is_there) numbers[listed] = is_edge ? e : ~0u;
         if (is_edge) {
-            if (square < nearest) *close = 1;
+            if (square < nearest[species[i] * n_species + species[list_senders[listed]]]) *close = 1;
             senders[e] = list_senders[listed];
             store_geometry(r, square, geometry + size_t(e) * 4);
         }

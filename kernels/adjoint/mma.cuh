@@ -58,13 +58,13 @@ __device__ __forceinline__ void split(const T (&x)[N], Operand<T, N>& out) {
     for (int i = 0; i < N; i++) out.whole[i] = x[i];
 }
 
-// acc[m][n] += left[m] right[n].
-template <int M, int N, typename T>
-__device__ __forceinline__ void multiply(T (&acc)[M][N][4], const Operand<T, 4> (&left)[M], const Operand<T, 2> (&right)[N]) {
+// acc[m] += Σ over two steps of eight terms of left[step][m] right[step].
+template <int M, typename T>
+__device__ __forceinline__ void multiply(T (&acc)[M][4], const Operand<T, 4> (&left)[2][M], const Operand<T, 2> (&right)[2]) {
 #pragma unroll
-    for (int m = 0; m < M; m++) {
+    for (int step = 0; step < 2; step++) {
 #pragma unroll
-        for (int n = 0; n < N; n++) warp_multiply(acc[m][n], left[m].whole, right[n].whole);
+        for (int m = 0; m < M; m++) warp_multiply(acc[m], left[step][m].whole, right[step].whole);
     }
 }
 
@@ -118,20 +118,22 @@ __device__ __forceinline__ void multiply_tf32(float (&c)[4], const u32 (&a)[4], 
 #endif
 }
 
-template <int M, int N>
-__device__ __forceinline__ void multiply(float (&acc)[M][N][4], const Operand<float, 4> (&left)[M],
-                                         const Operand<float, 2> (&right)[N]) {
-    // The small terms first: they are lost beside a large sum. Neighbouring products are of different sums, so that none
-    // waits for the one before.
+template <int M>
+__device__ __forceinline__ void multiply(float (&acc)[M][4], const Operand<float, 4> (&left)[2][M],
+                                         const Operand<float, 2> (&right)[2]) {
+    // The unit cuts off below the last digit of the largest number that it adds: small terms first, and sums of few terms,
+    // which are then added in f32.
 #pragma unroll
-    for (int part = 0; part < 3; part++) {
+    for (int step = 0; step < 2; step++) {
 #pragma unroll
-        for (int m = 0; m < M; m++) {
+        for (int m = 0; m < M; m++) multiply_tf32(acc[m], left[step][m].small, right[step].large);
 #pragma unroll
-            for (int n = 0; n < N; n++) {
-                multiply_tf32(acc[m][n], part == 0 ? left[m].small : left[m].large, part == 1 ? right[n].small : right[n].large);
-            }
-        }
+        for (int m = 0; m < M; m++) multiply_tf32(acc[m], left[step][m].large, right[step].small);
+    }
+#pragma unroll
+    for (int step = 0; step < 2; step++) {
+#pragma unroll
+        for (int m = 0; m < M; m++) multiply_tf32(acc[m], left[step][m].large, right[step].large);
     }
 }
 #endif

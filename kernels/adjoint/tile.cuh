@@ -101,70 +101,50 @@ __device__ __forceinline__ void product(const real* rows, u32 row_stride, u32 gr
     const real* w = weights + size_t(first) * n_k * 8 + lane * 4;
     const size_t next_group = size_t(stride) * n_k * 8;
     const u32 lower = 8 * row_stride;
-    // The unit cuts off what it adds: long sums are made in pieces where there are registers for them.
-    constexpr bool IN_PIECES = M * N <= 4;
-    constexpr u32 PIECE = 64;
-    real piece[IN_PIECES ? M : 1][IN_PIECES ? N : 1][4] = {};
     // Weights come from afar: the next ones are on their way while the present ones are multiplied, if `AHEAD`.
     Pack<real, 4> b[N];
     if (AHEAD && n_k > 0) {
 #pragma unroll
         for (int n = 0; n < N; n++) b[n] = load<4>(w + n * next_group);
     }
-#pragma unroll 2
+#pragma unroll 1
     for (u32 k = 0; k < n_k; k += 16) {
         Pack<real, 4> next[N];
-        const u32 ahead = AHEAD && k + 16 < n_k ? k + 16 : k;
+        const u32 at = AHEAD && k + 16 < n_k ? k + 16 : k;
 #pragma unroll
-        for (int n = 0; n < N; n++) next[n] = load<4>(w + n * next_group + size_t(ahead) * 8);
-        if (!AHEAD) {
-#pragma unroll
-            for (int n = 0; n < N; n++) b[n] = next[n];
+        for (int n = 0; n < N; n++) {
+            next[n] = load<4>(w + n * next_group + size_t(at) * 8);
+            if (!AHEAD) b[n] = next[n];
         }
-        Pack<real, 4> x[M][2];
+        Operand<real, 4> left[2][M];
 #pragma unroll
         for (int m = 0; m < M; m++) {
-            x[m][0] = load<4>(a + m * group_stride + k);
-            x[m][1] = load<4>(a + m * group_stride + lower + k);
+            const Pack<real, 4> upper = load<4>(a + m * group_stride + k);
+            const Pack<real, 4> under = load<4>(a + m * group_stride + lower + k);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const real part[4] = {upper.at[2 * half], under.at[2 * half], upper.at[2 * half + 1],
+                                      under.at[2 * half + 1]};
+                split(part, left[half][m]);
+            }
         }
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            Operand<real, 2> right[N];
+        for (int n = 0; n < N; n++) {
+            Operand<real, 2> right[2];
 #pragma unroll
-            for (int n = 0; n < N; n++) {
+            for (int half = 0; half < 2; half++) {
                 const real pair[2] = {b[n].at[2 * half], b[n].at[2 * half + 1]};
-                split(pair, right[n]);
+                split(pair, right[half]);
             }
-            Operand<real, 4> left[M];
+            real piece[M][4] = {};
+            multiply(piece, left, right);
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                const real part[4] = {x[m][0].at[2 * half], x[m][1].at[2 * half], x[m][0].at[2 * half + 1],
-                                      x[m][1].at[2 * half + 1]};
-                split(part, left[m]);
+#pragma unroll
+                for (int i = 0; i < 4; i++) acc[m][n][i] += piece[m][i];
             }
-            if constexpr (IN_PIECES) {
-                multiply(piece, left, right);
-            } else {
-                multiply(acc, left, right);
-            }
+            b[n] = next[n];
         }
-        if constexpr (IN_PIECES) {
-            if ((k + 16) % PIECE == 0 || k + 16 >= n_k) {
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-#pragma unroll
-                    for (int n = 0; n < N; n++) {
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            acc[m][n][i] += piece[m][n][i];
-                            piece[m][n][i] = real(0);
-                        }
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (int n = 0; n < N; n++) b[n] = next[n];
     }
 }
 

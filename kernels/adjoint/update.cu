@@ -293,8 +293,8 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
             if (tile >= F_TILES) break;
 #pragma unroll
             for (u32 group = 0; group < M_TILES; group++) {
-                // Its many sums leave no registers for weights ahead.
-                product<3, PAIRED, false>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile,
+                // Where sums are many they leave no registers for weights ahead.
+                product<3, PAIRED, PAIRED == 1>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile,
                                           ALL_WARPS, sums[round][group]);
             }
         }

@@ -216,6 +216,11 @@ impl Limits {
         self.nearest
     }
 
+    /// Squares of the distances, Å², below which a pair is to be looked at by [`Limits::pair`], `[n_species, n_species]`.
+    pub(crate) fn close(&self) -> &[f64] {
+        &self.close
+    }
+
     /// What to say of a pair at less than [`Limits::nearest`], by rows of the embedding and the distance's square.
     #[inline]
     pub(crate) fn pair(&self, a: u16, b: u16, square: f64) -> Contact {

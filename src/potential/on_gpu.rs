@@ -7,7 +7,7 @@ use cudarc::driver::CudaStream;
 use rayon::prelude::*;
 
 use super::{BatchSize, checked, no_thread};
-use crate::batch::{PackedBatch, Prepared, Preparer};
+use crate::batch::{MIN_DISTANCE, PackedBatch, Prepared, Preparer};
 use crate::cuda::{CudaError, Device, Rates};
 use crate::engine::cuda::{EdgeSource, Plan, Scalar, Tuning, Worker};
 use crate::engine::{Evaluation, Want};
@@ -20,15 +20,15 @@ use crate::profile::clock::{Component, enter};
 use crate::structure::Structure;
 use crate::threads::in_pool;
 
-/// Atoms of a batch: enough to fill the device several times over, few enough that the host's work on one batch overlaps
-/// with the device's on another.
-const BATCH_ATOMS: usize = 1 << 15;
+/// Atoms of a batch: enough to fill the device, few enough that the host's work on some batches, which takes longer than the
+/// device's on one thread, overlaps with the device's on others.
+const BATCH_ATOMS: usize = 1 << 13;
 
 /// Bytes of the device that a batch may take, unless it is one structure.
 const BATCH_BYTES: usize = 4 << 30;
 
-/// Batches under way at a time: one is computed while another is packed and a third unpacked.
-const WORKERS: usize = 3;
+/// Batches under way at a time: some are computed while others are packed and unpacked.
+const WORKERS: usize = 8;
 
 /// Molecules of up to this many atoms have their neighbours found on the device, every atom against every other; all others on
 /// the processor.
@@ -82,7 +82,8 @@ impl<T: Scalar> OnGpu<T> {
         };
         let device = Device::open(ordinal)?;
         let painn = Painn::<T>::new(config, painn, model.weights())?;
-        let plan = Arc::new(Plan::new(&painn, config.energy_scale, device.limits(), Tuning::default())?);
+        let plan =
+            Arc::new(Plan::new(&painn, config.energy_scale, &nearest(model), device.limits(), Tuning::default())?);
         let first = Packer::new(model, plan.clone(), device)?;
         let workers = Mutex::new(Workers { free: vec![first], n: 1 });
         Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers, freed: Condvar::new() })
@@ -248,6 +249,11 @@ impl<T: Scalar> OnGpu<T> {
     }
 }
 
+/// Squares of the distances below which a pair of atoms is to be looked at, by rows of the embedding, Å².
+fn nearest(model: &Model) -> Vec<f64> {
+    model.limits().close().iter().map(|close| close.max(MIN_DISTANCE * MIN_DISTANCE)).collect()
+}
+
 fn is_out_of_memory(error: &Error) -> bool {
     matches!(error, Error::Cuda(CudaError::OutOfMemory { .. }))
 }
@@ -277,19 +283,16 @@ impl<T: Scalar> Packer<T> {
         let Packer { preparer, prepared, batch, worker } = self;
         batch.clear();
         let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(members.len());
+        enter(if searched { Component::Batch } else { Component::NeighborSearch });
         for &member in members {
             let (structure, number) = (structures[member].borrow(), batch.n_structures());
-            enter(if searched { Component::Batch } else { Component::NeighborSearch });
             let ready = match searched {
                 true => preparer.prepare_atoms(structure, prepared).and_then(|()| batch.push_atoms(prepared)),
-                false => preparer.prepare_into(structure, prepared).and_then(|()| {
-                    enter(Component::Batch);
-                    batch.push(prepared)
-                }),
+                false => preparer.prepare_into(structure, prepared).and_then(|()| batch.push(prepared)),
             };
             taken.push(ready.map(|()| (number, prepared.outside)));
         }
-        let edges = if searched { EdgeSource::Search { nearest: preparer.nearest() } } else { EdgeSource::Given };
+        let edges = if searched { EdgeSource::Search } else { EdgeSource::Given };
         worker.evaluate(batch, edges, want)?;
         let mut result = |member: usize, s: usize, mut outside: Outside| {
             if searched && worker.close[s] {

@@ -25,8 +25,12 @@ fn plan<T: Scalar>(model: &Model, limits: Limits, tuning: Tuning) -> Arc<Plan<T>
     let config = model.config();
     let Architecture::Painn(painn) = &config.architecture else { panic!("a PaiNN") };
     let painn = Painn::<T>::new(config, painn, model.weights()).unwrap();
-    Arc::new(Plan::new(&painn, config.energy_scale, limits, tuning).unwrap())
+    let n_species = config.species.len();
+    Arc::new(Plan::new(&painn, config.energy_scale, &vec![NEAREST; n_species * n_species], limits, tuning).unwrap())
 }
+
+/// Square of the distance below which a pair marks its structure, Å².
+const NEAREST: f64 = 0.5;
 
 /// The programs of a model on a device of middling size.
 pub fn sources<T: Scalar>() -> Vec<Source> {
@@ -107,7 +111,7 @@ fn on_the_processor(model: &Model, batch: &PackedBatch) -> Vec<Evaluation> {
 }
 
 fn compare<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut Worker<T, B>, limits: [f64; 3]) {
-    let search = EdgeSource::Search { nearest: 0.5 };
+    let search = EdgeSource::Search;
     for (what, structures, edges) in [
         ("molecules, searched", molecules(), search),
         ("molecules", molecules(), EdgeSource::Given),
@@ -133,14 +137,17 @@ fn compare_list<T: Scalar, B: Backend>(name: &str, model: &Model, worker: &mut W
         NeighborSearch::new().search(&structure, model.config().cutoff + 0.7, &mut list).unwrap();
         assert!(worker.set_list(&list, structure.is_periodic()).unwrap());
         let cell = structure.cell.unwrap_or_default();
-        let got = evaluations(worker, &batch, EdgeSource::Listed { nearest: 0.5, cell }, Want::ALL);
+        let got = evaluations(worker, &batch, EdgeSource::Listed { cell }, Want::ALL);
         assert_eq!(got, want, "{name}: from a list");
         assert_eq!(worker.close, [false]);
-        evaluations(worker, &batch, EdgeSource::Listed { nearest: 1.5, cell }, Want::ALL);
-        assert_eq!(worker.close, [true]);
+        // Two atoms nearer than what marks a structure.
+        let mut near = structure.clone();
+        near.positions[0] = near.positions[1].map(|x| x + 0.3);
+        evaluations(worker, &self::batch(model, &[near]), EdgeSource::Listed { cell }, Want::ALL);
+        assert_eq!(worker.close, [true], "{name}");
         // Of another system.
         let other = self::batch(model, &molecules()[1..]);
-        assert!(worker.evaluate(&other, EdgeSource::Listed { nearest: 0.5, cell }, Want::ALL).is_err());
+        assert!(worker.evaluate(&other, EdgeSource::Listed { cell }, Want::ALL).is_err());
     }
 }
 
@@ -162,7 +169,7 @@ const SMALL_TILES: Tuning = Tuning {
 /// Pair by pair and edge by edge, whatever the number of molecules: the same bits.
 fn compare_ways<T: Scalar, B: Backend>(name: &str, model: &Model, mut worker: impl FnMut(Tuning) -> Worker<T, B>) {
     let batch = batch(model, &molecules());
-    let search = EdgeSource::Search { nearest: 0.5 };
+    let search = EdgeSource::Search;
     let [one, other] = [true, false].map(|by_pairs| {
         let tuning = Tuning { by_pairs: Some(by_pairs), ..SMALL_TILES };
         evaluations(&mut worker(tuning), &batch, search, Want::ALL)

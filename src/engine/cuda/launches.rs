@@ -85,15 +85,16 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
         let (a, n) = (self.layout, self.n_atoms());
         let [edge_ptr, senders, reverse_edge, geometry, positions] =
             [a.edge_ptr, a.senders, a.reverse_edge, a.geometry, a.positions].map(|x| self.at(x));
-        let nearest = match edges {
-            EdgeSource::Search { nearest } => nearest,
-            EdgeSource::Listed { nearest, .. } => return self.listed_edges(nearest),
+        match edges {
+            EdgeSource::Search => {}
+            EdgeSource::Listed { .. } => return self.listed_edges(),
             EdgeSource::Given => {
                 let offsets = if self.sizes.periodic { self.at(a.offsets) } else { 0 };
                 let args = args![n, edge_ptr, senders, positions, offsets, geometry];
                 return vec![self.per_atom("painn_edge_geometry", LANES_PER_ATOM, args)];
             }
-        };
+        }
+        let (species, n_species) = (self.at(a.species), self.worker.plan.n_species as u32);
         let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
         let [structure_of, atom_ptr, counts, higher, pair_ptr, pairs, close] =
             [a.structure_of, a.atom_ptr, a.counts, a.higher, a.pair_ptr, a.pairs, a.close].map(|x| self.at(x));
@@ -109,8 +110,10 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
                 WARP,
                 args![
                     n,
+                    n_species,
                     limit,
-                    nearest,
+                    species,
+                    self.worker.nearest,
                     structure_of,
                     atom_ptr,
                     positions,
@@ -127,7 +130,7 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
     }
 
     /// Those of the list that are within the cutoff.
-    fn listed_edges(&self, nearest: f64) -> Vec<Launch> {
+    fn listed_edges(&self) -> Vec<Launch> {
         let (a, n, list) = (self.layout, self.n_atoms(), &self.worker.list);
         let limit = self.worker.plan.cutoff * self.worker.plan.cutoff;
         let [positions, cell, counts, edge_ptr, senders, geometry, numbers, reverse_edge, close] =
@@ -135,7 +138,9 @@ impl<T: Scalar, B: Backend> List<'_, T, B> {
                 .map(|x| self.at(x));
         let listed = args![list.ptr, list.senders, list.shifts, positions, cell];
         let count = [args![n, limit], listed.clone(), args![counts]].concat();
-        let fill = [args![n, limit, nearest], listed, args![edge_ptr, senders, geometry, numbers, close]].concat();
+        let n_species = self.worker.plan.n_species as u32;
+        let first = args![n, n_species, limit, self.at(a.species), self.worker.nearest];
+        let fill = [first, listed, args![edge_ptr, senders, geometry, numbers, close]].concat();
         let blocks = list.n_edges.div_ceil(THREADS as usize);
         let link = args![list.n_edges as u32, list.reverse, numbers, reverse_edge];
         vec![

@@ -66,6 +66,8 @@ pub struct Plan<T> {
     shape: Shape,
     /// For few atoms.
     few: Option<Shape>,
+    n_species: usize,
+    nearest: Vec<f64>,
     weights: Weights<T>,
     limits: Limits,
     cutoff: f64,
@@ -75,15 +77,33 @@ pub struct Plan<T> {
 }
 
 impl<T: Scalar> Plan<T> {
-    /// Packs a model; choices are made where `tuning` does not.
+    /// Packs a model; choices are made where `tuning` does not. `nearest` `[n_species, n_species]`, Å²: squares of the distances
+    /// below which a pair of atoms marks its structure.
     ///
     /// # Errors
     /// `Error::Cuda` if the model is too wide for the device.
-    pub fn new(painn: &Painn<T>, energy_scale: f64, limits: Limits, tuning: Tuning) -> Result<Self> {
+    pub fn new(painn: &Painn<T>, energy_scale: f64, nearest: &[f64], limits: Limits, tuning: Tuning) -> Result<Self> {
+        let n_species = painn.embedding.len() / painn.n_features;
+        if nearest.len() != n_species * n_species {
+            let (expected, got) = (vec![n_species; 2], vec![nearest.len()]);
+            return Err(Error::Shape { what: "nearest".into(), expected, got });
+        }
+        let nearest = nearest.to_vec();
         let shape = Shape::new(painn, limits, tuning)?;
         let weights = Weights::new(painn, &shape);
         let (cutoff, epsilon, by_pairs) = (painn.cutoff, painn.epsilon, tuning.by_pairs);
-        Ok(Plan { few: shape.for_few(limits, tuning), shape, weights, limits, cutoff, epsilon, energy_scale, by_pairs })
+        Ok(Plan {
+            few: shape.for_few(limits, tuning),
+            shape,
+            n_species,
+            nearest,
+            weights,
+            limits,
+            cutoff,
+            epsilon,
+            energy_scale,
+            by_pairs,
+        })
     }
 
     /// The programs that a backend must have.
@@ -133,16 +153,11 @@ pub enum EdgeSource {
     /// The batch has them.
     Given,
     /// The device finds them, every atom of a structure against every other: for small structures without periodicity.
-    /// Structures with atoms nearer than this, Å², are marked.
-    Search {
-        /// Square of the distance below which a structure is marked, Å².
-        nearest: f64,
-    },
+    /// Structures with a pair of atoms that is nearer than the plan's `nearest` says are marked.
+    Search,
     /// They are those of the list that [`Worker::set_list`] left on the device that are within the cutoff. The batch has one
     /// structure, the list's.
     Listed {
-        /// As above.
-        nearest: f64,
         /// Lattice vectors that the list's shifts count, Å; anything where nothing is periodic.
         cell: Mat3,
     },
@@ -153,6 +168,7 @@ pub struct Worker<T, B: Backend> {
     plan: Arc<Plan<T>>,
     backend: B,
     weights: Address,
+    nearest: Address,
     memory: Memory,
     list: ListArrays,
     inputs: Staging,
@@ -197,11 +213,13 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
     pub fn new(plan: Arc<Plan<T>>, mut backend: B) -> Result<Self> {
         backend.load(&plan.sources())?;
         let weights = backend.upload(bytemuck::cast_slice(&plan.weights.values))?;
+        let nearest = backend.upload(bytemuck::cast_slice(&plan.nearest))?;
         backend.wait()?;
         Ok(Worker {
             plan,
             backend,
             weights,
+            nearest,
             memory: Memory::default(),
             list: ListArrays::default(),
             inputs: Staging::default(),
@@ -243,7 +261,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             enter(Component::Batch);
             let bytes = self.inputs.bytes(&mut self.backend, layout.n_in)?;
             fill(bytes, &layout, batch, &sizes);
-            if let EdgeSource::Listed { cell, .. } = &edges {
+            if let EdgeSource::Listed { cell } = &edges {
                 bytes[layout.cell..][..72].copy_from_slice(bytemuck::cast_slice(cell));
             }
             enter(Component::Transfers);
@@ -313,9 +331,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         let atoms_of = |s| batch.atoms_of(s).len();
         let n_edges = match edges {
             EdgeSource::Given => batch.n_edges(),
-            EdgeSource::Search { .. } => {
-                (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum()
-            }
+            EdgeSource::Search => (0..batch.n_structures()).map(|s| atoms_of(s) * atoms_of(s).saturating_sub(1)).sum(),
             // The kernels rely on it.
             EdgeSource::Listed { .. } if batch.n_structures() != 1 || batch.n_atoms() != self.list.n_atoms => {
                 return Err(Error::Usage("the neighbour list on the device is not that of the batch".into()));
@@ -345,7 +361,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
 impl<T, B: Backend> Drop for Worker<T, B> {
     fn drop(&mut self) {
         let _ = self.backend.wait();
-        for address in [self.weights, self.memory.base, self.list.base] {
+        for address in [self.weights, self.nearest, self.memory.base, self.list.base] {
             // SAFETY: allocated by this worker, and nothing uses it any more. What cannot be freed goes with the context.
             let _ = unsafe { self.backend.free(address) };
         }

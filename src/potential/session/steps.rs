@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Last, System};
-use crate::batch::Contacts;
 use crate::cpu::lanes::Lanes;
 use crate::cuda::Device;
 use crate::engine::Want;
@@ -129,8 +128,7 @@ impl<T: Scalar> CudaStepper<T> {
         }
         if self.list.1 {
             let cell = system.offsets_cell.unwrap_or_default();
-            let nearest = Contacts::new(&system.limits).nearest();
-            self.worker.evaluate(&system.batch, EdgeSource::Listed { nearest, cell }, want)?;
+            self.worker.evaluate(&system.batch, EdgeSource::Listed { cell }, want)?;
             system.contacts = Outside::NONE;
             if self.worker.close[0] {
                 // Atoms near each other: whether too near, the processor says.
