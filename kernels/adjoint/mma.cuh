@@ -69,8 +69,9 @@ __device__ __forceinline__ void multiply(T (&acc)[M][4], const Operand<T, 4> (&l
 }
 
 #ifdef MLFF_TF32
-// The unit ignores the low 13 bits of an operand. So `large` may be the number itself, and `small` is what the unit leaves
-// out of it: together they keep at least 21 bits of 24, and nearly always all.
+// x = large + small. The unit ignores the low 13 bits of an operand, so that half of one, added, rounds; what is left out by
+// that has either sign. Left out by cutting it off it would have that of x, and the product of two small parts, which is not
+// made, would be missing from every product in the same direction.
 template <int N>
 struct Operand<float, N> {
     u32 large[N], small[N];
@@ -100,8 +101,8 @@ template <int N>
 __device__ __forceinline__ void split(const float (&x)[N], Operand<float, N>& out) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        out.large[i] = bits_of(x[i]);
-        out.small[i] = bits_of(x[i] - float_of(out.large[i] & 0xffffe000u)) + 0x1000u;
+        out.large[i] = bits_of(x[i]) + 0x1000u;
+        out.small[i] = bits_of(x[i] - float_of(out.large[i] & 0xffffe000u));
     }
 }
 

@@ -284,18 +284,18 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     }
     sync_tile();
 
-    // V's part of the product, then W's in the same sums.
-    real sums[F_ROUNDS][M_TILES][3][PAIRED][4] = {};
+    // V's part of the product, then W's in the same sums. Where they are many they leave no registers for weights ahead.
+    constexpr u32 ROUNDS = (F_TILES + ALL_WARPS - 1) / ALL_WARPS;
+    real sums[ROUNDS][M_TILES][3][1][4] = {};
     const auto add_part = [&](const real* weights) {
 #pragma unroll
-        for (u32 round = 0; round < F_ROUNDS; round++) {
-            const u32 tile = warp + round * PAIRED * ALL_WARPS;
+        for (u32 round = 0; round < ROUNDS; round++) {
+            const u32 tile = warp + round * ALL_WARPS;
             if (tile >= F_TILES) break;
 #pragma unroll
             for (u32 group = 0; group < M_TILES; group++) {
-                // Where sums are many they leave no registers for weights ahead.
-                product<3, PAIRED, PAIRED == 1>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile,
-                                          ALL_WARPS, sums[round][group]);
+                product<3, 1, ROUNDS == 1>(wide + group * 16 * ROW, ROW, TILE_ATOMS * ROW, weights, F, tile, 0,
+                                           sums[round][group]);
             }
         }
     };
@@ -328,33 +328,33 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
     sync_tile();
     add_part(mix + size_t(F) * F);
 #pragma unroll
-    for (u32 round = 0; round < F_ROUNDS; round++) {
+    for (u32 round = 0; round < ROUNDS; round++) {
+        const u32 tile = warp + round * ALL_WARPS;
+        if (tile >= F_TILES) break;
+        for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
+            if (row >= n_rows) return;
 #pragma unroll
-        for (u32 n = 0; n < PAIRED; n++) {
-            const u32 tile = warp + (round * PAIRED + n) * ALL_WARPS;
-            if (tile >= F_TILES) break;
-            for_each_pair<M_TILES>(tile, [&](int m, int half, u32 row, u32 column) {
-                if (row >= n_rows) return;
+            for (int k = 0; k < 3; k++) {
+                const size_t at = (size_t(first + row) * 3 + k) * F + column;
+                const real* z = sums[round][m][k][0] + 2 * half;
+                Pair g{{z[0], z[1]}};
+                if (!LAST) {
+                    const Pair sent = load<2>(grad_sent + at);
 #pragma unroll
-                for (int k = 0; k < 3; k++) {
-                    const size_t at = (size_t(first + row) * 3 + k) * F + column;
-                    const real* z = sums[round][m][k][n] + 2 * half;
-                    Pair g{{z[0], z[1]}};
-                    if (!LAST) {
-                        const Pair sent = load<2>(grad_sent + at);
-#pragma unroll
-                        for (int i = 0; i < 2; i++) g.at[i] += sent.at[i];
-                    }
-                    store<2>(grad_vectors + at, g);
+                    for (int i = 0; i < 2; i++) g.at[i] += sent.at[i];
                 }
-            });
-        }
+                store<2>(grad_vectors + at, g);
+            }
+        });
     }
 }
 
+// Blocks that share a multiprocessor. The last layer's kernels, which run once, would spill registers for a third.
+__device__ constexpr u32 blocks_for(bool last) { return last && MLFF_BLOCKS > 2 ? 2 : MLFF_BLOCKS; }
+
 // Two programs, so that they compile side by side.
 #define UPDATE_FORWARD(name, last)                                                                                     \
-    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, MLFF_BLOCKS)                                    \
+    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, blocks_for(last))                           \
         TILE_KERNEL(painn_update_forward##name)(                                                                       \
         u32 n_atoms, real epsilon, const real* __restrict__ moved, const real* __restrict__ mix,                       \
         const real* __restrict__ hidden, const real* __restrict__ hidden_bias, const real* __restrict__ gate,          \
@@ -366,7 +366,7 @@ __device__ __forceinline__ void update_vjp(u32 n_atoms, real epsilon, const real
                              context_slopes, contexts);                                                                \
     }
 #define UPDATE_VJP(name, last)                                                                                         \
-    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, MLFF_BLOCKS)                                    \
+    extern "C" __global__ void TILE_CLUSTER __launch_bounds__(THREADS, blocks_for(last))                           \
         TILE_KERNEL(painn_update_vjp##name)(                                                                           \
         u32 n_atoms, real epsilon, const real* __restrict__ grad_sent, const real* __restrict__ grad_contexts,         \
         const real* __restrict__ context_slopes, const real* __restrict__ context1, const real* __restrict__ context0, \

@@ -85,8 +85,13 @@ impl Shape {
             let shape = Shape { tiling, ..shape.clone() };
             shape.update_bytes().max(shape.update_vjp_bytes()).max(shape.readout_bytes()) <= room
         };
-        let blocks = if shape.real_bytes == 4 { 2 } else { 1 };
-        let wanted = [64, 32, 16].map(|atoms| Tiling { atoms, warps: 8, blocks, cluster: 1 });
+        // Measured: few features are best in small tiles, three blocks of which share a multiprocessor.
+        let [atoms, blocks] = match (shape.real_bytes, shape.n) {
+            (4, ..=64) => [16, 3],
+            (4, _) => [32, 2],
+            _ => [32, 1],
+        };
+        let wanted = [atoms, 16].map(|atoms| Tiling { atoms, warps: 8, blocks, cluster: 1 });
         let chosen = tuning.tiling.or_else(|| wanted.into_iter().find(|&tiling| fits(&shape, tiling, shared)));
         let chosen = chosen.unwrap_or(shape.tiling);
         if !fits(&shape, chosen, most) {
@@ -109,8 +114,9 @@ impl Shape {
         let columns = self.n / 8;
         let cluster = if limits.has_clusters && columns >= 16 && columns.is_multiple_of(4) { 4 } else { 1 };
         let warps = if cluster > 1 { (columns / cluster).min(16) } else { 16 };
-        let tiling = tuning.few.unwrap_or(Tiling { atoms: 16, warps, blocks: 1, cluster });
-        (self.tiling.atoms > tiling.atoms).then(|| Shape { tiling, ..self.clone() })
+        let chosen = tuning.tiling.is_none().then_some(Tiling { atoms: 16, warps, blocks: 1, cluster });
+        let tiling = tuning.few.or(chosen)?;
+        (self.tiling != tiling).then(|| Shape { tiling, ..self.clone() })
     }
 
     /// Blocks that share a tile of an update.
