@@ -217,25 +217,32 @@ fn hold<T: Scalar, B: Backend>(name: &str, model: &Model, cases: &[Case], worker
     let limits = if T::PRECISION == Precision::F64 { F64 } else { F32 };
     let structures: Vec<Structure> = cases.iter().map(Case::structure).collect();
     let got = evaluations(worker, &batch(model, &structures), EdgeSource::Given, Want::ALL);
+    let mut beyond = Vec::new();
     for (case, got) in cases.iter().zip(got) {
-        let what = format!("{name}, {}", case.symbols.concat());
         // In f64 the limit scales with the energy, in f32 it is absolute.
         let scale = if T::PRECISION == Precision::F64 { case.energy.abs().max(1.0) } else { 1.0 };
-        let energy = (got.energy - case.energy).abs();
-        assert!(energy <= limits[0] * scale, "{what}: energy off by {energy:e}");
+        let energy = (got.energy - case.energy).abs() / scale;
         let forces = worst(got.forces.as_ref().unwrap().as_flattened(), case.forces.as_flattened());
-        assert!(forces <= limits[1], "{what}: forces off by {forces:e}");
-        if let (Some(got), Some(want)) = (&got.stress, &case.stress) {
-            let stress = worst(got.as_flattened(), want.as_flattened());
-            assert!(stress <= limits[2], "{what}: stress off by {stress:e}");
+        let stress = match (&got.stress, &case.stress) {
+            (Some(got), Some(want)) => worst(got.as_flattened(), want.as_flattened()),
+            _ => 0.0,
+        };
+        let off = [energy, forces, stress];
+        let figures = off.map(|x| format!("{x:.1e}")).join(", ");
+        let what = format!("{name} {:?}, {}: off by {figures}", T::PRECISION, case.symbols.concat());
+        say(&format!("{what}\n"));
+        // NaN is beyond every limit.
+        if !off.iter().zip(&limits).all(|(off, limit)| off <= limit) {
+            beyond.push(what);
         }
     }
+    assert!(beyond.is_empty(), "{beyond:#?}");
 }
 
 #[test]
 fn painn_engine_on_host_matches_schnetpack() {
     // Both kinds of radial functions; the smallest cases, as the host is slow.
-    for (name, n) in [("painn-f64-bessel", 4), ("painn-f128-gaussian", 2)] {
+    for (name, n) in [("painn-f64-bessel", 9), ("painn-f128-gaussian", 3)] {
         let (model, cases) = reference_cases(name, n);
         let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, false) else { return };
         hold(name, &model, &cases, &mut worker);

@@ -99,6 +99,8 @@ inline unsigned __ballot_sync(unsigned mask, bool bit) {
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline double __dadd_rn(double x, double y) { return x + y; }
 inline double __dmul_rn(double x, double y) { return x * y; }
+inline float __fadd_rn(float x, float y) { return x + y; }
+inline float __fmul_rn(float x, float y) { return x * y; }
 
 using std::exp;
 using std::min;
