@@ -357,13 +357,7 @@ impl PackedBatch {
         {
             return Err(Error::Usage("the structure's edges are not those of its atoms".into()));
         }
-        if self.atom_ptr.is_empty() {
-            self.atom_ptr.push(0);
-            self.edge_ptr.push(0);
-        }
-        self.species.extend_from_slice(&structure.species);
-        self.references.extend_from_slice(&structure.references);
-        self.positions.extend_from_slice(&structure.positions);
+        self.add_atoms(structure);
         let (row, edge) = (first as u32, first_edge as u32);
         let edges = &structure.edges;
         self.senders.extend(edges.senders.iter().map(|j| j + row));
@@ -374,9 +368,19 @@ impl PackedBatch {
             self.offsets.resize(first_edge, [0.0; 3]);
             self.offsets.extend_from_slice(&structure.offsets);
         }
-        self.volumes.push(structure.volume);
-        self.atom_ptr.push(n_atoms);
         Ok(())
+    }
+
+    fn add_atoms(&mut self, structure: &Prepared) {
+        if self.atom_ptr.is_empty() {
+            self.atom_ptr.push(0);
+            self.edge_ptr.push(0);
+        }
+        self.species.extend_from_slice(&structure.species);
+        self.references.extend_from_slice(&structure.references);
+        self.positions.extend_from_slice(&structure.positions);
+        self.volumes.push(structure.volume);
+        self.atom_ptr.push(self.species.len());
     }
 
     /// Appends a structure's atoms alone, for a search of neighbours elsewhere. The batch has no edges then.
@@ -388,16 +392,8 @@ impl PackedBatch {
         if u32::try_from(n_atoms).is_err() {
             return Err(Error::Usage(format!("a batch of {n_atoms} atoms is too large: use --batch")));
         }
-        if self.atom_ptr.is_empty() {
-            self.atom_ptr.push(0);
-            self.edge_ptr.push(0);
-        }
-        self.species.extend_from_slice(&structure.species);
-        self.references.extend_from_slice(&structure.references);
-        self.positions.extend_from_slice(&structure.positions);
+        self.add_atoms(structure);
         self.edge_ptr.resize(n_atoms + 1, self.senders.len() as u32);
-        self.volumes.push(structure.volume);
-        self.atom_ptr.push(n_atoms);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ops::Real;
-use crate::ops::dense::Linear;
+use crate::ops::dense::{Activation, Linear, dense};
 use crate::ops::radial_basis::RadialBasis;
 
 use super::config::{ModelConfig, PainnConfig, RadialBasisKind};
@@ -135,6 +135,17 @@ impl<T: Real> Painn<T> {
     /// Filters of layer `l`.
     pub fn filter(&self, l: usize) -> &Arc<Linear<T>> {
         &self.filters[l % self.filters.len()]
+    }
+
+    /// The interaction context of layer 0 for every species, `[n_species, 3F]`: it depends on nothing else.
+    pub fn first_context(&self) -> Vec<T> {
+        let n_species = self.embedding.len() / self.n_features;
+        let [first, second] = &self.layer(0).message;
+        let mut hidden = vec![T::zero(); n_species * first.n_out];
+        let mut context = vec![T::zero(); n_species * second.n_out];
+        dense(first, Activation::Silu, &self.embedding, &mut hidden, None);
+        dense(second, Activation::Identity, &hidden, &mut context, None);
+        context
     }
 
     /// Weights of layer `l`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlff::batch::{PackedBatch, Preparer};
+use mlff::batch::{PackedBatch, Prepared, Preparer};
 use mlff::cuda::{Backend, Device, Limits, Source};
 use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Tuning, Worker};
@@ -175,6 +175,34 @@ fn compare_ways<T: Scalar, B: Backend>(name: &str, model: &Model, mut worker: im
         evaluations(&mut worker(tuning), &batch, search, Want::ALL)
     });
     assert_eq!(one, other, "{name}: pair by pair other bits than edge by edge");
+}
+
+/// What would make kernels read beyond their arrays is refused before they run.
+#[test]
+fn painn_engine_refuses_batches_that_do_not_fit() {
+    let model = small_model();
+    let Some(mut worker) = on_host::<f32>(&model, SMALL_TILES, false) else { return };
+    let good = Preparer::new(&model).prepare(&molecules()[0]).unwrap();
+    let mut refused = |prepared: &Prepared, edges: EdgeSource| {
+        let mut batch = PackedBatch::default();
+        let done = batch.push(prepared).and_then(|()| worker.evaluate(&batch, edges, Want::ALL));
+        done.is_err()
+    };
+    assert!(!refused(&good, EdgeSource::Given) && !refused(&good, EdgeSource::Search));
+    let mut bad = vec![good.clone(); 4];
+    bad[0].species[1] = 60_000;
+    bad[1].positions.pop();
+    bad[2].edges.edge_ptr[1] = u32::MAX;
+    bad[3].edges.edge_ptr.swap(1, 2);
+    for (k, bad) in bad.iter().enumerate() {
+        assert!(refused(bad, EdgeSource::Given), "{k}");
+        assert!(k > 1 || refused(bad, EdgeSource::Search), "{k}");
+    }
+    let mut list = NeighborList::default();
+    NeighborSearch::new().search(&molecules()[0], 3.0, &mut list).unwrap();
+    assert!(worker.set_list(&list, false).unwrap());
+    list.senders[0] = 77;
+    assert!(worker.set_list(&list, false).is_err());
 }
 
 fn small_model() -> Model {

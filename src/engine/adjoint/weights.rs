@@ -6,7 +6,7 @@ use crate::cpu::dense::{Layer, Padding};
 use crate::cpu::filters::{Filters, Radial};
 use crate::cpu::lanes::{Buffer, Lanes};
 use crate::model::painn::Painn;
-use crate::ops::dense::{Activation, Linear, dense};
+use crate::ops::dense::Linear;
 
 /// Weights of a whole network for one instruction set.
 pub(super) struct Weights<T> {
@@ -66,7 +66,7 @@ impl<T: Lanes> Weights<T> {
             n_layers: painn.n_interactions,
             epsilon: painn.epsilon,
             embedding: padded(&painn.embedding, pad),
-            first_context: padded(&first_context(painn), pad),
+            first_context: padded(&painn.first_context(), pad),
             contexts,
             updates,
             radial,
@@ -86,17 +86,6 @@ impl<T> Weights<T> {
     pub fn filters(&self, l: usize) -> &Filters<T> {
         &self.filters[l % self.filters.len()]
     }
-}
-
-/// The interaction context of layer 0 for every species, `[n_species, 3F]`.
-fn first_context<T: Lanes>(painn: &Painn<T>) -> Vec<T> {
-    let n_species = painn.embedding.len() / painn.n_features;
-    let [first, second] = &painn.layer(0).message;
-    let mut hidden = vec![T::zero(); n_species * first.n_out];
-    let mut context = vec![T::zero(); n_species * second.n_out];
-    dense(first, Activation::Silu, &painn.embedding, &mut hidden, None);
-    dense(second, Activation::Identity, &hidden, &mut context, None);
-    context
 }
 
 fn padded<T: Lanes>(rows: &[T], pad: Padding) -> Buffer<T> {

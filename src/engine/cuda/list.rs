@@ -1,8 +1,8 @@
 //! A neighbour list that stays on the device from step to step.
 
-use super::{Scalar, Worker};
+use super::{Scalar, Worker, check_edges};
 use crate::cuda::{Address, Backend};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::neighbors::NeighborList;
 
 /// Where a list stands on the device.
@@ -24,8 +24,13 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
     /// [`Listed`](super::EdgeSource::Listed). `false` if it cannot be there: an atom's image is more than 127 cells away.
     ///
     /// # Errors
-    /// What the backend reports; there is no list then.
+    /// `Error::Usage` for lists that do not fit together; what the backend reports, and there is no list then.
     pub fn set_list(&mut self, list: &NeighborList, periodic: bool) -> Result<bool> {
+        let n_atoms = list.edge_ptr.len().saturating_sub(1);
+        check_edges(&list.edge_ptr, &list.senders, &list.reverse_edge, n_atoms)?;
+        if periodic && list.shifts.len() != list.n_edges() {
+            return Err(Error::Usage("the list's edges and shifts are not as many".into()));
+        }
         let shift = |shift: &[i32; 3]| -> Option<u32> {
             let [x, y, z] = shift.map(|s| i8::try_from(s).map(|s| s.to_le_bytes()[0]));
             Some(u32::from_le_bytes([x.ok()?, y.ok()?, z.ok()?, 0]))
@@ -60,7 +65,6 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         unsafe { self.backend.write(self.list.base, bytes)? };
         self.backend.wait()?;
         let [ptr, senders, reverse, shifts_at] = ends.map(|start| self.list.base + start as u64);
-        let n_atoms = list.edge_ptr.len().saturating_sub(1);
         let shifts = if periodic { shifts_at } else { 0 };
         self.list = ListArrays { ptr, senders, reverse, shifts, n_atoms, n_edges: list.n_edges(), ..self.list };
         Ok(true)

@@ -3,7 +3,7 @@
 use super::Scalar;
 use super::shape::{Shape, padded};
 use crate::model::painn::Painn;
-use crate::ops::dense::{Activation, Linear, dense};
+use crate::ops::dense::Linear;
 use crate::ops::radial_basis::RadialBasis;
 
 /// Where something stands in [`Weights::values`], elements.
@@ -57,23 +57,12 @@ impl<T: Scalar> Weights<T> {
     pub fn new(painn: &Painn<T>, shape: &Shape) -> Self {
         let mut packer = Packer { values: Vec::new(), f: painn.n_features, n: shape.n };
         let embedding = packer.rows(&painn.embedding, 1);
-        let first_context = packer.rows(&first_context(painn), 3);
+        let first_context = packer.rows(&painn.first_context(), 3);
         let radial = packer.radial(&painn.radial_basis);
         let layers = (0..painn.n_interactions).map(|l| packer.layer(painn, l)).collect();
         let readout = packer.readout(painn, &shape.widths);
         Weights { values: packer.values, embedding, first_context, radial, layers, readout }
     }
-}
-
-/// The interaction context of layer 0 for every species, `[n_species, 3F]`: it depends on nothing else.
-fn first_context<T: Scalar>(painn: &Painn<T>) -> Vec<T> {
-    let n_species = painn.embedding.len() / painn.n_features;
-    let [first, second] = &painn.layer(0).message;
-    let mut hidden = vec![T::zero(); n_species * first.n_out];
-    let mut context = vec![T::zero(); n_species * second.n_out];
-    dense(first, Activation::Silu, &painn.embedding, &mut hidden, None);
-    dense(second, Activation::Identity, &hidden, &mut context, None);
-    context
 }
 
 struct Packer<T> {
