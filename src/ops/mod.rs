@@ -24,8 +24,17 @@ pub mod update;
 use num_traits::{Float, NumAssign};
 use rayon::prelude::*;
 
-/// Floating-point type of an evaluation: `f32` or `f64`.
-pub trait Real: Float + NumAssign + Default + std::fmt::Debug + std::iter::Sum + Send + Sync + 'static {
+mod sealed {
+    /// What unsafe code and kernels trust a type to be, nobody else can claim for another one.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// Floating-point type of an evaluation: `f32` or `f64`, and no other.
+pub trait Real:
+    sealed::Sealed + Float + NumAssign + Default + std::fmt::Debug + std::iter::Sum + Send + Sync + 'static
+{
     /// Rounds an f64 to this type.
     fn of(x: f64) -> Self;
     /// Widens to f64, exactly.

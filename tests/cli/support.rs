@@ -83,6 +83,7 @@ impl Sandbox {
         command.env("MLFF_CACHE", self.path("cache"));
         // Words end at spaces; '' is the empty word, as in a shell.
         command.args(args.split_whitespace().map(|word| if word == "''" { "" } else { word }));
+        heed_signals(&mut command);
         command
     }
 
@@ -194,4 +195,23 @@ pub fn assert_same(got: &[Predicted], want: &[Predicted], tolerance: f64) {
             assert!((x - y).abs() <= tolerance * y.abs().max(1.0), "frame {k}: {x} and {y}");
         }
     }
+}
+
+/// Signals act on the program also where the tests themselves ignore them, as under `nohup` and in a shell's background.
+fn heed_signals(command: &mut Command) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: between fork and exec only `signal` is called, which may be there, with numbers.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = command;
 }
