@@ -72,8 +72,8 @@ def kernels(ptx, capability):
 
 def of_models():
     """(name, file, macros): what src/engine/cuda/shape.rs makes of models in f32 on an H100, and for few atoms."""
-    for features in (64, 128):
-        for few, tiling in (("", (32, 8, 2)), (", few atoms", (16, 16, 1))):
+    for features, many, few_atoms in ((64, (16, 8, 3), (16, 16, 1)), (128, (32, 8, 2), (16, 4, 1))):
+        for few, tiling in (("", many), (", few atoms", few_atoms)):
             macros = {
                 "REAL": "float", "FEATURES": features, "RADIAL": 20, "FUNCTIONS": "GAUSSIAN", "TILE_ATOMS": tiling[0],
                 "WARPS": tiling[1], "BLOCKS": tiling[2], "FORWARD_THREADS": 512, "VJP_THREADS": 384,
