@@ -32,7 +32,7 @@ __device__ constexpr u32 bias_offset(u32 layer) {
 // OUT outputs [n_atoms], overwritten; grad_scalars [n_atoms, F], overwritten, where asked for.
 // LAUNCH one block per TILE_ATOMS atoms, WARPS warps; dynamic shared memory of 2 LONGEST TILE_ATOMS elements and, for the
 //     slopes, the sum of the widths between layers times TILE_ATOMS.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MLFF_BLOCKS)
     TILE_KERNEL(painn_readout)(u32 n_atoms, u32 gradient, real energy_scale, const real* __restrict__ scalars,
                   const real* __restrict__ weights, const real* __restrict__ biases, const real* __restrict__ transposed,
                   const real* __restrict__ last_row, real* outputs, real* grad_scalars) {
