@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use common::random::{Shape, crystals, molecules, perturbed_model, random_model, shapes};
 use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
@@ -178,5 +180,37 @@ proptest! {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         assert_equal(&one, &pool.install(|| run(Threads::Rayon)));
+    }
+}
+
+/// A panic in the middle of a group leaves rows of atoms behind that the next evaluation would take for its own.
+#[test]
+fn a_workspace_can_be_used_again_after_a_panic() {
+    let model = Potential::load("ani2x-painn-64").unwrap().model().clone();
+    // A grid of hydrogen atoms: several tiles, and in each of them neighbours of others.
+    let positions = (0..400).map(|k| [k % 4, k / 4 % 5, k / 20].map(|i| 1.6 * f64::from(i))).collect();
+    let structure = Structure::new(vec![1; 400], positions, None, [false; 3]).unwrap();
+    let prepared = Preparer::new(&model).prepare(&structure).unwrap();
+    let mut broken = prepared.clone();
+    let from = prepared.edges.n_edges() / 2;
+    broken.edges.reverse_edge[from..].fill(0);
+    let [batch, broken] = [prepared, broken].map(|prepared| {
+        let mut batch = PackedBatch::default();
+        batch.push(&prepared).unwrap();
+        batch
+    });
+    // Its atoms outside of the second tile are fewer than those of a tile in the middle of the grid.
+    let mut small = PackedBatch::default();
+    let few = Structure::new(vec![1; 140], structure.positions[..140].to_vec(), None, [false; 3]).unwrap();
+    small.push(&Preparer::new(&model).prepare(&few).unwrap()).unwrap();
+    let engine = Adjoint::<f32>::new(&model, FilterKind::Auto).unwrap();
+    let mut workspace = Workspace::default();
+    for valid in [&batch, &small] {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            engine.evaluate(&broken, Want::ALL, Threads::One, &mut workspace);
+        }));
+        assert!(outcome.is_err(), "edges that are no pairs passed");
+        engine.evaluate(valid, Want::ALL, Threads::One, &mut workspace);
+        assert_equal(&workspace.results.evaluation(valid, 0, Want::ALL), &evaluate(&engine, valid)[0]);
     }
 }

@@ -126,8 +126,8 @@ impl<T: Lanes> Adjoint<T> {
     /// Evaluates a batch; results stand in the workspace.
     ///
     /// # Panics
-    /// If the batch was prepared for another model, and if a thread of the crew or the pool does. The workspace is not to be
-    /// used after a panic.
+    /// If the batch was prepared for another model, and if a thread of the crew or the pool does. The workspace can be used
+    /// again afterwards.
     pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
         // Nobody asks for the virial of structures without a volume.
         let want = Want { stress: want.stress && batch.volumes.iter().any(Option::is_some), ..want };
@@ -139,8 +139,10 @@ impl<T: Lanes> Adjoint<T> {
             _ => n_atoms.div_ceil(n_threads).min(TILE_ATOMS),
         };
         enter(Component::Batch);
+        workspace.begin();
         workspace.resize(&self.weights, batch, tile, n_threads, want);
         self.run(batch, want, threads, workspace);
+        workspace.end();
         enter(Component::Results);
         workspace.results.collect(batch);
     }

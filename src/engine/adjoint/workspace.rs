@@ -17,6 +17,8 @@ pub struct Workspace<T> {
     pub(super) arrays: Arrays<T>,
     pub(super) partition: Partition,
     pub(super) scratch: Vec<Mutex<Scratch<T>>>,
+    /// An evaluation began and did not end.
+    is_left: bool,
     /// What it led to.
     pub results: Results,
 }
@@ -27,6 +29,7 @@ impl<T: Lanes> Default for Workspace<T> {
             arrays: Arrays::default(),
             partition: Partition::default(),
             scratch: Vec::new(),
+            is_left: false,
             results: Results::default(),
         }
     }
@@ -192,6 +195,18 @@ impl Partition {
 }
 
 impl<T: Lanes> Workspace<T> {
+    /// Forgets what a panic in the evaluation before left behind: scratch that is expected to be clean.
+    pub(super) fn begin(&mut self) {
+        if std::mem::replace(&mut self.is_left, true) {
+            self.scratch.clear();
+        }
+    }
+
+    /// All tasks are done.
+    pub(super) fn end(&mut self) {
+        self.is_left = false;
+    }
+
     /// Makes room for batches of `n_atoms` atoms with up to `n_edges` edges.
     pub(super) fn reserve(&mut self, weights: &Weights<T>, n_atoms: usize, n_edges: usize) {
         // A group has an atom at least.
