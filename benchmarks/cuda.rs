@@ -9,6 +9,7 @@
 #[path = "cuda/workload.rs"]
 mod workload;
 
+use mlff::Precision;
 use mlff::Result;
 use mlff::cuda::unfused::scratch;
 use mlff::cuda::{
@@ -17,7 +18,6 @@ use mlff::cuda::{
     RadialBasisArrays, Step,
 };
 use mlff::ops::dense::Activation;
-use mlff::potential::Precision;
 use workload::{CUTOFF, N_RBF, Workload};
 
 const SAMPLES: usize = 7;

@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mlff::Want;
 use mlff::batch::{PackedBatch, Prepared};
 use mlff::cuda::cache::{Cache, Target};
 use mlff::cuda::nvrtc::Nvrtc;
 use mlff::cuda::{Backend, Device, Limits};
-use mlff::engine::Want;
 use mlff::engine::cuda::{EdgeSource, Plan, Tiling, Tuning, Worker};
 use mlff::model::painn::{Painn, PainnLayer};
 use mlff::neighbors::NeighborSearch;
 use mlff::ops::dense::Linear;
 use mlff::ops::radial_basis::RadialBasis;
-use mlff::potential::{DeviceKind, EngineKind, Precision};
 use mlff::structure::Structure;
 use mlff::xyz::Reader;
+use mlff::{DeviceKind, EngineKind, Precision};
 use mlff::{Model, Potential};
 
 const CUTOFF: f64 = 5.0;

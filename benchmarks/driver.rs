@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use mlff::engine::{Evaluation, Want};
-use mlff::potential::Precision;
+use mlff::Precision;
 use mlff::structure::Vec3;
+use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Structure};
 use random::Random;
 use serde::Deserialize;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use mlff::engine::Want;
-use mlff::potential::{EngineKind, Precision};
+use mlff::Want;
 use mlff::xyz::{Reader, formula};
+use mlff::{EngineKind, Precision};
 use mlff::{Model, Potential, Structure};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/trajectory.xyz");

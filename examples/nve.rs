@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use mlff::potential::Precision;
+use mlff::Precision;
 use mlff::xyz::formula;
 use mlff::{Model, Potential, Result};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cpu::geometry::Edges;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::range::{Contact, Limits, Outside};
+use crate::model::limits::{Contact, Limits, Outside};
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::ops::Topology;
 use crate::structure::{Mat3, Structure, Vec3, dot, norm};

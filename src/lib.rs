@@ -15,8 +15,10 @@
 
 pub mod batch;
 pub mod calibration;
+pub(crate) mod clock;
 pub mod cpu;
 pub mod cuda;
+mod elements;
 pub mod engine;
 pub mod error;
 pub mod files;
@@ -26,6 +28,8 @@ pub mod neighbors;
 pub mod ops;
 pub mod potential;
 pub mod profile;
+pub(crate) mod roofline;
+mod settings;
 pub mod structure;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,8 +37,10 @@ pub mod threads;
 mod user_cache;
 pub mod xyz;
 
+pub use engine::Evaluation;
 pub use error::{Error, Result};
 pub use model::Model;
 pub use neighbors::{NeighborList, NeighborSearch, neighbor_list};
 pub use potential::{Potential, Session};
+pub use settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 pub use structure::Structure;

@@ -11,9 +11,9 @@ use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
 use mlff::cpu::lanes::Lanes;
 use mlff::engine::adjoint::{Adjoint, Crew, FilterKind, Instructions, Threads, Workspace};
-use mlff::engine::{Evaluation, Want};
-use mlff::potential::{BatchSize, EngineKind, Precision};
+use mlff::{BatchSize, EngineKind, Precision};
 use mlff::{Error, Potential, Structure};
+use mlff::{Evaluation, Want};
 use proptest::prelude::*;
 
 /// Features 8 to 128, odd ones too, one to four layers.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use mlff::engine::Want;
-use mlff::potential::Precision;
+use mlff::Precision;
+use mlff::Want;
 use mlff::xyz::Reader;
 use mlff::{Model, Potential};
 use serde_json::{Value, json};

@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use candle_core::Tensor;
 use common::deviation;
 use common::random::{Random, Shape, crystals, molecules, random_model};
+use mlff::Want;
 use mlff::batch::{PaddedBatch, Preparer};
 use mlff::calibration::{CostModel, Pattern, Size};
-use mlff::engine::Want;
 use mlff::engine::autograd::ops::{
     Dense, EdgeGeometry, Element, Message, RadialBasisOp, Readout, UpdateGate, UpdateInvariants,
 };
@@ -22,8 +22,8 @@ use mlff::engine::autograd::{Place, Run};
 use mlff::ops::Real;
 use mlff::ops::dense::{Activation, Linear};
 use mlff::ops::radial_basis::RadialBasis;
-use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::profile::{Names, Options, measure};
+use mlff::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Structure};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -209,7 +209,7 @@ fn models_gpu_matches_cpu() {
                     ) => continue,
                     (got, want) => panic!("{got:?} {want:?}"),
                 };
-                let flat = |e: &mlff::engine::Evaluation| {
+                let flat = |e: &mlff::Evaluation| {
                     let stress = e.stress.iter().flatten().flatten().copied();
                     let forces = e.forces.iter().flatten().flatten().copied();
                     std::iter::once(e.energy).chain(forces).chain(stress).collect::<Vec<_>>()

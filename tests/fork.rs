@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mlff::engine::Want;
-use mlff::potential::{EngineKind, Precision};
+use mlff::Want;
+use mlff::{EngineKind, Precision};
 use mlff::{Error, Potential, Structure};
 
 /// Waters in a row.

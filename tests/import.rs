@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Case, cases, data, worst};
-use mlff::engine::Want;
+use mlff::Precision;
+use mlff::Want;
 use mlff::model::import::{ImportOptions, Source, import};
 use mlff::model::weights::{Array, Weights};
-use mlff::potential::Precision;
 use mlff::{Model, Potential, Structure};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::data;
-use mlff::engine::Want;
+use mlff::Precision;
+use mlff::Want;
 use mlff::model::import::{EnergyUnit, ImportOptions, LengthUnit, Source, import_with_notes};
 use mlff::model::weights::Weights;
-use mlff::potential::Precision;
 use mlff::{Model, Potential, Structure};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use mlff::engine::Want;
+use mlff::Want;
 use mlff::structure::Mat3;
 use mlff::{Error, Potential, Structure, neighbor_list};
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use common::data;
 use common::random::{Shape, random_model};
-use mlff::engine::{Evaluation, Want};
 use mlff::model::{Outside, TrainingRange};
-use mlff::potential::{EngineKind, Precision};
 use mlff::xyz::Reader;
+use mlff::{EngineKind, Precision};
 use mlff::{Error, Model, Potential, Structure};
+use mlff::{Evaluation, Want};
 
 const SHIPPED: &str = "ani2x-painn-64";
 

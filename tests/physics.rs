@@ -6,9 +6,9 @@ mod common;
 
 use common::random::{CUTOFF, Random, Shape, crystals, molecules, random_model, shapes};
 use common::{deviation, worst};
-use mlff::engine::{Evaluation, Want};
-use mlff::potential::Precision;
+use mlff::Precision;
 use mlff::structure::{Mat3, Vec3};
+use mlff::{Evaluation, Want};
 use mlff::{Potential, Structure};
 use proptest::prelude::*;
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use common::expected::{self, load};
 use common::{Case, cases, reference, worst};
-use mlff::engine::{Evaluation, Want};
 use mlff::model::import::{ImportOptions, Source, import};
-use mlff::potential::{BatchSize, Precision};
+use mlff::{BatchSize, Precision};
+use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Structure};
 
 fn evaluate(model: &Arc<Model>, precision: Precision, batch: usize, structures: &[Structure]) -> Vec<Evaluation> {

@@ -8,9 +8,9 @@ mod common;
 mod hostile;
 
 use common::random::{Random, Shape, crystals, molecules, random_model, shapes};
-use mlff::engine::Want;
-use mlff::potential::{EngineKind, Precision};
+use mlff::Want;
 use mlff::structure::{Mat3, Vec3};
+use mlff::{EngineKind, Precision};
 use mlff::{Error, Potential, Session, Structure};
 use proptest::prelude::*;
 

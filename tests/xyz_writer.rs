@@ -5,8 +5,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use mlff::Precision;
 use mlff::model::Outside;
-use mlff::potential::Precision;
 use mlff::xyz::{Frame, Reader, Results, Texts, WriteOptions, Writer};
 use proptest::prelude::*;
 

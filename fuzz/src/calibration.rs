@@ -2,8 +2,8 @@
 //!
 //! What is accepted must give a cost model that answers at any size, and be accepted again after merging and writing.
 
+use mlff::Precision;
 use mlff::calibration::{Calibration, Pattern, Reading, Size};
-use mlff::potential::Precision;
 use serde_json::{Value, json};
 
 use super::shared::{Random, mutate_json_text};

@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use mlff::engine::{Evaluation, Want};
+use mlff::Precision;
 use mlff::model::import::{ImportOptions, Source, import_bytes};
-use mlff::potential::Precision;
 use mlff::structure::{Mat3, Vec3};
+use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Result, Session, Structure};
 
 /// Steps of an input at most.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mlff::engine::{Evaluation, Want};
-use mlff::potential::{EngineKind, Precision};
+use mlff::{EngineKind, Precision};
+use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Structure};
 use serde_json::Value;
 

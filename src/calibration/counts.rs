@@ -4,7 +4,7 @@
 //! arguments and writes its results once; of the unfused chain every elementary operation does. Weights are read once a
 //! product. Indices are left out.
 
-use super::{Pattern, Size};
+use crate::ops::choice::{Pattern, Size};
 
 /// Edges that an atom receives, in a molecule of some 20 atoms within 5 Å.
 pub const EDGES_PER_ATOM: usize = 16;

@@ -3,17 +3,19 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use super::Variant;
 use super::counts::{EDGE_FEATURES, EDGES_PER_ATOM, Work};
 use super::record::{Calibration, DeviceInfo, Kind, Measurement, Point};
-use super::{Pattern, Size, Variant};
 use crate::error::{Error, Result};
+use crate::ops::choice::{Pattern, Size};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::message::{MessageGrads, MessageInputs};
 use crate::ops::radial_basis::RadialBasis;
 use crate::ops::update::{GateGrads, GateInputs};
 use crate::ops::{Real, Topology, dispatch};
-use crate::potential::Precision;
-use crate::profile::{roofline, statistics::median};
+use crate::profile::statistics::median;
+use crate::roofline;
+use crate::settings::Precision;
 use crate::structure::{Mat3, Vec3};
 
 /// How to measure.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CostModel, Pattern, Size};
 use crate::error::{Error, Result};
 use crate::model::{files, json};
-use crate::potential::Precision;
-use crate::profile::{Bound, Roofline};
+use crate::ops::choice::{Pattern, Size};
+use crate::ops::cost_model::CostModel;
+use crate::roofline::{Bound, Roofline};
+use crate::settings::Precision;
 
 /// Name and version of the format.
 pub const FORMAT: &str = "mlff.calibration/1";
@@ -260,7 +261,7 @@ impl Point {
         repeats: usize,
         work: super::counts::Work,
         [unfused, fused]: [f64; 2],
-        peaks: crate::profile::roofline::Peaks,
+        peaks: crate::roofline::Peaks,
     ) -> Option<Self> {
         let measured = |seconds: f64, bytes: f64| {
             let roofline = Roofline::new(peaks, work.flops, bytes, seconds)?;
@@ -292,7 +293,7 @@ fn this_tool() -> String {
 mod tests {
     use super::super::counts::Work;
     use super::*;
-    use crate::profile::roofline::Peaks;
+    use crate::roofline::Peaks;
 
     fn calibration(pattern: Pattern, dtype: Precision, speedup: f64) -> Calibration {
         let peaks = Peaks { flops: 1e9, bytes_s: 1e9 };

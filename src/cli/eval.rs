@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlff::engine::{Evaluation, Want};
 use mlff::xyz::{Frame, LabelKeys, LabelKind, Spares};
 use mlff::{Error, Potential, Result};
+use mlff::{Evaluation, Want};
 use serde::Serialize;
 
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use mlff::calibration::{Calibration, CostModel, Kind, Reading};
-use mlff::potential::{BatchSize, DeviceKind, EngineKind, Precision};
+use mlff::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Result, threads};
 
 use super::complain;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 
 use indicatif::ProgressBar;
-use mlff::engine::Want;
-use mlff::potential::DeviceKind;
+use mlff::DeviceKind;
+use mlff::Want;
 use mlff::xyz::Spares;
 use mlff::{Error, Potential, Result};
 

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mlff::engine::{Evaluation, Want};
-use mlff::potential::{BatchSize, DeviceKind};
 use mlff::xyz::{BadFrame, Frame, Item, Reader, Spares};
+use mlff::{BatchSize, DeviceKind};
 use mlff::{Error, Potential, Result, Structure};
+use mlff::{Evaluation, Want};
 
 use super::complain;
 use super::reading::Reading;

@@ -8,7 +8,8 @@ use std::ptr::{from_ref, null_mut};
 
 use libloading::Library;
 
-use super::{CudaError, Product, library};
+use super::{Product, library};
+use crate::error::CudaError;
 use crate::error::Result;
 
 type Handle = *mut c_void;

@@ -9,7 +9,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{CudaError, HEADERS, Source};
+use super::{HEADERS, Source};
+use crate::error::CudaError;
 use crate::error::Result;
 
 /// What kernels are compiled for: a compute capability, 10 · major + minor.

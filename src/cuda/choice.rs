@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::calibration::{CostModel, Pattern, Size};
+use crate::ops::choice::{Pattern, Size};
+use crate::ops::cost_model::CostModel;
 
 /// How a dense layer is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

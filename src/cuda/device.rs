@@ -10,11 +10,10 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use super::blas::CublasLt;
 use super::cache::{Cache, Compiler, Target};
 use super::nvrtc::Nvrtc;
-use super::{Address, Backend, CudaError, HostMemory, Launch, Limits, Product, SOURCES, Source};
+use super::{Address, Backend, HostMemory, Launch, Limits, Product, SOURCES, Source};
+use crate::error::CudaError;
+use crate::error::OLDEST_DRIVER;
 use crate::error::Result;
-
-/// CUDA version, as the driver counts them, that has everything called here.
-pub(super) const OLDEST_DRIVER: i32 = 12_000;
 
 /// A GPU with the kernels that have been used on it.
 pub struct Device {

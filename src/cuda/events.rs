@@ -7,8 +7,8 @@ use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaStream};
 
 use super::device::call;
+use crate::clock::Events;
 use crate::error::{Error, Result};
-use crate::profile::clock::Events;
 
 /// Events that are recorded on one stream, one after the other, and kept for the next recording.
 pub(crate) struct StreamEvents {

@@ -115,7 +115,7 @@ pub trait Backend {
     /// Allocates an array; address 0 for no bytes. What it holds is anything.
     ///
     /// # Errors
-    /// What the backend reports: [`CudaError::OutOfMemory`](super::CudaError) where there is no room.
+    /// What the backend reports: [`CudaError::OutOfMemory`](crate::error::CudaError) where there is no room.
     fn allocate(&mut self, n_bytes: usize) -> Result<Address>;
 
     /// Allocates memory of the host of at least so many bytes, such that copies are fast.

@@ -5,10 +5,11 @@ use super::arrays::{
     MessageGradArrays, MessageShape, RadialBasisArrays,
 };
 use super::launch::Arg;
-use super::{Address, CudaError, DenseChoice, DenseSizes, Launch, Product, Step};
+use super::{Address, DenseChoice, DenseSizes, Launch, Product, Step};
+use crate::error::CudaError;
 use crate::error::Result;
 use crate::ops::dense::Activation;
-use crate::potential::Precision;
+use crate::settings::Precision;
 
 /// What a launch must know of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ pub(crate) fn require_libraries() -> crate::Result<()> {
         ("cuRAND", "nvidia-curand", &["libcurand.so.10"], "libcurand.so"),
     ];
     for (name, package, names, prefix) in needed {
-        let missing = |searched| super::CudaError::NoLibrary { name, package, searched };
+        let missing = |searched| crate::error::CudaError::NoLibrary { name, package, searched };
         // Never unloaded: candle calls into it.
         std::mem::forget(find(names, prefix).map_err(missing)?);
     }

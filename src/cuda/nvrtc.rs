@@ -8,7 +8,8 @@ use libloading::Library;
 
 use super::cache::{Compiler, Target};
 pub use super::library::python_folders;
-use super::{CudaError, HEADERS, Source, library};
+use super::{HEADERS, Source, library};
+use crate::error::CudaError;
 use crate::error::Result;
 
 /// Options that every kernel is compiled with. No fast mathematics: division, roots and exponentials stay accurate.

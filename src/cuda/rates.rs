@@ -3,40 +3,31 @@
 use super::{Address, Backend, DenseArrays, DenseChoice, DenseShape, Device, Launcher};
 use crate::error::Result;
 use crate::ops::dense::Activation;
-use crate::potential::Precision;
-
-/// Rates of a device.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rates {
-    /// Of a large matrix product, FLOP/s: the library's where there is one.
-    pub flops: f64,
-    /// Of a copy, bytes read and written a second.
-    pub bytes_s: f64,
-}
+use crate::roofline::Peaks;
+use crate::settings::Precision;
 
 /// Bytes copied: several times what the caches hold.
 const COPY: usize = 256 << 20;
 /// Rows and columns of the matrices.
 const N: usize = 4096;
 
-impl Rates {
-    /// Measures them now: some hundredths of a second.
-    ///
-    /// # Errors
-    /// What the device reports, also for want of memory.
-    pub fn measure(device: &mut Device, precision: Precision) -> Result<Self> {
-        let mut arrays = Vec::new();
-        let rates = measure(device, precision, &mut arrays);
-        device.synchronize()?;
-        for address in arrays {
-            // SAFETY: allocated here, and nothing is queued any more.
-            unsafe { device.free(address)? };
-        }
-        rates
+/// Measures the rates of a device now: of a large product, the library's where there is one, and of a copy. Some hundredths of a
+/// second.
+///
+/// # Errors
+/// What the device reports, also for want of memory.
+pub(crate) fn measure_peaks(device: &mut Device, precision: Precision) -> Result<Peaks> {
+    let mut arrays = Vec::new();
+    let peaks = measure(device, precision, &mut arrays);
+    device.synchronize()?;
+    for address in arrays {
+        // SAFETY: allocated here, and nothing is queued any more.
+        unsafe { device.free(address)? };
     }
+    peaks
 }
 
-fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>) -> Result<Rates> {
+fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>) -> Result<Peaks> {
     let has_library = precision == Precision::F32 && device.load_library().is_ok();
     let mut launcher = Launcher { has_library, ..Launcher::new(precision, device.limits()) };
     launcher.dense_sizes.library_from = if has_library { 1 } else { u64::MAX };
@@ -66,7 +57,7 @@ fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>)
     let steps = launcher.dense_steps(&shape, &DenseArrays { x, weight, y, ..DenseArrays::default() });
     // SAFETY: arrays of the shape.
     let product = shortest(device, |device| steps.iter().try_for_each(|step| unsafe { device.step(step) }))?;
-    Ok(Rates { flops: 2.0 * (N as f64).powi(3) / product, bytes_s: 2.0 * COPY as f64 / copy })
+    Ok(Peaks { flops: 2.0 * (N as f64).powi(3) / product, bytes_s: 2.0 * COPY as f64 / copy })
 }
 
 /// The shortest of some times, s: the device may have other work.

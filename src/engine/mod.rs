@@ -9,27 +9,6 @@ use crate::model::Outside;
 use crate::structure::{Mat3, Vec3};
 pub use results::Results;
 
-/// What an evaluation is asked for; the energy is always computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Want {
-    /// Forces on all atoms.
-    pub forces: bool,
-    /// Stress of structures that are periodic in three directions.
-    pub stress: bool,
-}
-
-impl Want {
-    /// Energy, forces and stress.
-    pub const ALL: Want = Want { forces: true, stress: true };
-    /// Energy alone.
-    pub const ENERGY: Want = Want { forces: false, stress: false };
-
-    /// Whether a derivative is asked for at all.
-    pub fn gradient(self) -> bool {
-        self.forces || self.stress
-    }
-}
-
 /// Results for one structure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {

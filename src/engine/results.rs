@@ -1,8 +1,9 @@
 //! Results of a batch, as the adjoint engines leave them.
 
-use super::{Evaluation, Want};
+use super::Evaluation;
 use crate::batch::PackedBatch;
 use crate::model::Outside;
+use crate::settings::Want;
 use crate::structure::{Mat3, Vec3};
 
 /// Results of the batch evaluated last.

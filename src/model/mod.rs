@@ -6,6 +6,7 @@ pub(crate) mod files;
 mod fingerprint;
 pub mod import;
 pub(crate) mod json;
+pub mod limits;
 pub mod painn;
 pub mod range;
 pub mod weights;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::files::PartialFolder;
 use config::{Architecture, ModelConfig, RadialBasisKind};
-use range::Limits;
-pub use range::{Outside, TrainingRange};
+use limits::Limits;
+pub use limits::Outside;
+pub use range::TrainingRange;
 use weights::Weights;
 
 /// A validated model: its configuration and its weights fit each other.

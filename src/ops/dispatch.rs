@@ -7,7 +7,7 @@ use super::message::{MessageGrads, MessageInputs};
 use super::radial_basis::RadialBasis;
 use super::update::{GateGrads, GateInputs};
 use super::{Real, Topology, unfused};
-use crate::calibration::Variant;
+use crate::ops::choice::Variant;
 use crate::structure::{Mat3, Vec3};
 
 macro_rules! either {

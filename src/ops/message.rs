@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::dense::{Linear, linear_block, linear_vjp_block};
 use super::{Real, Topology, for_row_blocks, for_row_blocks2};
-use crate::profile::clock::{Component, within_layer};
+use crate::clock::{Component, within_layer};
 
 /// Arrays that a message is made of. F is `n_features`, K the number of edge features.
 #[derive(Debug, Clone, Copy)]

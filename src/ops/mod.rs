@@ -12,6 +12,8 @@
 //! All arrays are dense, row-major slices. A forward overwrites its outputs unless it says that it accumulates;
 //! every VJP accumulates. [`unfused`] has the same operations as chains of elementary ones.
 
+pub mod choice;
+pub mod cost_model;
 pub mod dense;
 pub mod dispatch;
 pub mod edge_geometry;

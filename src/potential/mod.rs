@@ -10,80 +10,19 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use crate::calibration::CostModel;
+use crate::engine::Evaluation;
 use crate::engine::adjoint::FilterKind;
 use crate::engine::autograd::Autograd;
-use crate::engine::{Evaluation, Want};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::{Model, Outside};
-use crate::profile::roofline::{self, Peaks};
+use crate::ops::cost_model::CostModel;
+use crate::roofline::{self, Peaks};
+use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
 use on_gpu::OnGpu;
 use packed::Packed;
 pub use session::{DEFAULT_SKIN, Session};
-
-/// Precision of the network. Positions, geometry and energy sums are f64 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Network in f32.
-    #[default]
-    F32,
-    /// Network in f64.
-    F64,
-}
-
-impl Precision {
-    /// `f32` or `f64`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::F64 => "f64",
-        }
-    }
-}
-
-/// How structures are grouped for one pass of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BatchSize {
-    /// By atoms and memory.
-    #[default]
-    Auto,
-    /// At most this many structures.
-    Structures(usize),
-}
-
-/// Ways to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EngineKind {
-    /// [`Adjoint`](EngineKind::Adjoint) for models that it evaluates, [`Autograd`](EngineKind::Autograd) for others.
-    #[default]
-    Auto,
-    /// Hand-written adjoint over packed batches; PaiNN only.
-    Adjoint,
-    /// Batched autograd over padded batches; every architecture.
-    Autograd,
-}
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceKind {
-    /// Processor.
-    #[default]
-    Cpu,
-    /// NVIDIA GPU of that number. Batched autograd runs there in programs built with the cargo feature `candle-cuda`.
-    Cuda(usize),
-}
-
-impl std::fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            DeviceKind::Cpu => f.write_str("cpu"),
-            DeviceKind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
-        }
-    }
-}
 
 /// Evaluates structures with one model.
 ///
@@ -227,8 +166,8 @@ impl Potential {
             Engine::AdjointF32(_) | Engine::AdjointF64(_) => None,
             Engine::AutogradF32(engine) => engine.place().peaks()?,
             Engine::AutogradF64(engine) => engine.place().peaks()?,
-            Engine::CudaF32(engine) => Some(engine.rates()?.into()),
-            Engine::CudaF64(engine) => Some(engine.rates()?.into()),
+            Engine::CudaF32(engine) => Some(engine.peaks()?),
+            Engine::CudaF64(engine) => Some(engine.peaks()?),
         };
         Ok(on_gpu.unwrap_or_else(|| roofline::measure(self.precision())))
     }

@@ -6,17 +6,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::CudaStream;
 use rayon::prelude::*;
 
-use super::{BatchSize, checked, no_thread};
+use super::{checked, no_thread};
 use crate::batch::{MIN_DISTANCE, PackedBatch, Prepared, Preparer};
-use crate::cuda::{CudaError, Device, Rates};
+use crate::clock::{Component, enter};
+use crate::cuda::{Device, measure_peaks};
+use crate::engine::Evaluation;
 use crate::engine::cuda::{EdgeSource, Plan, Scalar, Tuning, Worker};
-use crate::engine::{Evaluation, Want};
+use crate::error::CudaError;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::model::{Model, Outside};
-use crate::profile::clock::{Component, enter};
+use crate::roofline::Peaks;
+use crate::settings::BatchSize;
+use crate::settings::Want;
 use crate::structure::Structure;
 use crate::threads::in_pool;
 
@@ -111,8 +115,8 @@ impl<T: Scalar> OnGpu<T> {
     ///
     /// # Errors
     /// What the device reports.
-    pub fn rates(&self) -> Result<Rates> {
-        Rates::measure(&mut Device::open(self.ordinal)?, T::PRECISION)
+    pub fn peaks(&self) -> Result<Peaks> {
+        measure_peaks(&mut Device::open(self.ordinal)?, T::PRECISION)
     }
 
     pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>

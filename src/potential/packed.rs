@@ -6,15 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{BatchSize, checked, no_thread};
+use super::{checked, no_thread};
 use crate::batch::{PackedBatch, Prepared, Preparer};
+use crate::clock::{Component, enter};
 use crate::cpu::lanes::Lanes;
+use crate::engine::Evaluation;
 use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
-use crate::engine::{Evaluation, Want};
 use crate::error::Result;
 use crate::fork::PerProcess;
 use crate::model::{Model, Outside};
-use crate::profile::clock::{Component, enter};
+use crate::settings::BatchSize;
+use crate::settings::Want;
 use crate::structure::Structure;
 use crate::threads::in_pool;
 

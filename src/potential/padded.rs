@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
-use super::{BatchSize, DeviceKind, checked, no_thread};
+use super::{checked, no_thread};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
-use crate::calibration::CostModel;
+use crate::clock::{Component, within};
+use crate::engine::Evaluation;
 use crate::engine::autograd::Autograd;
-use crate::engine::autograd::ops::Element;
-use crate::engine::{Evaluation, Want};
+use crate::engine::autograd::Element;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::model::Model;
 use crate::model::config::Architecture;
-use crate::profile::clock::{Component, within};
+use crate::ops::cost_model::CostModel;
+use crate::settings::Want;
+use crate::settings::{BatchSize, DeviceKind};
 use crate::structure::Structure;
 use crate::threads::in_pool;
 

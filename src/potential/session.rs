@@ -10,7 +10,7 @@ use crate::engine::Results;
 use crate::engine::adjoint::Crew;
 use crate::error::{Error, Result};
 use crate::model::Outside;
-use crate::model::range::Limits;
+use crate::model::limits::Limits;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
 use crate::threads;
@@ -436,7 +436,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::engine::Want;
+    use crate::settings::Want;
 
     /// Waters in a row, enough for several tiles.
     fn waters(n: usize) -> Structure {

@@ -4,9 +4,10 @@
 //! is kept for the backward are written once, weights are read once a call, from whatever cache holds them. Unfused
 //! bytes are those of the same work as a chain of tensor operations that each read and write whole arrays.
 
-use super::clock::{Component, Part};
+use crate::clock::{Component, Part};
 use crate::model::config::{Architecture, ModelConfig};
-use crate::potential::{DeviceKind, EngineKind, Potential, Precision};
+use crate::potential::Potential;
+use crate::settings::{DeviceKind, EngineKind, Precision};
 
 /// Which kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,8 @@
 //! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. On a GPU times are those of
 //! events on its stream.
 
-pub(crate) mod clock;
-mod component;
 mod counts;
 mod report;
-pub(crate) mod roofline;
 pub(crate) mod statistics;
 mod trace;
 
@@ -17,18 +14,19 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Instant;
 
-use clock::{Clock, Recording};
-pub use clock::{Component, Part, Phase, Span};
 pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
-pub use roofline::{Bound, Roofline};
 pub use statistics::Statistics;
 pub use trace::trace;
 
 use crate::batch::Preparer;
+use crate::clock::{self, Clock, Recording};
+pub use crate::clock::{Component, Part, Phase, Span};
 use crate::cuda::StreamEvents;
-use crate::engine::Want;
 use crate::error::{Error, Result};
-use crate::potential::{BatchSize, DeviceKind, EngineKind, Potential};
+use crate::potential::Potential;
+pub use crate::roofline::{Bound, Roofline};
+use crate::settings::Want;
+use crate::settings::{BatchSize, DeviceKind, EngineKind};
 use crate::structure::Structure;
 use counts::{Kernels, Shapes};
 use report::{Derived, RunInfo, components};

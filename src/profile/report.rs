@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::clock::{Component, Part, Phase, Ran, Recording};
 use super::counts::{Counts, Kernels, Shapes, counts, fused};
-use super::roofline::{Peaks, Roofline};
 use super::statistics::{Statistics, faster_half, faster_mean, median};
+use crate::clock::{Component, Part, Phase, Ran, Recording};
+use crate::roofline::{Peaks, Roofline};
 
 /// Name and version of the format.
 pub const FORMAT: &str = "mlff.profile/1";
@@ -293,8 +293,8 @@ impl Overhead {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::Entry;
     use super::*;
+    use crate::clock::Entry;
     use std::time::Duration;
 
     #[test]

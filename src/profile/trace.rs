@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::clock::{Component, Span};
+use crate::clock::{Component, Span};
 
 /// One evaluation as trace events: complete events (`ph: X`), times in µs.
 pub fn trace(spans: &[Span], name: &str) -> Value {
@@ -25,8 +25,8 @@ pub fn trace(spans: &[Span], name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::{Clock, Part, enter, record};
     use super::*;
+    use crate::clock::{Clock, Part, enter, record};
 
     #[test]
     fn trace_has_an_event_for_every_span_of_a_component() {

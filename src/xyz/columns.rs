@@ -1,7 +1,7 @@
 //! The `Properties` entry: which columns an atom line has.
 
-use super::normalize::utf8;
 use super::number::lossy;
+use super::number::utf8;
 
 /// Type of a column, as `Properties` spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

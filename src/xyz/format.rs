@@ -6,12 +6,13 @@ use std::io::Write as _;
 use super::atoms::{Fields, trim_end};
 use super::columns::{Column, ColumnType, Role};
 use super::comment::push_quoted;
-use super::frame::{Frame, Lines, is_key};
-use super::normalize::{push_entry, push_pbc, utf8};
+use super::frame::{Frame, Lines, MADE_BY, is_key, is_record};
+use super::normalize::{push_entry, push_pbc};
+use super::number::utf8;
 use super::number::{has_foreign_exponent, parse_logical, parse_real, push_real, push_reals};
 use crate::error::{Error, Result};
 use crate::model::Outside;
-use crate::potential::Precision;
+use crate::settings::Precision;
 use crate::structure::{Mat3, Vec3};
 
 /// What a model says about one structure.
@@ -60,14 +61,6 @@ impl WriteOptions {
             "key prefix \"{prefix}\" must be letters, digits, _, - and ., not starting with a digit"
         )))
     }
-}
-
-/// Behind the prefix: key of what made a file, in the comment of its first frame.
-pub(crate) const MADE_BY: &[u8] = b"made_by";
-
-/// Whether the value of such a key is one that this program has written.
-pub(crate) fn is_record(value: &[u8]) -> bool {
-    value.starts_with(b"mlff ")
 }
 
 /// The names of what is written, and which of the input's entries and columns make way for them: all that would pass

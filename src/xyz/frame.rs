@@ -7,10 +7,17 @@ use std::sync::Arc;
 
 use super::columns::{Column, Columns};
 use super::comment::{Comment, Delimiter, Entry, unescape};
-use super::format::{MADE_BY, is_record};
 use super::number::parse_reals;
 use crate::error::{Error, Result};
 use crate::structure::{Structure, symbol};
+
+/// Behind the prefix: key of what made a file, in the comment of its first frame.
+pub(crate) const MADE_BY: &[u8] = b"made_by";
+
+/// Whether the value of such a key is one that this program has written.
+pub(crate) fn is_record(value: &[u8]) -> bool {
+    value.starts_with(b"mlff ")
+}
 
 /// One frame: its structure, and its text, of which the writer carries through what it does not replace.
 #[derive(Debug, Clone)]

@@ -51,7 +51,6 @@ mod labels;
 mod normalize;
 mod number;
 mod reader;
-mod refusals;
 mod seen;
 mod spares;
 mod state;

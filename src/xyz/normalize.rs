@@ -15,6 +15,7 @@
 //! | `-1.5D+01`, `-1.5*^1` | `-15.0` |
 //! | bytes that are not UTF-8 | the same characters, read as Latin-1 |
 
+use super::number::utf8;
 use std::borrow::Cow;
 
 use super::comment::{Delimiter, Entry, push_quoted, unescape};
@@ -190,12 +191,4 @@ fn is_python_real(item: &[u8]) -> bool {
 fn is_ase_logical(item: &[u8]) -> bool {
     parse_logical(item).is_some()
         && matches!(item, b"T" | b"F" | b"true" | b"false" | b"True" | b"False" | b"TRUE" | b"FALSE" | b"0" | b"1")
-}
-
-/// Text that is not UTF-8 is taken as Latin-1, which XYZ files from older programs are written in.
-pub(crate) fn utf8(text: &[u8]) -> Cow<'_, [u8]> {
-    if std::str::from_utf8(text).is_ok() {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.iter().map(|&c| char::from(c)).collect::<String>().into_bytes())
 }

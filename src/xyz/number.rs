@@ -1,5 +1,7 @@
 //! Numbers as C, Fortran, Python and Mathematica write them.
 
+use std::borrow::Cow;
+
 /// Parses one token, `None` unless all of it is a number. NaN and infinities are numbers here; callers refuse them.
 pub(crate) fn parse_real(token: &[u8]) -> Option<f64> {
     fast_float2::parse(token).ok().or_else(|| parse_foreign(token))
@@ -58,6 +60,14 @@ pub(crate) fn parse_logical(token: &[u8]) -> Option<bool> {
         return Some(true);
     }
     is_one_of(&["f", "false", ".false.", "0"]).then_some(false)
+}
+
+/// Text that is not UTF-8 is taken as Latin-1, which XYZ files from older programs are written in.
+pub(crate) fn utf8(text: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(text).is_ok() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.iter().map(|&c| char::from(c)).collect::<String>().into_bytes())
 }
 
 /// Text of an error message: at most 60 characters of what was found, control characters made visible.

@@ -1,5 +1,7 @@
 //! The streaming reader.
 
+mod refusals;
+
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
@@ -13,13 +15,13 @@ use super::frame::{Frame, Lines, unique};
 use super::header::parse_count;
 use super::input::{LineBuffer, LineError, MAX_LINE};
 use super::number::lossy;
-use super::refusals::{both, too_ragged};
 use super::seen;
 use super::spares::Spares;
 use super::tail;
 use super::units::Ipi;
 use crate::error::{Error, Result};
 use crate::structure::{Structure, Vec3};
+use refusals::{both, too_ragged};
 
 /// Longest line that may hold an atom count.
 const MAX_HEADER: usize = 64 << 10;
@@ -448,7 +450,7 @@ impl Iterator for Reader {
     }
 }
 
-pub(super) struct Header {
+struct Header {
     pub line: usize,
     pub n_atoms: usize,
     /// Where the count's line starts behind the mark.

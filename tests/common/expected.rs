@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mlff::engine::Want;
+use mlff::Want;
 use mlff::model::import::{ImportOptions, Source, import};
-use mlff::potential::{BatchSize, Precision};
+use mlff::{BatchSize, Precision};
 use mlff::{Model, Potential, Structure};
 
 use super::{Case, cases, reference, worst};

@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, OnceLock};
 
+use mlff::Precision;
 use mlff::cuda::{Address, Backend, Device, Launch, Launcher, Limits, Step};
 use mlff::ops::{Real, Topology};
-use mlff::potential::Precision;
 
 use crate::host::{Host, say};
 

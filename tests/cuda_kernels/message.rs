@@ -1,8 +1,8 @@
+use mlff::Precision;
 use mlff::cuda::{Launcher, Limits, MessageArrays, MessageGradArrays, MessageShape};
 use mlff::ops::Topology;
 use mlff::ops::dense::Linear;
 use mlff::ops::message::{MessageGrads, MessageInputs, message, message_vjp};
-use mlff::potential::Precision;
 
 use crate::bench::{Element, Random, SMALL, check, topologies, topology, wide};
 

@@ -6,13 +6,14 @@ use mlff::batch::{PackedBatch, Prepared, Preparer};
 use mlff::cuda::{Backend, Device, Limits, Source};
 use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Tuning, Worker};
-use mlff::engine::{Evaluation, Want};
 use mlff::model::Model;
 use mlff::model::config::Architecture;
 use mlff::model::painn::Painn;
 use mlff::neighbors::{NeighborList, NeighborSearch};
-use mlff::potential::{BatchSize, DeviceKind, EngineKind, Potential, Precision};
+use mlff::potential::Potential;
 use mlff::structure::Structure;
+use mlff::{BatchSize, DeviceKind, EngineKind, Precision};
+use mlff::{Evaluation, Want};
 
 use crate::bench::device;
 use crate::common::expected::{F32, F64, load};

@@ -26,7 +26,7 @@ fn scratch_of<T: Element>(bench: &mut Bench, n: usize) -> Address {
 
 /// Products by the dense kernels and, in f32, by the library.
 fn launchers<T: Element>() -> Vec<bool> {
-    if T::PRECISION == mlff::potential::Precision::F32 && has_library() { vec![false, true] } else { vec![false] }
+    if T::PRECISION == mlff::Precision::F32 && has_library() { vec![false, true] } else { vec![false] }
 }
 
 fn named<'a>(names: &[&'a str], values: &'a [Vec<f64>]) -> Vec<(&'a str, &'a [f64])> {

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use mlff::engine::Want;
+use mlff::Want;
 use mlff::{Potential, Session, Structure};
 
 static POTENTIAL: OnceLock<Potential> = OnceLock::new();

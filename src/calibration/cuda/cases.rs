@@ -3,7 +3,6 @@
 
 use super::super::counts::EDGE_FEATURES;
 use super::super::measure::topology;
-use super::super::{Pattern, Size};
 use super::{Bench, small};
 use crate::cuda::unfused::scratch;
 use crate::cuda::{
@@ -11,8 +10,9 @@ use crate::cuda::{
     Launcher, MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays, Step,
 };
 use crate::error::Result;
+use crate::ops::choice::{Pattern, Size};
 use crate::ops::dense::Activation;
-use crate::potential::Precision;
+use crate::settings::Precision;
 
 /// Unfused, fused.
 type Variants = [Vec<Step>; 2];

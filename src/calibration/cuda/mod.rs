@@ -5,13 +5,15 @@
 
 mod cases;
 
+use super::Options;
 use super::counts::Work;
 use super::record::{Calibration, DeviceInfo, Kind, Measurement, Point};
-use super::{Options, Pattern, Size};
-use crate::cuda::{Address, Backend, Device, Launcher, Rates, Step};
+use crate::cuda::{Address, Backend, Device, Launcher, Step, measure_peaks};
 use crate::error::{Error, Result};
-use crate::potential::Precision;
-use crate::profile::{roofline::Peaks, statistics::median};
+use crate::ops::choice::{Pattern, Size};
+use crate::profile::statistics::median;
+use crate::roofline::Peaks;
+use crate::settings::Precision;
 
 /// Patterns that a GPU has two ways for in f64 too.
 const IN_F64: [Pattern; 4] = [Pattern::RadialBasis, Pattern::EdgeGeometry, Pattern::Message, Pattern::Update];
@@ -94,7 +96,7 @@ impl Bench {
 
     /// Rates of a large product, the library's in f32, and of a copy.
     fn peaks(&mut self) -> Result<Peaks> {
-        Rates::measure(&mut self.device, self.launcher.precision).map(Peaks::from)
+        measure_peaks(&mut self.device, self.launcher.precision)
     }
 
     /// A copy of `values`, freed by [`Bench::free`].

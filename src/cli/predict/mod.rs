@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
-use mlff::engine::Want;
-use mlff::potential::EngineKind;
+use mlff::EngineKind;
+use mlff::Want;
 use mlff::xyz::{Spares, Texts, WriteOptions, Writer};
 use mlff::{Error, Potential, Result};
 use rayon::prelude::*;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use mlff::calibration::{Calibration, Reading};
-use mlff::potential::{BatchSize, EngineKind};
+use mlff::{BatchSize, EngineKind};
 use mlff::{Error, Potential, Result};
 use sha2::{Digest, Sha256};
 

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
-use mlff::engine::Want;
-use mlff::potential::{BatchSize, DeviceKind};
+use mlff::Want;
 use mlff::structure::Vec3;
 use mlff::xyz::Spares;
+use mlff::{BatchSize, DeviceKind};
 use mlff::{Error, Potential, Result, Structure};
 
 use super::Args;

@@ -4,7 +4,7 @@ use crate::cuda::launch::Arg;
 use crate::cuda::launcher::{THREADS, args};
 use crate::cuda::{Address, DenseArrays, DenseShape, DenseVjpArrays, Launch, Launcher, Product, Step};
 use crate::ops::dense::Activation;
-use crate::potential::Precision;
+use crate::settings::Precision;
 
 /// An argument: element (row, part, column) of an array is so many elements behind its first.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use super::chain::Elementwise::{Add, Inverse, Root};
 use super::chain::{Chain, Operand, Pairwise};
 use crate::cuda::{Address, EdgeGeometryArrays, EdgeGeometryVjpArrays, Launcher, Step};
-use crate::potential::Precision;
+use crate::settings::Precision;
 
 impl Launcher {
     /// [`Launcher::edge_geometry`] unfused, in f64 whatever the precision, its geometry too; `scratch` of

@@ -21,14 +21,14 @@ use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::Want;
 use crate::batch::PackedBatch;
+use crate::clock::{Component, enter};
 use crate::cpu::lanes::Lanes;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
-use crate::profile::clock::{Component, enter};
+use crate::settings::Want;
 pub use crew::Crew;
 use shared::Stages;
 use stages::Run;

@@ -9,13 +9,13 @@ use super::shared::{Rows, Shared};
 use super::weights::Weights;
 use super::workspace::{Kept, Partition, Scratch, Tile, Workspace};
 use crate::batch::PackedBatch;
+use crate::clock::{Component, Part, enter};
 use crate::cpu::geometry::{Edges, geometry_vjp};
 use crate::cpu::lanes::{Lanes, vectorize};
 use crate::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
 use crate::cpu::pairs::{Counts, Pair, Pairs, PairsMut};
 use crate::cpu::update::{Gates, MixedVjp, gate, gate_vjp, invariants, mixed_vjp};
-use crate::engine::Want;
-use crate::profile::clock::{Component, Part, enter};
+use crate::settings::Want;
 use crate::structure::{Mat3, Vec3};
 
 /// One evaluation.

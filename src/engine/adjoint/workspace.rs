@@ -9,7 +9,8 @@ use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
 use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
 use crate::cpu::pairs::{Counts, Pair};
-use crate::engine::{Results, Want};
+use crate::engine::Results;
+use crate::settings::Want;
 
 /// Buffers of one evaluation and its results.
 #[derive(Debug)]

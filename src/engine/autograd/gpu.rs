@@ -11,18 +11,14 @@ use candle_core::{CudaDevice, Device, Result, Tensor};
 use cudarc::driver::sys::CUmemPool_attribute;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits, result};
 
-use super::ops::Element;
+use super::element::{Element, OnGpu};
+use crate::clock::Events;
 use crate::cuda::{Address, Backend, Launch, Launcher, Step, StreamEvents, require_libraries};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
 use crate::ops::radial_basis::RadialBasis;
-use crate::potential::Precision;
-use crate::profile::clock::Events;
-use crate::profile::roofline::Peaks;
-
-/// Elements of arrays on a GPU.
-pub trait OnGpu: CudaDType + DeviceRepr + ValidAsZeroBits {}
-impl<T: CudaDType + DeviceRepr + ValidAsZeroBits> OnGpu for T {}
+use crate::roofline::Peaks;
+use crate::settings::Precision;
 
 /// Rows and columns of the products of which the best rate counts.
 const SIZES: [usize; 3] = [1024, 2048, 4096];

@@ -7,19 +7,19 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
-use super::gpu::{Gpu, GpuBasis, GpuLayer, OnGpu};
-use super::ops::Element;
-use super::place::choose;
+use super::element::{Element, OnGpu, choose};
+use super::gpu::{Gpu, GpuBasis, GpuLayer};
 use crate::batch::PaddedBatch;
-use crate::calibration::{CostModel, Pattern, Size, Variant};
 use crate::cuda::unfused::scratch;
 use crate::cuda::{
     Address, DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, EdgeList, GateArrays,
     Launch, Launcher, MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays, Step,
 };
+use crate::ops::choice::{Pattern, Size, Variant};
+use crate::ops::cost_model::CostModel;
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
-use crate::potential::Precision;
+use crate::settings::Precision;
 
 /// A contiguous tensor on the GPU, held while kernels that read it are queued; what is freed later is freed behind them.
 struct Held {

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::ops::{Element, like, slice, with_slice, zeros};
+use super::element::{Element, like, slice, with_slice, zeros};
 use super::place::Run;
-use crate::calibration::{Pattern, Size, Variant};
+use crate::ops::choice::{Pattern, Size, Variant};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::dispatch::{dense, dense_vjp, mlp, mlp_vjp};
 

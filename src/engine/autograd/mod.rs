@@ -2,6 +2,7 @@
 //!
 //! The reference for the other engine, and what the profiler's autograd share is measured on.
 
+mod element;
 #[cfg(feature = "candle-cuda")]
 mod gpu;
 #[cfg(feature = "candle-cuda")]
@@ -16,20 +17,22 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Tensor, Var};
 
-use super::{Evaluation, Want};
+use super::Evaluation;
 use crate::batch::PaddedBatch;
-use crate::calibration::CostModel;
+use crate::clock::{Component, Part, enter, within};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::distiller::Distiller;
 use crate::model::painn::Painn;
 use crate::model::{Model, Outside};
+use crate::ops::cost_model::CostModel;
 use crate::ops::dense::{Activation, Linear};
-use crate::potential::DeviceKind;
-use crate::profile::clock::{Component, Part, enter, within};
+use crate::settings::DeviceKind;
+use crate::settings::Want;
 use crate::structure::{Mat3, Vec3};
+pub use element::Element;
 use networks::{Forward, Network};
-use ops::{Dense, EdgeGeometry, Element, Mlp, RadialBasisOp, Readout};
+use ops::{Dense, EdgeGeometry, Mlp, RadialBasisOp, Readout};
 pub use place::{Place, Run};
 use timed::Timed;
 

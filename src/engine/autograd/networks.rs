@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use candle_core::{D, Result, Tensor};
 
-use super::ops::{Element, Message, UpdateGate, UpdateInvariants};
+use super::element::Element;
+use super::ops::{Message, UpdateGate, UpdateInvariants};
 use super::place::Run;
 use super::timed::Timed;
 use super::{dense, mlp};
+use crate::clock::{Component, Part};
 use crate::model::distiller::{Distiller, DistillerLayer};
 use crate::model::painn::{Painn, PainnLayer};
 use crate::ops::dense::{Activation, Linear};
 use crate::ops::radial_basis::RadialBasis;
-use crate::profile::clock::{Component, Part};
 
 /// What every layer of one forward pass reads.
 pub(super) struct Forward<'a, T: Element> {

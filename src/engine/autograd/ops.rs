@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "candle-cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-#[cfg(feature = "candle-cuda")]
-use super::gpu::OnGpu;
+use super::element::{Element, like, slice, with_slice, zeros};
 pub use super::layers::{Dense, Mlp, Saved};
 use super::place::Run;
-use crate::calibration::{Pattern, Size, Variant};
+use crate::ops::Topology;
+use crate::ops::choice::{Pattern, Size, Variant};
 use crate::ops::dense::Linear;
 use crate::ops::dispatch::{
     edge_geometry, edge_geometry_vjp, message, message_vjp, radial_basis, radial_basis_vjp, update_gate,
@@ -23,49 +23,11 @@ use crate::ops::message::{MessageGrads, MessageInputs};
 use crate::ops::radial_basis::RadialBasis;
 use crate::ops::readout::{readout, readout_vjp};
 use crate::ops::update::{GateGrads, GateInputs};
-use crate::ops::{Real, Topology};
 use crate::structure::{Mat3, Vec3};
 
 /// Size of a call that goes through all edges.
 fn by_edge(topology: &Topology, width: usize) -> Size {
     Size { rows: topology.n_edges(), width }
-}
-
-/// What a GPU asks of its elements: nothing where there is none.
-#[cfg(not(feature = "candle-cuda"))]
-pub trait OnGpu {}
-#[cfg(not(feature = "candle-cuda"))]
-impl<T> OnGpu for T {}
-
-/// Type of the network's tensors: f32 or f64.
-pub trait Element: Real + WithDType + OnGpu {}
-impl Element for f32 {}
-impl Element for f64 {}
-
-pub(super) fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
-    let data = T::cpu_storage_as_slice(storage)?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
-        None => candle_core::bail!("custom operations need contiguous arguments, got strides {:?}", layout.stride()),
-    }
-}
-
-/// Runs `f` over the values of a tensor on the CPU.
-pub(super) fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => Ok(f(slice(cpu, layout)?)),
-        _ => candle_core::bail!("this custom operation runs on the CPU only"),
-    }
-}
-
-pub(super) fn like<T: WithDType>(values: Vec<T>, tensor: &Tensor) -> Result<Tensor> {
-    Tensor::from_vec(values, tensor.shape(), tensor.device())
-}
-
-pub(super) fn zeros<T: Real>(tensor: &Tensor) -> Vec<T> {
-    vec![T::zero(); tensor.elem_count()]
 }
 
 fn to_matrices(flat: &[f64]) -> Vec<Mat3> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use candle_core::Device;
 use cudarc::driver::CudaStream;
 
-use super::ops::Element;
+use super::element::{Element, choose};
 use crate::batch::PaddedBatch;
-use crate::calibration::{CostModel, Pattern, Size, Variant};
+use crate::clock::{Component, Within, within};
 use crate::error::Result;
-use crate::potential::DeviceKind;
-use crate::profile::clock::{Component, Within, ran, within};
-use crate::profile::roofline::Peaks;
+use crate::ops::choice::{Pattern, Size, Variant};
+use crate::ops::cost_model::CostModel;
+use crate::roofline::Peaks;
+use crate::settings::DeviceKind;
 
 /// A processor, or a GPU with the kernels and the weights on it.
 pub struct Place<T: Element> {
@@ -97,13 +98,6 @@ impl<T: Element> Place<T> {
             element: PhantomData,
         }))
     }
-}
-
-/// Which variant of an operation runs; the profiler hears of it.
-pub(super) fn choose(cost_model: &CostModel, pattern: Pattern, size: Size) -> Variant {
-    let variant = if cost_model.should_fuse(pattern, size) { Variant::Fused } else { Variant::Unfused };
-    ran(variant);
-    variant
 }
 
 /// What the operations of one batch share.

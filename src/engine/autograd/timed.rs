@@ -4,7 +4,7 @@
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use crate::profile::clock::{Part, within};
+use crate::clock::{Part, within};
 
 /// An operation, and the part that its forward belongs to; the backward belongs to the part's.
 pub(super) struct Timed<O>(pub O, pub Part);

@@ -3,9 +3,9 @@
 use super::arrays::{Layout, Sizes, at};
 use super::shape::Shape;
 use super::{EdgeSource, Scalar, Worker};
+use crate::clock::{Component, Part};
 use crate::cuda::{Address, Arg, Backend, Launch};
-use crate::engine::Want;
-use crate::profile::clock::{Component, Part};
+use crate::settings::Want;
 
 impl<T: Scalar, B: Backend> Worker<T, B> {
     /// The engine's list.

@@ -18,15 +18,15 @@ mod weights;
 
 use std::sync::Arc;
 
-use super::Want;
 use super::results::Results;
 use crate::batch::PackedBatch;
+use crate::clock::{Component, enter};
 use crate::cuda::{Address, Arg, Backend, HostMemory, Launch, Limits};
 use crate::error::{Error, Result};
 use crate::model::painn::Painn;
 use crate::ops::Real;
-use crate::potential::Precision;
-use crate::profile::clock::{Component, enter};
+use crate::settings::Precision;
+use crate::settings::Want;
 use crate::structure::Mat3;
 use arrays::{Layout, Sizes, at};
 use list::ListArrays;

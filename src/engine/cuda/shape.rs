@@ -1,7 +1,8 @@
 //! What a model's kernels are compiled for.
 
 use super::Scalar;
-use crate::cuda::{CudaError, Limits, Source};
+use crate::cuda::{Limits, Source};
+use crate::error::CudaError;
 use crate::error::{Error, Result};
 use crate::model::painn::Painn;
 use crate::ops::radial_basis::RadialBasis;

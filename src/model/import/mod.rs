@@ -12,7 +12,6 @@ use serde::de::DeserializeOwned;
 use super::weights::{Array, Weights};
 use super::{MAX_CONFIG, MAX_WEIGHTS, Model, files, json};
 use crate::error::{Error, Result};
-pub(crate) use units::atom_energy;
 pub use units::{EnergyUnit, LengthUnit};
 
 /// Projects whose models can be imported.

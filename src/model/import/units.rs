@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::ImportOptions;
+use crate::elements::{HARTREE, atom_energy};
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, ModelConfig, RadialBasisKind};
 use crate::model::weights::Weights;
@@ -51,7 +52,7 @@ impl EnergyUnit {
             EnergyUnit::MilliElectronVolt => 1e-3,
             EnergyUnit::KcalPerMol => 4.184 / 96.485_332_123_310_02,
             EnergyUnit::KjPerMol => 1.0 / 96.485_332_123_310_02,
-            EnergyUnit::Hartree => 27.211_386_245_981,
+            EnergyUnit::Hartree => HARTREE,
         }
     }
 }
@@ -184,13 +185,6 @@ fn scale_length(config: &mut ModelConfig, weights: &mut Weights, factor: f64) ->
 
 /// How far energies of atoms may be from those below to count as those of a unit: methods differ by less.
 const TOLERANCE: f64 = 0.1;
-
-/// Total energy of a free atom, eV: Thomas, Fermi, Scott and Schwinger's expansion in the atomic number, within 8 % for hydrogen and 2 %
-/// beyond helium.
-pub(crate) fn atom_energy(z: u8) -> f64 {
-    let z = f64::from(z);
-    EnergyUnit::Hartree.in_ev() * (-0.768_7 * z.powf(7.0 / 3.0) + 0.5 * z * z - 0.269_9 * z.powf(5.0 / 3.0))
-}
 
 /// Refuses energies of atoms that are plainly those of another unit than the one that is taken for theirs.
 ///

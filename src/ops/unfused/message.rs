@@ -2,10 +2,10 @@
 
 use super::dense::{dense, room};
 use super::{accumulate, gather, multiply, product_vjp, rows, segment_sum};
+use crate::clock::{Component, within_layer};
 use crate::ops::dense::Activation;
 use crate::ops::message::{MessageGrads, MessageInputs};
 use crate::ops::{Real, Topology};
-use crate::profile::clock::{Component, within_layer};
 
 /// What each edge has of its sender and its filter.
 struct Edges<T> {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{Last, System};
 use crate::cpu::lanes::Lanes;
 use crate::cuda::Device;
-use crate::engine::Want;
 use crate::engine::adjoint::{Crew, Threads, Workspace};
 use crate::engine::cuda::{EdgeSource, Scalar, Worker};
 use crate::error::{Error, Result};
 use crate::model::{Model, Outside};
 use crate::potential::Engine;
 use crate::potential::packed::Packed;
+use crate::settings::Want;
 use crate::structure::Vec3;
 
 /// The part that depends on the precision.

@@ -1,6 +1,11 @@
 //! The one error type of the library: plain data, rendered for people by the command line.
 
+mod cuda;
+
 use std::path::{Path, PathBuf};
+
+pub use cuda::CudaError;
+pub(crate) use cuda::OLDEST_DRIVER;
 
 /// Result of every fallible call of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -113,7 +118,7 @@ pub enum Error {
     Usage(String),
     /// There is no GPU that can be used, or it failed.
     #[error(transparent)]
-    Cuda(#[from] crate::cuda::CudaError),
+    Cuda(#[from] CudaError),
     /// The tensor library failed.
     #[error("tensor library: {0}")]
     Tensor(String),
@@ -137,7 +142,7 @@ fn amount(x: f64, unit: &str) -> String {
 }
 
 fn symbol_of(z: u8) -> &'static str {
-    crate::structure::symbol(z).unwrap_or("?")
+    crate::elements::symbol(z).unwrap_or("?")
 }
 
 fn symbols_of(numbers: &[u8]) -> String {

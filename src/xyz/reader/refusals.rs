@@ -1,9 +1,9 @@
 //! What the reader says of what it refuses.
 
-use super::header::{foreign_format, parse_count};
-use super::number::lossy;
-use super::reader::{Header, Reader};
+use super::{Header, Reader};
 use crate::error::Error;
+use crate::xyz::header::{foreign_format, parse_count};
+use crate::xyz::number::lossy;
 
 impl Reader {
     #[cold]
@@ -20,7 +20,7 @@ impl Reader {
         let before = self.frames - 1;
         let hint = if text.trim_ascii().starts_with(b"VEC") {
             "; VEC lines (ADF) are not read, give the cell as Lattice in the comment".to_string()
-        } else if super::atoms::Fields::new(text).count() >= 4 {
+        } else if crate::xyz::atoms::Fields::new(text).count() >= 4 {
             format!("; frame {before} may hold more atoms than its count of {atoms}")
         } else {
             String::new()

@@ -1,6 +1,6 @@
 //! From measured speed-ups to decisions.
 
-use super::{Pattern, Size, THRESHOLD};
+use super::choice::{Pattern, Size, THRESHOLD};
 
 /// Says what to fuse, by measurements of one device in one precision. Without any it fuses everything.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,21 +5,15 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::potential::Precision;
+use crate::settings::Precision;
 
-/// Rates of one thread.
+/// Rates of a device; of a processor those of one thread.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
     /// Of a large matrix product in the precision of the run, FLOP/s.
     pub flops: f64,
     /// Of a copy between large arrays, bytes read and written, bytes/s.
     pub bytes_s: f64,
-}
-
-impl From<crate::cuda::Rates> for Peaks {
-    fn from(rates: crate::cuda::Rates) -> Self {
-        Peaks { flops: rates.flops, bytes_s: rates.bytes_s }
-    }
 }
 
 /// Which rate limits.

@@ -7,9 +7,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-pub use super::component::{Component, Part, Phase};
-use crate::calibration::Variant;
+mod component;
+
 use crate::error::Result;
+pub use component::{Component, Part, Phase};
 
 /// What stamps the boundaries.
 #[derive(Clone, Default)]
@@ -184,11 +185,11 @@ pub fn within_layer(component: Component) -> Within {
     Within(if IS_ON.get() { switch_layer(component) } else { None })
 }
 
-/// Says which variant of an operation the part at hand runs.
+/// Says that the part at hand runs an operation fused, or as a chain of elementary ones.
 #[inline(always)]
-pub fn ran(variant: Variant) {
+pub fn ran(is_fused: bool) {
     if IS_ON.get() {
-        note(variant);
+        note(is_fused);
     }
 }
 
@@ -213,11 +214,10 @@ fn switch(part: Part, is_call: bool) -> Option<Part> {
 
 #[cold]
 #[inline(never)]
-fn note(variant: Variant) {
+fn note(is_fused: bool) {
     RECORDER.with_borrow_mut(|recorder| {
         if let Some(recorder) = recorder {
             let current = recorder.current;
-            let is_fused = variant == Variant::Fused;
             recorder.slot(current).ran |= Ran { fused: is_fused, unfused: !is_fused };
         }
     });
@@ -481,13 +481,13 @@ mod tests {
 
     #[test]
     fn variants_belong_to_the_part_that_ran_them() {
-        ran(Variant::Unfused);
+        ran(false);
         let ((), recording) = record(&Clock::Monotonic, false, || {
             enter(Component::Message);
-            ran(Variant::Unfused);
+            ran(false);
             enter(Component::Update);
-            ran(Variant::Unfused);
-            ran(Variant::Fused);
+            ran(false);
+            ran(true);
             enter(Component::Readout);
         })
         .unwrap();
