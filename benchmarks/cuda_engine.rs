@@ -22,7 +22,7 @@ use mlff::ops::dense::Linear;
 use mlff::ops::radial_basis::RadialBasis;
 use mlff::structure::Structure;
 use mlff::xyz::Reader;
-use mlff::{DeviceKind, EngineKind, Precision};
+use mlff::{DeviceKind, EngineKind};
 use mlff::{Model, Potential};
 
 const CUTOFF: f64 = 5.0;
@@ -294,7 +294,7 @@ fn main() {
     let models = args.iter().enumerate().filter(|(_, a)| *a == "--model").filter_map(|(k, _)| args.get(k + 1));
     for name in std::iter::once("ani2x-painn-64").chain(models.map(String::as_str)) {
         let model = Arc::new(Model::load(name).unwrap());
-        let on = |device| Potential::on_device(model.clone(), Precision::F32, EngineKind::Adjoint, device).unwrap();
+        let on = |device| Potential::builder(model.clone()).engine(EngineKind::Adjoint).device(device).build().unwrap();
         let start = Instant::now();
         let gpu = on(DeviceKind::Cuda(0));
         println!("{name}: ready in {:.2} s", start.elapsed().as_secs_f64());

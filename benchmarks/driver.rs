@@ -73,7 +73,7 @@ impl Driver {
                     "f64" => Precision::F64,
                     other => return Err(format!("precision is {other}, expected f32 or f64").into()),
                 };
-                self.potential = Some(Potential::new(Arc::new(Model::load(model)?), precision)?);
+                self.potential = Some(Potential::builder(Arc::new(Model::load(model)?)).precision(precision).build()?);
                 Ok(json!({}))
             }
             Command::Structures { path, n, jitter } => {

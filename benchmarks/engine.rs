@@ -36,7 +36,7 @@ fn frames(step: usize) -> Vec<Structure> {
 
 fn potential(engine: EngineKind, precision: Precision) -> Potential {
     let model = Model::load(mlff::model::default_name()).expect("the built-in student");
-    Potential::with_engine(Arc::new(model), precision, engine).expect("a PaiNN")
+    Potential::builder(Arc::new(model)).precision(precision).engine(engine).build().expect("a PaiNN")
 }
 
 /// What to evaluate a batch with, as it is printed.

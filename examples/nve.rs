@@ -48,7 +48,8 @@ fn main() -> Result<()> {
     let masses = md::masses(&structure.atomic_numbers)?;
     // `Potential::load(&args.model)?` does where f32 will do.
     let precision = if args.precision == "f64" { Precision::F64 } else { Precision::F32 };
-    let mut session = Potential::new(Arc::new(Model::load(&args.model)?), precision)?.session(&structure)?;
+    let mut session =
+        Potential::builder(Arc::new(Model::load(&args.model)?)).precision(precision).build()?.session(&structure)?;
 
     let (n_atoms, n_steps) = (structure.n_atoms(), (args.ps * 1000.0 / args.dt).round() as u64);
     let (mut positions, mut forces) = (structure.positions.clone(), vec![[0.0; 3]; n_atoms]);

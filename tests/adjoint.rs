@@ -78,7 +78,7 @@ proptest! {
     fn adjoint_equals_autograd(shape in wide_shapes(), seed in any::<u64>(), structures in mixtures()) {
         let model = random_model(shape, seed);
         let [adjoint, autograd] = [EngineKind::Adjoint, EngineKind::Autograd]
-            .map(|kind| Potential::with_engine(model.clone(), Precision::F64, kind).unwrap());
+            .map(|kind| Potential::builder(model.clone()).precision(Precision::F64).engine(kind).build().unwrap());
         for (got, want) in adjoint.evaluate(&structures, Want::ALL).iter().zip(autograd.evaluate(&structures, Want::ALL)) {
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_near(got, &want, 1e-10),
@@ -127,7 +127,7 @@ proptest! {
         // With a norm that is smooth on the scale of f32's rounding.
         let shape = Shape { epsilon: 1e-2, ..shape };
         let evaluate = |model, precision| {
-            let potential = Potential::with_engine(model, precision, EngineKind::Adjoint).unwrap();
+            let potential = Potential::builder(model).precision(precision).engine(EngineKind::Adjoint).build().unwrap();
             potential.evaluate(&structures, Want::ALL)
         };
         let single = evaluate(random_model(shape, seed), Precision::F32);
@@ -145,7 +145,7 @@ proptest! {
         let model = random_model(shape, seed);
         let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
         for precision in [Precision::F32, Precision::F64] {
-            let potential = Potential::new(model.clone(), precision).unwrap();
+            let potential = Potential::builder(model.clone()).precision(precision).build().unwrap();
             let together = pool(1).install(|| potential.evaluate(&structures, Want::ALL));
             let two = pool(2).install(|| potential.evaluate(&structures, Want::ALL));
             let in_pairs = potential.clone().with_batch_size(BatchSize::Structures(2)).evaluate(&structures, Want::ALL);

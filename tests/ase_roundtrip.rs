@@ -137,7 +137,7 @@ fn ase_reads_what_predict_writes() {
     assert!(inputs.len() > 60);
 
     let model = Arc::new(Model::load(mlff::model::default_name()).unwrap());
-    let potential = Potential::new(model, Precision::F64).unwrap();
+    let potential = Potential::builder(model).precision(Precision::F64).build().unwrap();
     let mut outputs = Vec::new();
     for (k, input) in inputs.iter().enumerate() {
         let mut frames = expected(&potential, input);

@@ -38,7 +38,7 @@ fn structures() -> Vec<Structure> {
 }
 
 fn potential(precision: Precision) -> Potential {
-    Potential::with_engine(random_model(SHAPE, 3), precision, EngineKind::Autograd).unwrap()
+    Potential::builder(random_model(SHAPE, 3)).precision(precision).engine(EngineKind::Autograd).build().unwrap()
 }
 
 /// The same speed-up for every size of these patterns.
@@ -116,7 +116,7 @@ fn calibration_of_one_pattern_leaves_the_others() {
 
 #[test]
 fn calibration_is_nothing_to_the_adjoint_engine() {
-    let bare = Potential::with_engine(random_model(SHAPE, 3), Precision::F32, EngineKind::Adjoint).unwrap();
+    let bare = Potential::builder(random_model(SHAPE, 3)).engine(EngineKind::Adjoint).build().unwrap();
     let calibrated = bare.clone().with_cost_model(favouring(0.5, &Pattern::ALL));
     assert_eq!(evaluate(&calibrated), evaluate(&bare));
 }

@@ -196,7 +196,12 @@ fn models_gpu_matches_cpu() {
         for (n_features, bessel) in [(17, false), (64, true), (128, false)] {
             let model = model(n_features, bessel);
             let on = |device| {
-                let potential = Potential::on_device(model.clone(), precision, EngineKind::Autograd, device).unwrap();
+                let potential = Potential::builder(model.clone())
+                    .precision(precision)
+                    .engine(EngineKind::Autograd)
+                    .device(device)
+                    .build()
+                    .unwrap();
                 potential.evaluate(&structures, Want::ALL)
             };
             for (got, want) in on(GPU).into_iter().zip(on(DeviceKind::Cpu)) {
@@ -227,7 +232,7 @@ fn models_gpu_gives_the_same_bits_again() {
         return;
     }
     let structures = structures();
-    let potential = Potential::on_device(model(64, false), Precision::F32, EngineKind::Autograd, GPU).unwrap();
+    let potential = Potential::builder(model(64, false)).engine(EngineKind::Autograd).device(GPU).build().unwrap();
     let run = || potential.evaluate(&structures, Want::ALL).into_iter().map(|e| e.ok()).collect::<Vec<_>>();
     assert!(run() == run());
 }
@@ -240,7 +245,8 @@ fn profile_gpu_adds_up() {
     }
     let options = Options { warmup: 3, repeats: 5, sweep: vec![1, 4], batch: BatchSize::Auto };
     for (model, precision) in [(model(64, false), Precision::F32), (model(20, true), Precision::F64)] {
-        let potential = Potential::on_device(model, precision, EngineKind::Autograd, GPU).unwrap();
+        let potential =
+            Potential::builder(model).precision(precision).engine(EngineKind::Autograd).device(GPU).build().unwrap();
         let names = Names { model: "random".into(), workload: "random".into() };
         let good = structures().into_iter().filter(|s| potential.evaluate_one(s, Want::ENERGY).is_ok());
         let (profile, spans) = measure(&potential, &good.collect::<Vec<_>>(), &options, names).unwrap();
@@ -271,7 +277,12 @@ fn reference_gpu_matches() {
     for name in ["painn-f128-gaussian", "painn-f64-bessel", "mlff-distiller-student"] {
         for precision in [Precision::F64, Precision::F32] {
             common::expected::check(name, precision, |model| {
-                Potential::on_device(model.clone(), precision, EngineKind::Autograd, GPU).unwrap()
+                Potential::builder(model.clone())
+                    .precision(precision)
+                    .engine(EngineKind::Autograd)
+                    .device(GPU)
+                    .build()
+                    .unwrap()
             });
         }
     }

@@ -161,7 +161,7 @@ fn forked_processes_do_not_wait_for_locks_of_their_parents_threads() {
 #[test]
 fn forked_processes_refuse_batched_autograd_where_its_threads_are_lost() {
     let model = Arc::new(mlff::Model::load("ani2x-painn-64").unwrap());
-    let autograd = Potential::with_engine(model, Precision::F64, EngineKind::Autograd).unwrap();
+    let autograd = Potential::builder(model).precision(Precision::F64).engine(EngineKind::Autograd).build().unwrap();
     let many = vec![waters(2); 3];
     let energies = || autograd.evaluate(&many, Want::ENERGY).into_iter().map(|got| got.map(|got| got.energy));
     in_child("before its first use", || assert!(energies().all(|energy| energy.is_ok())));

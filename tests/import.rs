@@ -36,7 +36,7 @@ fn sources() -> Vec<(Source, PathBuf)> {
 fn check(precision: Precision, [energy, force, stress]: [f64; 3]) {
     for (source, path) in sources() {
         let model = Arc::new(import(source, &path, &ImportOptions::default()).unwrap());
-        let potential = Potential::new(model, precision).unwrap();
+        let potential = Potential::builder(model).precision(precision).build().unwrap();
         let cases = cases(path.parent().unwrap());
         assert_eq!(cases.len(), 4);
         let structures: Vec<Structure> = cases.iter().map(Case::structure).collect();

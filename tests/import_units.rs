@@ -91,7 +91,12 @@ fn ethanol_like(unit: f64) -> Structure {
 }
 
 fn evaluate(model: Model, structure: &Structure) -> (f64, Vec<f64>) {
-    let e = Potential::new(Arc::new(model), Precision::F64).unwrap().evaluate_one(structure, Want::ALL).unwrap();
+    let e = Potential::builder(Arc::new(model))
+        .precision(Precision::F64)
+        .build()
+        .unwrap()
+        .evaluate_one(structure, Want::ALL)
+        .unwrap();
     (e.energy, e.forces.unwrap().concat())
 }
 

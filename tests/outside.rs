@@ -22,10 +22,10 @@ fn evaluate_all(model: &Arc<Model>, structure: &Structure) -> Vec<mlff::Result<E
     let mut out = Vec::new();
     for precision in [Precision::F32, Precision::F64] {
         for engine in [EngineKind::Adjoint, EngineKind::Autograd] {
-            let potential = Potential::with_engine(model.clone(), precision, engine).unwrap();
+            let potential = Potential::builder(model.clone()).precision(precision).engine(engine).build().unwrap();
             out.push(potential.evaluate_one(structure, Want::ALL));
         }
-        let potential = Potential::new(model.clone(), precision).unwrap();
+        let potential = Potential::builder(model.clone()).precision(precision).build().unwrap();
         for threads in [1, 2] {
             let mut session = potential.session(structure).unwrap().with_threads(threads).unwrap().with_stress(true);
             let mut forces = vec![[7.0; 3]; structure.n_atoms()];
@@ -162,7 +162,7 @@ fn close_contacts_are_marked_and_atoms_on_top_of_each_other_refused() {
 fn forces_and_energies_beyond_training_are_marked() {
     let model = ranged(None);
     let structure = pair([6, 8], 1.1);
-    let potential = Potential::new(model, Precision::F64).unwrap();
+    let potential = Potential::builder(model).precision(Precision::F64).build().unwrap();
     let found = potential.evaluate_one(&structure, Want::ALL).unwrap();
     let force = found.forces.as_ref().unwrap()[0][0].abs();
     let energy = (found.energy + 7.25) / 2.0;
@@ -203,7 +203,11 @@ fn absurd_forces_are_refused() {
     });
     let model = Arc::new(Model::new(config, random.weights().clone(), String::new()).unwrap());
     refused(&model, &pair([6, 8], 1.1), &["the force on atom ", "eV/Å", "beyond the most of 1000.000 eV/Å"]);
-    let energy_only = Potential::new(model, Precision::F64).unwrap().evaluate_one(&pair([6, 8], 1.1), Want::ENERGY);
+    let energy_only = Potential::builder(model)
+        .precision(Precision::F64)
+        .build()
+        .unwrap()
+        .evaluate_one(&pair([6, 8], 1.1), Want::ENERGY);
     assert!(energy_only.is_ok(), "forces that nobody asked for are not judged");
 }
 
@@ -228,7 +232,8 @@ fn untrained_networks_evaluate_without_a_range() {
     };
     for n_features in [4, 16, 64] {
         for seed in 0..20 {
-            let potential = Potential::new(random_model(shape(n_features), seed), Precision::F64).unwrap();
+            let potential =
+                Potential::builder(random_model(shape(n_features), seed)).precision(Precision::F64).build().unwrap();
             // Compressed to two thirds, at rest, pulled apart.
             for radius in [0.95, 1.4, 2.1] {
                 potential.evaluate_one(&ring(radius), Want::ALL).unwrap();

@@ -13,15 +13,19 @@ use mlff::{Potential, Structure};
 use proptest::prelude::*;
 
 fn potentials() -> impl Strategy<Value = Potential> {
-    (shapes(), any::<u64>())
-        .prop_map(|(shape, seed)| Potential::new(random_model(shape, seed), Precision::F64).unwrap())
+    (shapes(), any::<u64>()).prop_map(|(shape, seed)| {
+        Potential::builder(random_model(shape, seed)).precision(Precision::F64).build().unwrap()
+    })
 }
 
 /// As [`potentials`], with a norm that is smooth on the scale of a finite difference: with epsilon = 1e-8 it bends
 /// within 1e-4 of zero, where mixtures of vectors often lie.
 fn smooth_potentials() -> impl Strategy<Value = Potential> {
     (shapes(), any::<u64>()).prop_map(|(shape, seed)| {
-        Potential::new(random_model(Shape { epsilon: 1e-2, ..shape }, seed), Precision::F64).unwrap()
+        Potential::builder(random_model(Shape { epsilon: 1e-2, ..shape }, seed))
+            .precision(Precision::F64)
+            .build()
+            .unwrap()
     })
 }
 
@@ -249,7 +253,7 @@ fn one_potential() -> Potential {
         shared_interactions: false,
         epsilon: 1e-8,
     };
-    Potential::new(random_model(shape, 11), Precision::F64).unwrap()
+    Potential::builder(random_model(shape, 11)).precision(Precision::F64).build().unwrap()
 }
 
 /// An atom moves through the cutoff of another, with a third one that always sees both.

@@ -14,12 +14,16 @@ use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Structure};
 
 fn evaluate(model: &Arc<Model>, precision: Precision, batch: usize, structures: &[Structure]) -> Vec<Evaluation> {
-    let potential = Potential::new(model.clone(), precision).unwrap().with_batch_size(BatchSize::Structures(batch));
+    let potential = Potential::builder(model.clone())
+        .precision(precision)
+        .build()
+        .unwrap()
+        .with_batch_size(BatchSize::Structures(batch));
     potential.evaluate(structures, Want::ALL).into_iter().map(Result::unwrap).collect()
 }
 
 fn check(name: &str, precision: Precision) {
-    expected::check(name, precision, |model| Potential::new(model.clone(), precision).unwrap());
+    expected::check(name, precision, |model| Potential::builder(model.clone()).precision(precision).build().unwrap());
 }
 
 #[test]

@@ -44,7 +44,7 @@ proptest! {
         skin in prop_oneof![Just(0.0), 0.1..1.5], n_threads in 1..4usize, double in any::<bool>(),
     ) {
         let precision = if double { Precision::F64 } else { Precision::F32 };
-        let potential = Potential::new(random_model(shape, seed), precision).unwrap();
+        let potential = Potential::builder(random_model(shape, seed)).precision(precision).build().unwrap();
         let mut session = potential.session(&structure).unwrap()
             .with_skin(skin).unwrap().with_threads(n_threads).unwrap().with_stress(true);
         let mut random = Random(seed);
@@ -140,7 +140,7 @@ fn session_step_that_fails_changes_nothing() {
     let structure = Structure { cell: Some(CELL), pbc: [true; 3], ..water() };
     for precision in [Precision::F32, Precision::F64] {
         let model = mlff::Model::load("ani2x-painn-64").unwrap();
-        let potential = Potential::new(std::sync::Arc::new(model), precision).unwrap();
+        let potential = Potential::builder(std::sync::Arc::new(model)).precision(precision).build().unwrap();
         let want = potential.evaluate_one(&structure, Want::ALL).unwrap();
         let mut overlapping = structure.positions.clone();
         overlapping[1] = overlapping[0];
@@ -244,7 +244,7 @@ fn session_refuses_what_it_cannot_run() {
     assert!(potential.session(&water()).unwrap().with_skin(-1.0).is_err());
     assert!(matches!(potential.session(&water()).unwrap().with_threads(4096), Err(Error::Usage(_))));
     let model = std::sync::Arc::new(potential.model().clone());
-    let autograd = Potential::with_engine(model, Precision::F32, EngineKind::Autograd).unwrap();
+    let autograd = Potential::builder(model).engine(EngineKind::Autograd).build().unwrap();
     assert!(matches!(autograd.session(&water()), Err(Error::Usage(_))));
 }
 
@@ -262,7 +262,7 @@ fn session_moves_between_threads() {
         shared_interactions: false,
         epsilon: 1e-8,
     };
-    let potential = Potential::new(random_model(shape, 5), Precision::F32).unwrap();
+    let potential = Potential::builder(random_model(shape, 5)).build().unwrap();
     let mut session: Session = movable(potential.session(&water()).unwrap().with_threads(2).unwrap());
     let energy = std::thread::spawn(move || {
         let mut forces: Vec<Vec3> = vec![[0.0; 3]; 3];
@@ -280,7 +280,7 @@ fn empty_session_has_no_energy() {
     assert_eq!(energy.to_bits(), zero);
     let model = std::sync::Arc::new(mlff::Model::load("ani2x-painn-64").unwrap());
     for engine in [EngineKind::Adjoint, EngineKind::Autograd] {
-        let potential = Potential::with_engine(model.clone(), Precision::F32, engine).unwrap();
+        let potential = Potential::builder(model.clone()).engine(engine).build().unwrap();
         for got in potential.evaluate(&[Structure::default(), water(), Structure::default()], Want::ALL) {
             let got = got.unwrap();
             assert!(got.energy < 0.0 || got.energy.to_bits() == zero, "{engine:?}: {got:?}");

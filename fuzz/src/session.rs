@@ -50,7 +50,8 @@ fn potential(choice: u8) -> &'static Potential {
         let config = include_bytes!("../../tests/data/import/one-interaction/config.json");
         let small = import_bytes(Source::SchNetPack, weights, Some(config), &ImportOptions::default()).unwrap().model;
         let [shipped, small] = [shipped, small].map(Arc::new);
-        let ready = |model: &Arc<Model>, precision| Potential::new(model.clone(), precision).unwrap();
+        let ready =
+            |model: &Arc<Model>, precision| Potential::builder(model.clone()).precision(precision).build().unwrap();
         let (f32s, f64s) = (Precision::F32, Precision::F64);
         [ready(&shipped, f32s), ready(&shipped, f64s), ready(&small, f32s), ready(&small, f64s)]
     });

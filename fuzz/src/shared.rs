@@ -118,7 +118,8 @@ pub fn evaluate(model: Model, what: &str) {
         structure.atomic_numbers = vec![species[0]; 6];
     }
     let run = |precision, engine| {
-        let potential = Potential::with_engine(model.clone(), precision, engine).expect("a validated model");
+        let potential =
+            Potential::builder(model.clone()).precision(precision).engine(engine).build().expect("a validated model");
         potential.evaluate_one(&structure, Want::ALL).ok()
     };
     let single = run(Precision::F32, EngineKind::Auto);

@@ -78,7 +78,7 @@ fn on_this_thread<T: Real>(options: &Options, progress: &mut dyn FnMut(usize, us
     let peaks = roofline::measure(options.precision);
     let device = DeviceInfo {
         kind: Kind::Cpu,
-        name: crate::profile::processor_name(),
+        name: crate::roofline::processor_name(),
         driver: None,
         peak_flops: peaks.flops,
         peak_bytes_s: peaks.bytes_s,

@@ -50,7 +50,7 @@ impl Machine {
         let vectors = format!("{:?}", pulp::Arch::new());
         let vectors = vectors.split('(').next().unwrap_or_default().to_lowercase();
         Machine {
-            cpu: crate::profile::processor_name(),
+            cpu: crate::roofline::processor_name(),
             instruction_set: format!("{}-{vectors}", std::env::consts::ARCH),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         }

@@ -122,7 +122,7 @@ impl ModelArgs {
             Some(EngineName::Adjoint) => EngineKind::Adjoint,
             Some(EngineName::Autograd) => EngineKind::Autograd,
         };
-        let potential = Potential::on_device(model, self.dtype.into(), engine, device);
+        let potential = Potential::builder(model).precision(self.dtype.into()).engine(engine).device(device).build();
         let refused = |e: Error| match device {
             DeviceKind::Cpu => e,
             DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {e}", self.device)),

@@ -1,5 +1,7 @@
 //! Events on a stream, which stamp the profiler's boundaries.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, CudaStream};
 
 use super::device::call;
-use crate::clock::Events;
+use crate::clock::{Clock, Events};
 use crate::error::{Error, Result};
 
 /// Events that are recorded on one stream, one after the other, and kept for the next recording.
@@ -23,11 +25,17 @@ impl StreamEvents {
         StreamEvents { stream, events: Vec::new(), n_recorded: 0, failed: None }
     }
 
-    /// Name of the stream's GPU.
+    /// The profiler's clock on a stream, and the name of its GPU.
     ///
     /// # Errors
     /// `CudaError::Call`.
-    pub fn device_name(&self) -> Result<String> {
+    pub fn clock(stream: Arc<CudaStream>) -> Result<(Clock, String)> {
+        let events = StreamEvents::new(stream);
+        let name = events.device_name()?;
+        Ok((Clock::Events(Rc::new(RefCell::new(events))), name))
+    }
+
+    fn device_name(&self) -> Result<String> {
         call("name of the device", self.stream.context().name())
     }
 

@@ -26,6 +26,8 @@ pub mod update;
 use num_traits::{Float, NumAssign};
 use rayon::prelude::*;
 
+use crate::settings::Precision;
+
 mod sealed {
     /// What unsafe code and kernels trust a type to be, nobody else can claim for another one.
     pub trait Sealed {}
@@ -37,6 +39,8 @@ mod sealed {
 pub trait Real:
     sealed::Sealed + Float + NumAssign + Default + std::fmt::Debug + std::iter::Sum + Send + Sync + 'static
 {
+    /// Which of the two.
+    const PRECISION: Precision;
     /// Rounds an f64 to this type.
     fn of(x: f64) -> Self;
     /// Widens to f64, exactly.
@@ -44,6 +48,8 @@ pub trait Real:
 }
 
 impl Real for f32 {
+    const PRECISION: Precision = Precision::F32;
+
     fn of(x: f64) -> Self {
         x as f32
     }
@@ -53,6 +59,8 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    const PRECISION: Precision = Precision::F64;
+
     fn of(x: f64) -> Self {
         x
     }

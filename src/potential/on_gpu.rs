@@ -1,15 +1,15 @@
 //! Structures through the adjoint engine on a GPU: packed into large batches, a few batches under way at a time.
 
-use std::borrow::Borrow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::CudaStream;
 use rayon::prelude::*;
 
+use super::driver::{Driver, Job};
+use super::session::{CudaStepper, Steps};
 use super::{checked, no_thread};
 use crate::batch::{MIN_DISTANCE, PackedBatch, Prepared, Preparer};
-use crate::clock::{Component, enter};
-use crate::cuda::{Device, measure_peaks};
+use crate::clock::{Clock, Component, enter};
+use crate::cuda::{Device, StreamEvents, measure_peaks};
 use crate::engine::Evaluation;
 use crate::engine::cuda::{EdgeSource, Plan, Scalar, Tuning, Worker};
 use crate::error::CudaError;
@@ -19,8 +19,7 @@ use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::model::{Model, Outside};
 use crate::roofline::Peaks;
-use crate::settings::BatchSize;
-use crate::settings::Want;
+use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
 use crate::threads::in_pool;
 
@@ -92,37 +91,23 @@ impl<T: Scalar> OnGpu<T> {
         let workers = Mutex::new(Workers { free: vec![first], n: 1 });
         Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers, freed: Condvar::new() })
     }
+}
 
-    /// Its number.
-    pub fn ordinal(&self) -> usize {
-        self.ordinal
+impl<T: Scalar> Driver for OnGpu<T> {
+    fn engine(&self) -> EngineKind {
+        EngineKind::Adjoint
     }
 
-    /// The stream that work is queued on if it comes from one thread.
-    pub fn stream(&self) -> Option<Arc<CudaStream>> {
-        self.workers().free.last_mut().map(|packer| packer.worker.backend().stream().clone())
+    fn device(&self) -> DeviceKind {
+        DeviceKind::Cuda(self.ordinal)
     }
 
-    /// A worker for one user alone, with a stream of its own.
-    ///
-    /// # Errors
-    /// What the device reports.
-    pub fn new_worker(&self, model: &Model) -> Result<Worker<T, Device>> {
-        Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?).map(|packer| packer.worker)
+    fn precision(&self) -> Precision {
+        T::PRECISION
     }
 
-    /// Rates of the device, measured now.
-    ///
-    /// # Errors
-    /// What the device reports.
-    pub fn peaks(&self) -> Result<Peaks> {
-        measure_peaks(&mut Device::open(self.ordinal)?, T::PRECISION)
-    }
-
-    pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>
-    where
-        X: Borrow<Structure> + Sync,
-    {
+    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        let Job { model, size, want, .. } = job;
         if self.generation != fork::generation() {
             let refused = || {
                 Err(Error::Usage(
@@ -152,8 +137,28 @@ impl<T: Scalar> OnGpu<T> {
         out.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }
 
+    /// A worker for the session alone, with a stream of its own.
+    fn steps(self: Arc<Self>, model: &Model) -> Result<Box<dyn Steps>> {
+        let packer = Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?)?;
+        Ok(Box::new(CudaStepper::new(packer.worker)))
+    }
+
+    /// Events of the stream that work is queued on if it comes from one thread.
+    fn clock(&self) -> Result<(Clock, String)> {
+        match self.workers().free.last_mut() {
+            Some(packer) => StreamEvents::clock(packer.worker.backend().stream().clone()),
+            None => Err(Error::Usage("a profile needs a GPU that nothing else is evaluated on".into())),
+        }
+    }
+
+    fn peaks(&self) -> Result<Peaks> {
+        measure_peaks(&mut Device::open(self.ordinal)?, T::PRECISION)
+    }
+}
+
+impl<T: Scalar> OnGpu<T> {
     /// Puts structures of a kind together, in their order.
-    fn groups<X: Borrow<Structure>>(&self, structures: &[X], size: BatchSize) -> Vec<Group> {
+    fn groups(&self, structures: &[&Structure], size: BatchSize) -> Vec<Group> {
         let (max_structures, max_atoms) = match size {
             BatchSize::Auto => (usize::MAX, BATCH_ATOMS),
             BatchSize::Structures(n) => (n.max(1), usize::MAX),
@@ -163,7 +168,6 @@ impl<T: Scalar> OnGpu<T> {
         let mut open: [Option<(Group, [usize; 2])>; 3] = Default::default();
         let mut out = Vec::new();
         for (s, structure) in structures.iter().enumerate() {
-            let structure = structure.borrow();
             let n = structure.n_atoms();
             let searched = !structure.pbc.contains(&true) && n <= SEARCHED_ATOMS;
             let kind = if searched { usize::from(n > pairs) } else { 2 };
@@ -186,10 +190,10 @@ impl<T: Scalar> OnGpu<T> {
     }
 
     /// Evaluates structures in one batch; in two halves where the device has no room for all.
-    fn group<X: Borrow<Structure>>(
+    fn group(
         &self,
         model: &Model,
-        structures: &[X],
+        structures: &[&Structure],
         members: &[usize],
         searched: bool,
         want: Want,
@@ -276,10 +280,10 @@ impl<T: Scalar> Packer<T> {
     ///
     /// # Errors
     /// What the device reports, which is no fault of a structure.
-    fn evaluate<X: Borrow<Structure>>(
+    fn evaluate(
         &mut self,
         model: &Model,
-        structures: &[X],
+        structures: &[&Structure],
         members: &[usize],
         searched: bool,
         want: Want,
@@ -289,7 +293,7 @@ impl<T: Scalar> Packer<T> {
         let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(members.len());
         enter(if searched { Component::Batch } else { Component::NeighborSearch });
         for &member in members {
-            let (structure, number) = (structures[member].borrow(), batch.n_structures());
+            let (structure, number) = (structures[member], batch.n_structures());
             let ready = match searched {
                 true => preparer.prepare_atoms(structure, prepared).and_then(|()| batch.push_atoms(prepared)),
                 false => preparer.prepare_into(structure, prepared).and_then(|()| batch.push(prepared)),
@@ -301,7 +305,7 @@ impl<T: Scalar> Packer<T> {
         let mut result = |member: usize, s: usize, mut outside: Outside| {
             if searched && worker.close[s] {
                 // Atoms near each other: whether too near, the processor says.
-                preparer.prepare_into(structures[member].borrow(), prepared)?;
+                preparer.prepare_into(structures[member], prepared)?;
                 outside = prepared.outside;
             }
             let references = &batch.references[batch.atoms_of(s)];

@@ -1,22 +1,23 @@
 //! Many structures through the adjoint engine: packed into batches that fit the caches, batches in parallel.
 
-use std::borrow::Borrow;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
+use super::driver::{Driver, Job};
+use super::session::{Stepper, Steps};
 use super::{checked, no_thread};
 use crate::batch::{PackedBatch, Prepared, Preparer};
-use crate::clock::{Component, enter};
+use crate::clock::{Clock, Component, enter};
 use crate::cpu::lanes::Lanes;
 use crate::engine::Evaluation;
 use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::error::Result;
 use crate::fork::PerProcess;
 use crate::model::{Model, Outside};
-use crate::settings::BatchSize;
-use crate::settings::Want;
+use crate::roofline::{self, Peaks};
+use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
 use crate::threads::in_pool;
 
@@ -28,7 +29,7 @@ const LARGE_ATOMS: usize = 1024;
 
 /// The engine and the buffers of the threads that have used it.
 pub(super) struct Packed<T> {
-    pub engine: Adjoint<T>,
+    engine: Arc<Adjoint<T>>,
     workers: PerProcess<Mutex<Vec<Worker<T>>>>,
 }
 
@@ -41,15 +42,29 @@ struct Worker<T> {
 }
 
 impl<T: Lanes> Packed<T> {
-    pub fn new(model: &Model, filters: FilterKind) -> Result<Self> {
-        Ok(Packed { engine: Adjoint::new(model, filters)?, workers: PerProcess::new() })
+    /// # Errors
+    /// `Error::Usage` if the model is not a PaiNN.
+    pub fn new(model: &Model) -> Result<Self> {
+        Ok(Packed { engine: Arc::new(Adjoint::new(model, FilterKind::Auto)?), workers: PerProcess::new() })
+    }
+}
+
+impl<T: Lanes> Driver for Packed<T> {
+    fn engine(&self) -> EngineKind {
+        EngineKind::Adjoint
     }
 
-    pub fn evaluate<X>(&self, model: &Model, size: BatchSize, structures: &[X], want: Want) -> Vec<Result<Evaluation>>
-    where
-        X: Borrow<Structure> + Sync,
-    {
-        let sizes: Vec<usize> = structures.iter().map(|s| s.borrow().n_atoms()).collect();
+    fn device(&self) -> DeviceKind {
+        DeviceKind::Cpu
+    }
+
+    fn precision(&self) -> Precision {
+        T::PRECISION
+    }
+
+    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        let Job { model, size, want, .. } = job;
+        let sizes: Vec<usize> = structures.iter().map(|s| s.n_atoms()).collect();
         let batches = batches(&sizes, size);
         if let [batch] = &batches[..]
             && sizes.iter().sum::<usize>() < LARGE_ATOMS
@@ -60,18 +75,38 @@ impl<T: Lanes> Packed<T> {
         evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
     }
 
+    fn steps(self: Arc<Self>, _: &Model) -> Result<Box<dyn Steps>> {
+        Ok(Box::new(Stepper::new(self.engine.clone())))
+    }
+
+    fn clock(&self) -> Result<(Clock, String)> {
+        Ok((Clock::Monotonic, roofline::processor_name()))
+    }
+
+    fn peaks(&self) -> Result<Peaks> {
+        Ok(roofline::measure(T::PRECISION))
+    }
+
+    fn radial_window(&self) -> Option<usize> {
+        Some(self.engine.radial_window())
+    }
+
+    #[cfg(test)]
+    fn helpers_fail(&self) -> Option<&std::sync::atomic::AtomicBool> {
+        Some(&self.engine.helpers_fail)
+    }
+}
+
+impl<T: Lanes> Packed<T> {
     /// Many batches, or a large structure, on the threads of a pool.
-    fn batches<X>(
+    fn batches(
         &self,
         model: &Model,
         batches: &[Range<usize>],
         sizes: &[usize],
-        structures: &[X],
+        structures: &[&Structure],
         want: Want,
-    ) -> Vec<Result<Evaluation>>
-    where
-        X: Borrow<Structure> + Sync,
-    {
+    ) -> Vec<Result<Evaluation>> {
         let is_large = |batch: &Range<usize>| batch.len() == 1 && sizes[batch.start] >= LARGE_ATOMS;
         let mut out: Vec<Vec<Result<Evaluation>>> = batches
             .par_iter()
@@ -86,13 +121,7 @@ impl<T: Lanes> Packed<T> {
         out.into_iter().flatten().collect()
     }
 
-    fn batch<X: Borrow<Structure>>(
-        &self,
-        model: &Model,
-        structures: &[X],
-        want: Want,
-        threads: Threads,
-    ) -> Vec<Result<Evaluation>> {
+    fn batch(&self, model: &Model, structures: &[&Structure], want: Want, threads: Threads) -> Vec<Result<Evaluation>> {
         let mut worker = self.take(model);
         let Worker { preparer, prepared, batch, workspace } = &mut worker;
         batch.clear();
@@ -100,7 +129,7 @@ impl<T: Lanes> Packed<T> {
         for structure in structures {
             let number = batch.n_structures();
             enter(Component::NeighborSearch);
-            let ready = preparer.prepare_into(structure.borrow(), prepared);
+            let ready = preparer.prepare_into(structure, prepared);
             enter(Component::Batch);
             taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| (number, prepared.outside)));
         }
@@ -177,11 +206,12 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn evaluation_in_a_forked_process_does_not_wait_for_a_lock_of_the_parent() {
-        use crate::potential::{Engine, Potential};
-        let potential = Potential::load("ani2x-painn-64").unwrap();
+        use crate::potential::Potential;
+        let mut potential = Potential::load("ani2x-painn-64").unwrap();
+        let packed = Arc::new(Packed::<f32>::new(potential.model()).unwrap());
+        potential.driver = packed.clone();
         let hydrogen = Structure::molecule(vec![1], vec![[0.0; 3]]).unwrap();
         let want = potential.evaluate_one(&hydrogen, Want::ENERGY).unwrap();
-        let Engine::AdjointF32(packed) = &potential.engine else { panic!("f32") };
         let held = packed.workers();
         // SAFETY: the child evaluates, which is what is to be tested, and leaves at once.
         let child = unsafe { libc::fork() };

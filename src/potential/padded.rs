@@ -1,14 +1,15 @@
 //! Many structures through batched autograd: padded batches of similar sizes, in parallel.
 
-use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
+use super::driver::{Driver, Job};
+use super::session::Steps;
 use super::{checked, no_thread};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
-use crate::clock::{Component, within};
+use crate::clock::{Clock, Component, within};
 use crate::engine::Evaluation;
 use crate::engine::autograd::Autograd;
 use crate::engine::autograd::Element;
@@ -16,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::fork;
 use crate::model::Model;
 use crate::model::config::Architecture;
-use crate::ops::cost_model::CostModel;
-use crate::settings::Want;
-use crate::settings::{BatchSize, DeviceKind};
+use crate::ops::Real;
+use crate::roofline::{self, Peaks};
+use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision};
 use crate::structure::Structure;
 use crate::threads::in_pool;
 
@@ -35,25 +36,58 @@ const AUTO_BYTES: usize = 512 << 20;
 /// Generation of the process ([`fork`]) that evaluated first here, and one: candle's threads, which it starts once, are its.
 static FIRST_PROCESS: AtomicU32 = AtomicU32::new(0);
 
-pub(super) fn evaluate<T: Element, X: Borrow<Structure> + Sync>(
-    engine: &Autograd<T>,
-    model: &Model,
-    choices: (BatchSize, &Arc<CostModel>),
-    structures: &[X],
-    want: Want,
-) -> Vec<Result<Evaluation>> {
-    if has_lost_threads() {
-        let refused = || {
-            Err(Error::Usage(
-                "batched autograd has no threads in a process made by fork after its first use: set CANDLE_NUM_THREADS=1 \
-                 before that, or make the process by other means (multiprocessing: \"spawn\")"
-                    .into(),
-            ))
-        };
-        return structures.iter().map(|_| refused()).collect();
+/// Batched autograd on a device.
+pub(super) struct Padded<T: Element> {
+    engine: Autograd<T>,
+}
+
+impl<T: Element> Padded<T> {
+    /// # Errors
+    /// What the device or the tensor library reports.
+    pub fn new(model: &Model, device: DeviceKind) -> Result<Self> {
+        Ok(Padded { engine: Autograd::new(model, device)? })
     }
-    let evaluated = in_pool(|| evaluate_in_pool(engine, model, choices, structures, want));
-    evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
+}
+
+impl<T: Element> Driver for Padded<T> {
+    fn engine(&self) -> EngineKind {
+        EngineKind::Autograd
+    }
+
+    fn device(&self) -> DeviceKind {
+        self.engine.device()
+    }
+
+    fn precision(&self) -> Precision {
+        <T as Real>::PRECISION
+    }
+
+    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        if has_lost_threads() {
+            let refused = || {
+                Err(Error::Usage(
+                    "batched autograd has no threads in a process made by fork after its first use: set CANDLE_NUM_THREADS=1 \
+                     before that, or make the process by other means (multiprocessing: \"spawn\")"
+                        .into(),
+                ))
+            };
+            return structures.iter().map(|_| refused()).collect();
+        }
+        let evaluated = in_pool(|| evaluate_in_pool(&self.engine, job, structures));
+        evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
+    }
+
+    fn steps(self: Arc<Self>, _: &Model) -> Result<Box<dyn Steps>> {
+        Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()))
+    }
+
+    fn clock(&self) -> Result<(Clock, String)> {
+        self.engine.place().clock()
+    }
+
+    fn peaks(&self) -> Result<Peaks> {
+        Ok(self.engine.place().peaks()?.unwrap_or_else(|| roofline::measure(self.precision())))
+    }
 }
 
 /// Whether candle would wait for threads that a fork has left behind.
@@ -68,13 +102,8 @@ fn has_lost_threads() -> bool {
     }
 }
 
-fn evaluate_in_pool<T: Element, X: Borrow<Structure> + Sync>(
-    engine: &Autograd<T>,
-    model: &Model,
-    (size, cost_model): (BatchSize, &Arc<CostModel>),
-    structures: &[X],
-    want: Want,
-) -> Vec<Result<Evaluation>> {
+fn evaluate_in_pool<T: Element>(engine: &Autograd<T>, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+    let Job { model, size, cost_model, want } = job;
     let mut prepared: Vec<Result<Prepared>> = structures
         .par_iter()
         .with_min_len(8)
@@ -82,7 +111,7 @@ fn evaluate_in_pool<T: Element, X: Borrow<Structure> + Sync>(
             || Preparer::new(model),
             |preparer, structure| {
                 let _component = within(Component::NeighborSearch);
-                preparer.prepare(structure.borrow())
+                preparer.prepare(structure)
             },
         )
         .collect();

@@ -14,7 +14,7 @@ use crate::model::limits::Limits;
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
 use crate::threads;
-use steps::Steps;
+pub(crate) use steps::{CudaStepper, Stepper, Steps};
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;
@@ -57,9 +57,8 @@ const ATOMS_PER_THREAD: usize = 8;
 /// }
 /// # Ok::<(), mlff::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Session {
-    steps: Steps,
+    steps: Box<dyn Steps>,
     crew: Option<Crew>,
     system: System,
     last: Last,
@@ -67,9 +66,18 @@ pub struct Session {
     in_step: bool,
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("n_atoms", &self.system.batch.n_atoms())
+            .field("n_threads", &self.n_threads())
+            .field("n_searches", &self.n_searches())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the last step that succeeded found. Apart from what a step works on, which one that fails leaves half done.
-#[derive(Debug)]
-struct Last {
+pub(crate) struct Last {
     /// The structure's own before the first step.
     cell: Option<Mat3>,
     atomic_energies: Vec<f64>,
@@ -78,8 +86,7 @@ struct Last {
 }
 
 /// What does not depend on the precision.
-#[derive(Debug)]
-struct System {
+pub(crate) struct System {
     limits: Arc<Limits>,
     /// Whether atoms are closer now than what the model was trained on.
     contacts: Outside,
@@ -112,7 +119,7 @@ impl Potential {
     /// # Errors
     /// As [`Potential::evaluate_one`]; `Error::Usage` for models that only the autograd engine evaluates.
     pub fn session(&self, structure: &Structure) -> Result<Session> {
-        let steps = Steps::new(&self.engine, &self.model)?;
+        let steps = self.driver.clone().steps(&self.model)?;
         // Elements, shapes, periodicity.
         structure.validate()?;
         let mut batch = PackedBatch::default();
@@ -452,8 +459,7 @@ mod tests {
         let potential = Potential::load("ani2x-painn-64").unwrap();
         let want = potential.evaluate_one(&structure, Want::ALL).unwrap();
         let mut session = potential.session(&structure).unwrap().with_threads(2).unwrap().with_stress(true);
-        let Steps::F32(stepper) = &session.steps else { panic!("f32") };
-        let engine = stepper.engine.clone();
+        let helpers_fail = potential.driver.helpers_fail().unwrap();
         let mut forces = vec![[0.0; 3]; structure.n_atoms()];
         let mut moved = structure.positions.clone();
         moved[0][2] += 0.05;
@@ -462,7 +468,7 @@ mod tests {
                 assert_eq!(session.compute(&structure.positions, None, &mut forces).unwrap(), want.energy);
                 assert_eq!(&forces, want.forces.as_ref().unwrap());
             }
-            engine.engine.helpers_fail.store(true, Ordering::SeqCst);
+            helpers_fail.store(true, Ordering::SeqCst);
             let untouched = forces.clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| session.compute(&moved, None, &mut forces)));
             assert!(outcome.is_err(), "round {round}: {outcome:?}");

@@ -9,9 +9,7 @@ mod report;
 pub(crate) mod statistics;
 mod trace;
 
-use std::cell::RefCell;
 use std::hint::black_box;
-use std::rc::Rc;
 use std::time::Instant;
 
 pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
@@ -21,7 +19,6 @@ pub use trace::trace;
 use crate::batch::Preparer;
 use crate::clock::{self, Clock, Recording};
 pub use crate::clock::{Component, Part, Phase, Span};
-use crate::cuda::StreamEvents;
 use crate::error::{Error, Result};
 use crate::potential::Potential;
 pub use crate::roofline::{Bound, Roofline};
@@ -98,8 +95,8 @@ fn on_this_thread(
     for _ in 1..options.warmup {
         evaluate(potential, structures, Want::ALL)?;
     }
-    let peaks = potential.peaks()?;
-    let (clock, device_name) = clock(potential)?;
+    let peaks = potential.driver().peaks()?;
+    let (clock, device_name) = potential.driver().clock()?;
     let per_boundary = time_per_boundary(&clock)?;
     let mut samples = Samples::default();
     for _ in 0..options.repeats {
@@ -174,14 +171,6 @@ fn evaluate(potential: &Potential, structures: &[Structure], want: Want) -> Resu
     Ok(())
 }
 
-/// What stamps the boundaries, and the device's name.
-fn clock(potential: &Potential) -> Result<(Clock, String)> {
-    let Some(stream) = potential.stream() else { return Ok((Clock::Monotonic, processor_name())) };
-    let events = StreamEvents::new(stream);
-    let name = events.device_name()?;
-    Ok((Clock::Events(Rc::new(RefCell::new(events))), name))
-}
-
 /// Time of some work by the clock outside, s. A stream has nothing queued before and after.
 fn timed(clock: &Clock, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     clock.wait()?;
@@ -217,7 +206,7 @@ fn workload(potential: &Potential, structures: &[Structure], name: String) -> Re
 
 fn shapes(potential: &Potential, workload: &Workload, recordings: &[Recording]) -> Option<Shapes> {
     let (config, kernels) = (potential.model().config(), Kernels::of(potential));
-    let mut shapes = Shapes::new(config, kernels, potential.precision(), potential.radial_window())?;
+    let mut shapes = Shapes::new(config, kernels, potential.precision(), potential.driver().radial_window())?;
     shapes.n_atoms = workload.atoms as f64;
     shapes.n_edges = workload.edges as f64;
     shapes.n_calls = recordings.last().map_or(0, |r| r.calls(Part::layer(Component::Message, 0))) as f64;
@@ -249,11 +238,4 @@ fn sweep(potential: &Potential, structures: &[Structure], options: &Options, clo
         speedup: medians[0] / time_per_structure,
     };
     Ok(sizes.iter().zip(&medians).map(point).collect())
-}
-
-/// The processor's name, where the system says it.
-pub(crate) fn processor_name() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
 }

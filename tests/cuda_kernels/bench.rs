@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use mlff::Precision;
 use mlff::cuda::{Address, Backend, Device, Launch, Launcher, Limits, Step};
 use mlff::ops::{Real, Topology};
 
@@ -10,18 +9,15 @@ use crate::host::{Host, say};
 
 /// Type of a kernel's elements.
 pub trait Element: Real + bytemuck::Pod {
-    const PRECISION: Precision;
     /// Allowed error, relative.
     const TOLERANCE: f64;
 }
 
 impl Element for f32 {
-    const PRECISION: Precision = Precision::F32;
     const TOLERANCE: f64 = 1e-5;
 }
 
 impl Element for f64 {
-    const PRECISION: Precision = Precision::F64;
     const TOLERANCE: f64 = 1e-12;
 }
 

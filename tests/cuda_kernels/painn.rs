@@ -317,7 +317,7 @@ fn cuda_painn_potential_matches_cpu() {
         return;
     }
     let model = Arc::new(small_model());
-    let on = |device| Potential::on_device(model.clone(), Precision::F32, EngineKind::Adjoint, device).unwrap();
+    let on = |device| Potential::builder(model.clone()).engine(EngineKind::Adjoint).device(device).build().unwrap();
     let (gpu, cpu) = (on(DeviceKind::Cuda(0)), on(DeviceKind::Cpu));
     let mut frames = mlff::xyz::Reader::open(root().join("examples/data/trajectory.xyz")).unwrap();
     let mut structures = Vec::new();

@@ -4,15 +4,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use candle_core::Device;
-use cudarc::driver::CudaStream;
 
 use super::element::{Element, choose};
 use crate::batch::PaddedBatch;
-use crate::clock::{Component, Within, within};
+use crate::clock::{Clock, Component, Within, within};
 use crate::error::Result;
 use crate::ops::choice::{Pattern, Size, Variant};
 use crate::ops::cost_model::CostModel;
-use crate::roofline::Peaks;
+use crate::roofline::{Peaks, processor_name};
 use crate::settings::DeviceKind;
 
 /// A processor, or a GPU with the kernels and the weights on it.
@@ -55,12 +54,16 @@ impl<T: Element> Place<T> {
         self.kind
     }
 
-    /// The stream that all work is queued on; none on the processor.
-    pub(crate) fn stream(&self) -> Option<Arc<CudaStream>> {
+    /// What stamps the profiler's boundaries, and the device's name.
+    ///
+    /// # Errors
+    /// What a GPU reports.
+    pub(crate) fn clock(&self) -> Result<(Clock, String)> {
         #[cfg(feature = "candle-cuda")]
-        return self.gpu.as_ref().map(|gpu| gpu.stream().clone());
-        #[cfg(not(feature = "candle-cuda"))]
-        None
+        if let Some(gpu) = &self.gpu {
+            return crate::cuda::StreamEvents::clock(gpu.stream().clone());
+        }
+        Ok((Clock::Monotonic, processor_name()))
     }
 
     /// Rates of a GPU, measured now; none on the processor.

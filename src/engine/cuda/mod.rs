@@ -25,7 +25,6 @@ use crate::cuda::{Address, Arg, Backend, HostMemory, Launch, Limits};
 use crate::error::{Error, Result};
 use crate::model::painn::Painn;
 use crate::ops::Real;
-use crate::settings::Precision;
 use crate::settings::Want;
 use crate::structure::Mat3;
 use arrays::{Layout, Sizes, at};
@@ -36,8 +35,6 @@ use weights::Weights;
 
 /// Type of a network on a device.
 pub trait Scalar: Real + bytemuck::Pod {
-    /// Its precision.
-    const PRECISION: Precision;
     /// Its name in C++.
     const NAME: &'static str;
     /// As an argument of a kernel.
@@ -45,7 +42,6 @@ pub trait Scalar: Real + bytemuck::Pod {
 }
 
 impl Scalar for f32 {
-    const PRECISION: Precision = Precision::F32;
     const NAME: &'static str = "float";
     fn arg(self) -> Arg {
         Arg::from(self)
@@ -53,7 +49,6 @@ impl Scalar for f32 {
 }
 
 impl Scalar for f64 {
-    const PRECISION: Precision = Precision::F64;
     const NAME: &'static str = "double";
     fn arg(self) -> Arg {
         Arg::from(self)

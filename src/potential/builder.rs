@@ -1,0 +1,116 @@
+//! [`Builder`]: how a model is to be evaluated.
+
+use std::sync::Arc;
+
+use super::Potential;
+use super::driver::Driver;
+use super::on_gpu::OnGpu;
+use super::packed::Packed;
+use super::padded::Padded;
+use crate::error::Result;
+use crate::model::Model;
+use crate::model::config::Architecture;
+use crate::ops::cost_model::CostModel;
+use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision};
+
+/// Says how a model is to be evaluated; made by [`Potential::builder`].
+///
+/// ```
+/// use mlff::{DeviceKind, EngineKind, Model, Potential, Precision};
+///
+/// let model = Model::load("ani2x-painn-64")?;
+/// let potential = Potential::builder(model)
+///     .precision(Precision::F64)
+///     .engine(EngineKind::Adjoint)
+///     .device(DeviceKind::Cpu)
+///     .build()?;
+/// assert_eq!(potential.precision(), Precision::F64);
+/// # Ok::<(), mlff::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    model: Arc<Model>,
+    precision: Precision,
+    engine: EngineKind,
+    device: DeviceKind,
+    batch_size: BatchSize,
+    cost_model: Arc<CostModel>,
+}
+
+impl Builder {
+    pub(super) fn new(model: Arc<Model>) -> Self {
+        Builder {
+            model,
+            precision: Precision::default(),
+            engine: EngineKind::default(),
+            device: DeviceKind::default(),
+            batch_size: BatchSize::default(),
+            cost_model: Arc::default(),
+        }
+    }
+
+    /// Precision of the network; f32 unless said otherwise.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The engine; unless said otherwise the one that suits the model.
+    pub fn engine(mut self, engine: EngineKind) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// Where to compute; on the processor unless said otherwise.
+    pub fn device(mut self, device: DeviceKind) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// How structures are grouped; see [`Potential::with_batch_size`].
+    pub fn batch_size(mut self, batch_size: BatchSize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// What batched autograd fuses; see [`Potential::with_cost_model`].
+    pub fn cost_model(mut self, cost_model: impl Into<Arc<CostModel>>) -> Self {
+        self.cost_model = cost_model.into();
+        self
+    }
+
+    /// Opens the device and packs the model's weights for it.
+    ///
+    /// # Errors
+    /// `Error::Usage` if the engine does not evaluate models of this architecture or does not run on the device, and
+    /// `Error::Cuda` if there is no such device.
+    pub fn build(self) -> Result<Potential> {
+        crate::fork::watch();
+        let driver = match self.precision {
+            Precision::F32 => self.driver::<f32>()?,
+            Precision::F64 => self.driver::<f64>()?,
+        };
+        let Builder { model, batch_size, cost_model, .. } = self;
+        Ok(Potential { model, driver, batch_size, cost_model })
+    }
+
+    fn driver<T: Real>(&self) -> Result<Arc<dyn Driver>> {
+        let is_painn = matches!(self.model.config().architecture, Architecture::Painn(_));
+        let engine = match self.engine {
+            EngineKind::Auto if is_painn => EngineKind::Adjoint,
+            EngineKind::Auto => EngineKind::Autograd,
+            chosen => chosen,
+        };
+        Ok(match (engine, self.device) {
+            (EngineKind::Autograd, device) => Arc::new(Padded::<T>::new(&self.model, device)?),
+            (_, DeviceKind::Cpu) => Arc::new(Packed::<T>::new(&self.model)?),
+            (_, DeviceKind::Cuda(ordinal)) => Arc::new(OnGpu::<T>::new(&self.model, ordinal)?),
+        })
+    }
+}
+
+/// What every engine asks of its numbers.
+trait Real: crate::cpu::lanes::Lanes + crate::engine::cuda::Scalar + crate::engine::autograd::Element {}
+impl Real for f32 {}
+impl Real for f64 {}
