@@ -1,7 +1,7 @@
 //! Every CUDA kernel on GPU 0, and the chains of elementary kernels beside those that fuse them, by the device's clock: time,
 //! bytes/s and FLOP/s beside what a copy and a large matrix product reach in the same run. Prints a table; `--json FILE` writes the numbers too. Without a GPU it says so and ends well.
 //!
-//! Bytes are those that must pass between memory and chip at least once, of a chain those of the fused kernel; operations are counted from the formulas (an
+//! Bytes are those that must pass between memory and chip at least once (`ops::table`), of a chain those of the fused kernel; operations are counted from the formulas (an
 //! exponential, root or division as one).
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -12,12 +12,16 @@ mod workload;
 use mlff::Precision;
 use mlff::Result;
 use mlff::cuda::unfused::scratch;
-use mlff::cuda::{
-    Address, Backend, DenseArrays, DenseChoice, DenseShape, DenseVjpArrays, Device, EdgeGeometryArrays,
-    EdgeGeometryVjpArrays, EdgeList, GateArrays, Launcher, MessageArrays, MessageGradArrays, MessageShape,
-    RadialBasisArrays, Step,
-};
-use mlff::ops::dense::Activation;
+use mlff::cuda::{Address, Backend, DenseChoice, DenseShape, Device, Launcher, Step};
+use mlff::ops::Topology;
+use mlff::ops::dense::{Activation, LayerSizes};
+use mlff::ops::edge_geometry::EdgeGeometrySizes;
+use mlff::ops::example::Example;
+use mlff::ops::message::MessageSizes;
+use mlff::ops::radial_basis::RadialBasisSizes;
+use mlff::ops::readout::ReadoutSizes;
+use mlff::ops::table::{Array, Operation, bytes_moved};
+use mlff::ops::update::{GateSizes, InvariantsSizes};
 use workload::{CUTOFF, N_RBF, Workload};
 
 const SAMPLES: usize = 7;
@@ -38,19 +42,29 @@ struct Bench {
 }
 
 impl Bench {
-    /// An array of `n` elements of f32, small numbers.
-    fn put(&mut self, n: usize) -> Address {
-        let values: Vec<f32> = (0..n).map(|k| (k * 7919 % 2003) as f32 / 2003.0 - 0.5).collect();
-        self.put_all(&values)
+    /// `n` elements of f32 for what lies between the steps of a chain.
+    fn room(&mut self, n: usize) -> Address {
+        self.put_all(&vec![0_f32; n])
     }
 
     fn put_all<T: bytemuck::Pod>(&mut self, values: &[T]) -> Address {
         self.device.upload(bytemuck::cast_slice(values)).unwrap()
     }
 
+    /// The arrays of an example in f32; `fill` as for [`Example::new`].
+    fn put<O: Operation>(
+        &mut self,
+        sizes: O,
+        topology: &Topology,
+        fill: impl FnMut(&Array) -> Option<Vec<f64>>,
+    ) -> O::Arrays<Address> {
+        let example = Example::new(sizes, topology, fill);
+        example.upload(Precision::F32, |bytes| self.device.upload(bytes)).unwrap()
+    }
+
     fn free(&mut self, addresses: &[Address]) {
-        // SAFETY: arrays of `put`, each freed once, after the work that used them.
-        addresses.iter().for_each(|&address| unsafe { self.device.free(address) }.unwrap());
+        // SAFETY: arrays of `put` and `room`, each freed once, after the work that used them.
+        addresses.iter().filter(|&&at| at != 0).for_each(|&at| unsafe { self.device.free(at) }.unwrap());
     }
 
     /// Median seconds of one round of `work`, queued so often that launching does not count.
@@ -81,30 +95,36 @@ impl Bench {
         self.free(&[from, to]);
     }
 
+    /// Times a fused launch or its chain.
+    fn operation<O: Operation>(
+        &mut self,
+        name: &str,
+        sizes: &O,
+        absent: &[&str],
+        vjp: bool,
+        flops: f64,
+        steps: &[Step],
+    ) {
+        let bytes = bytes_moved(sizes, 4, vjp, |array| !absent.contains(&array));
+        self.steps(name, bytes as f64, flops, steps);
+    }
+
     /// A dense layer each way that there is; `kind` names what is fused.
     fn dense(&mut self, kind: &str, [n_rows, n_in, n_out]: [usize; 3], before: Activation, residual: bool) {
         let activation =
             if before == Activation::Silu || kind == "linear" { Activation::Identity } else { Activation::Silu };
-        let shape = DenseShape {
-            n_rows: n_rows as u32,
-            n_in: n_in as u32,
-            n_out: n_out as u32,
-            before,
-            activation,
-            save_slope: true,
-        };
-        let x = self.put(n_rows * n_in);
-        let (weight, bias) = (self.put(n_in * n_out), self.put(n_out));
-        let outputs: Vec<Address> = (0..5).map(|_| self.put(n_rows * n_out)).collect();
-        let grad_x = self.put(n_rows * n_in);
-        let silu = activation == Activation::Silu;
-        let residual_in = if residual { outputs[0] } else { 0 };
-        let saved = if silu { outputs[2] } else { 0 };
-        let arrays = DenseArrays { x, weight, bias, residual: residual_in, y: outputs[1], saved: 0 };
-        let grads = DenseVjpArrays { grad_y: outputs[3], saved, weight, x, grad_x, grad_residual: 0 };
+        let sizes = LayerSizes { n_rows: n_rows as u32, n_in: n_in as u32, n_out: n_out as u32 };
+        let shape = DenseShape { before, activation, save_slope: true, ..DenseShape::linear(sizes) };
+        let mut absent = vec!["grad_residual", "grad_z"];
+        if !residual {
+            absent.push("residual");
+        }
+        if activation == Activation::Identity {
+            absent.push("saved");
+        }
+        let none = Topology::default();
+        let a = self.put(sizes, &none, |array| (array.name != "grad_z" && absent.contains(&array.name)).then(Vec::new));
         let flops = 2.0 * (n_rows * n_in) as f64 * n_out as f64;
-        let wide = |n: usize| 4.0 * n as f64;
-        let [ins, outs, weights] = [n_rows * n_in, n_rows * n_out, n_in * n_out].map(wide);
         for choice in [DenseChoice::Narrow, DenseChoice::Wide, DenseChoice::Library] {
             let mut launcher = self.launcher.clone();
             launcher.dense_sizes.wide_from_tiles = if choice == DenseChoice::Narrow { f64::INFINITY } else { 0.0 };
@@ -113,140 +133,135 @@ impl Bench {
                 continue;
             }
             let name = format!("{kind} {n_rows}x{n_in}x{n_out} {choice:?}").to_lowercase();
-            let bytes = ins + weights + outs * (1.0 + f64::from(u8::from(residual)));
-            self.steps(&name, bytes, flops, &launcher.dense_steps(&shape, &arrays));
-            let bytes = 2.0 * ins + weights + outs * (1.0 + f64::from(u8::from(silu)));
-            let steps = launcher.dense_vjp_steps(&shape, &grads, outputs[4]);
-            self.steps(&format!("{name} vjp"), bytes, flops, &steps);
+            // A forward alone saves nothing.
+            let forward = launcher.dense_steps(&shape, &mlff::ops::dense::DenseArrays { saved: 0, ..a });
+            self.operation(&name, &sizes, &[&absent[..], &["saved"]].concat(), false, flops, &forward);
+            let vjp = launcher.dense_vjp_steps(&shape, &a);
+            self.operation(&format!("{name} vjp"), &sizes, &absent, true, flops, &vjp);
         }
-        self.free(&[x, weight, bias, grad_x]);
-        self.free(&outputs);
+        self.free(&LayerSizes::in_order(&a));
     }
 
     fn edges(&mut self, w: &Workload) {
         let (n, n_atoms, k) = (w.n_edges(), w.n_atoms(), N_RBF + 1);
-        let (edges, atoms) = (n as f64, n_atoms as f64);
-        let [receivers, senders, edge_ptr, reverse_edge] =
-            [&w.receivers, &w.senders, &w.edge_ptr, &w.reverse_edge].map(|array| self.put_all(array));
-        let positions = self.put_all(&w.positions);
-        let (grad_positions, virials) =
-            (self.put_all(&vec![0.0_f64; 3 * n_atoms]), self.put_all(&vec![0.0_f64; 9 * n_atoms]));
-        let (geometry, grad_geometry) = (self.put(4 * n), self.put(4 * n));
+        let [atoms, edges, structures] = [n_atoms, n, w.atoms_of.len() / 2].map(|n| n as u32);
+        let count = n as f64;
+        let topology = Topology {
+            receivers: w.receivers.clone(),
+            senders: w.senders.clone(),
+            edge_ptr: w.edge_ptr.clone(),
+            reverse_edge: w.reverse_edge.clone(),
+        };
         let launcher = self.launcher.clone();
-        let forward = EdgeGeometryArrays { receivers, senders, positions, geometry, ..EdgeGeometryArrays::default() };
-        let launch = launcher.edge_geometry(n as u32, 0.0, &forward);
-        self.steps("edge_geometry", 24.0 * edges + 24.0 * atoms, 15.0 * edges, &[Step::Kernel(launch)]);
-        let vjp = EdgeGeometryVjpArrays { edge_ptr, reverse_edge, geometry, grad_geometry, grad_positions, virials };
-        let launch = launcher.edge_geometry_vjp(n_atoms as u32, 0.0, &vjp);
-        self.steps("edge_geometry vjp", 36.0 * edges + 120.0 * atoms, 60.0 * edges, &[Step::Kernel(launch)]);
+        let s = EdgeGeometrySizes { n_atoms: atoms, n_edges: edges, n_structures: structures };
+        // Positions are f64 in any precision.
+        let absent = ["offsets", "strain", "grad_strain"];
+        let a = self.put(s, &topology, |array| match array.name {
+            "positions" => Some(w.positions.clone()),
+            name => absent.contains(&name).then(Vec::new),
+        });
+        let launch = launcher.edge_geometry(&s, 0.0, &a);
+        self.operation("edge_geometry", &s, &absent, false, 15.0 * count, &[Step::Kernel(launch)]);
+        let launch = launcher.edge_geometry_vjp(&s, 0.0, &a);
+        self.operation("edge_geometry vjp", &s, &absent, true, 60.0 * count, &[Step::Kernel(launch)]);
+        self.free(&EdgeGeometrySizes::in_order(&a));
 
-        let centers: Vec<f32> = (0..N_RBF).map(|c| (CUTOFF * c as f64 / N_RBF as f64) as f32).collect();
-        let (first, widths) = (self.put_all(&centers), self.put_all(&[0.26_f32; N_RBF]));
-        let (basis, grad_basis) = (self.put(n * k), self.put(n * k));
-        let distances = self.put_all(&w.distances);
-        let grad_distances = self.put(n);
-        let arrays = RadialBasisArrays { first, widths, distances, stride: 1 };
-        let rbf = N_RBF as f64;
-        let launch = launcher.radial_basis(n as u32, N_RBF as u32, CUTOFF, &arrays, basis);
-        let bytes = (4 + 4 * k) as f64 * edges;
-        self.steps("radial_basis", bytes, 6.0 * rbf * edges, &[Step::Kernel(launch)]);
-        let room = self.put(scratch::radial_basis_vjp(n, N_RBF));
-        let chain = launcher.unfused_radial_basis(n as u32, N_RBF as u32, CUTOFF, &arrays, basis, room);
-        self.steps("radial_basis unfused", bytes, 6.0 * rbf * edges, &chain);
-        let launch = launcher.radial_basis_vjp(n as u32, N_RBF as u32, CUTOFF, &arrays, grad_basis, grad_distances);
-        let bytes = (12 + 4 * k) as f64 * edges;
-        self.steps("radial_basis vjp", bytes, 10.0 * rbf * edges, &[Step::Kernel(launch)]);
-        let (count, n_rbf) = (n as u32, N_RBF as u32);
-        let chain = launcher.unfused_radial_basis_vjp(count, n_rbf, CUTOFF, &arrays, grad_basis, grad_distances, room);
-        self.steps("radial_basis vjp unfused", bytes, 10.0 * rbf * edges, &chain);
+        let s = RadialBasisSizes { n_edges: edges, n_rbf: N_RBF as u32, stride: 1 };
+        let a = self.put(s, &topology, |array| match array.name {
+            "first" => Some((0..N_RBF).map(|c| CUTOFF * c as f64 / N_RBF as f64).collect()),
+            "widths" => Some(vec![0.26; N_RBF]),
+            "distances" => Some(w.distances.iter().map(|&d| f64::from(d)).collect()),
+            _ => None,
+        });
+        let (room, rbf) = (self.room(scratch::radial_basis_vjp(n, N_RBF)), N_RBF as f64);
+        let variants = [
+            ("", false, vec![Step::Kernel(launcher.radial_basis(&s, CUTOFF, &a))]),
+            (" unfused", false, launcher.unfused_radial_basis(&s, CUTOFF, &a, room)),
+            (" vjp", true, vec![Step::Kernel(launcher.radial_basis_vjp(&s, CUTOFF, &a))]),
+            (" vjp unfused", true, launcher.unfused_radial_basis_vjp(&s, CUTOFF, &a, room)),
+        ];
+        for (name, vjp, steps) in variants {
+            let flops = if vjp { 10.0 } else { 6.0 } * rbf * count;
+            self.operation(&format!("radial_basis{name}"), &s, &[], vjp, flops, &steps);
+        }
+        self.free(&RadialBasisSizes::in_order(&a));
         self.free(&[room]);
 
         for f in [64, 128] {
-            let (nodes, sums) = (self.put(n_atoms * 6 * f), self.put(n_atoms * 4 * f));
-            let weight = self.put(3 * f * k);
-            let shape = MessageShape { n_atoms: n_atoms as u32, n_features: f as u32, n_edge_features: k as u32 };
-            let arrays =
-                MessageArrays { edge_ptr, senders, reverse_edge, nodes, edges: basis, geometry, weight, bias: 0 };
-            let (fs, ks) = (f as f64, k as f64);
-            let bytes = atoms * 40.0 * fs + edges * (4.0 * ks + 16.0 + 4.0);
-            let filters = edges * 6.0 * fs * ks;
-            let launch = launcher.message(&shape, &arrays, sums).unwrap();
-            let flops = filters + 17.0 * edges * fs;
-            self.steps(&format!("message F={f}"), bytes, flops, &[Step::Kernel(launch)]);
-            let (list, room) =
-                (EdgeList { n_edges: n as u32, receivers }, self.put(scratch::message_vjp(n_atoms, n, f)));
-            let chain = launcher.unfused_message(&shape, &list, &arrays, sums, room);
-            self.steps(&format!("message F={f} unfused"), bytes, flops, &chain);
-            let grad_nodes = self.put(n_atoms * 6 * f);
-            let grads = MessageGradArrays { nodes: grad_nodes, edges: grad_basis, geometry: grad_geometry };
-            let launch = launcher.message_vjp(&shape, &arrays, sums, &grads).unwrap();
-            let bytes = atoms * 88.0 * fs + edges * (12.0 * ks + 48.0 + 8.0);
-            let flops = 2.0 * filters + 45.0 * edges * fs;
-            self.steps(&format!("message vjp F={f}"), bytes, flops, &[Step::Kernel(launch)]);
-            let chain = launcher.unfused_message_vjp(&shape, &list, &arrays, sums, &grads, room);
-            self.steps(&format!("message vjp F={f} unfused"), bytes, flops, &chain);
-            self.free(&[nodes, sums, weight, grad_nodes, room]);
+            let s = MessageSizes { n_atoms: atoms, n_edges: edges, n_features: f as u32, n_edge_features: k as u32 };
+            let a = self.put(s, &topology, |array| (array.name == "bias").then(Vec::new));
+            let room = self.room(scratch::message_vjp(n_atoms, n, f));
+            let filters = count * 6.0 * (f * k) as f64;
+            let variants = [
+                ("", false, vec![Step::Kernel(launcher.message(&s, &a).unwrap())]),
+                (" unfused", false, launcher.unfused_message(&s, &a, room)),
+                (" vjp", true, vec![Step::Kernel(launcher.message_vjp(&s, &a).unwrap())]),
+                (" vjp unfused", true, launcher.unfused_message_vjp(&s, &a, room)),
+            ];
+            for (name, vjp, steps) in variants {
+                let flops =
+                    if vjp { 2.0 * filters + 45.0 * count * f as f64 } else { filters + 17.0 * count * f as f64 };
+                let what = name.trim_end_matches(" unfused");
+                let rest = &name[what.len()..];
+                self.operation(&format!("message{what} F={f}{rest}"), &s, &["bias"], vjp, flops, &steps);
+            }
+            self.free(&MessageSizes::in_order(&a));
+            self.free(&[room]);
         }
-        self.free(&[receivers, senders, edge_ptr, reverse_edge, positions, grad_positions, virials, geometry]);
-        self.free(&[grad_geometry, first, widths, basis, grad_basis, distances, grad_distances]);
     }
 
     fn update(&mut self, n_atoms: usize, f: usize) {
-        let launcher = self.launcher.clone();
-        let arrays = |bench: &mut Bench| GateArrays {
-            gates: bench.put(n_atoms * 3 * f),
-            mixed: bench.put(n_atoms * 6 * f),
-            invariants: bench.put(n_atoms * 2 * f),
-        };
-        let (a, g) = (arrays(self), arrays(self));
-        let change = self.put(n_atoms * 4 * f);
-        let (rows, n, elements) = (n_atoms as u32, f as u32, (n_atoms * f) as f64);
-        let room = self.put(scratch::update_invariants_vjp(n_atoms, f));
-        let (mixed, norms) = (a.mixed, a.invariants);
+        let (launcher, none) = (self.launcher.clone(), Topology::default());
+        let (n_rows, n_features, elements) = (n_atoms as u32, f as u32, (n_atoms * f) as f64);
+        let s = InvariantsSizes { n_atoms: n_rows, n_features };
+        let (a, room) = (self.put(s, &none, |_| None), self.room(scratch::update_invariants_vjp(n_atoms, f)));
         let variants = [
             (
-                "update_invariants",
-                (32.0, 12.0),
-                launcher.update_invariants(rows, n, 1e-8, mixed, norms),
-                launcher.unfused_update_invariants(rows, n, 1e-8, mixed, norms, room),
+                "",
+                12.0,
+                launcher.update_invariants(&s, 1e-8, &a),
+                launcher.unfused_update_invariants(&s, 1e-8, &a, room),
             ),
             (
-                "update_invariants vjp",
-                (88.0, 25.0),
-                launcher.update_invariants_vjp(rows, n, mixed, norms, g.invariants, g.mixed),
-                launcher.unfused_update_invariants_vjp(rows, n, mixed, norms, g.invariants, g.mixed, room),
-            ),
-            (
-                "update_gate",
-                (44.0, 5.0),
-                launcher.update_gate(rows, n, &a, change),
-                launcher.unfused_update_gate(rows, n, &a, change, room),
-            ),
-            (
-                "update_gate vjp",
-                (100.0, 17.0),
-                launcher.update_gate_vjp(rows, n, &a, change, &g),
-                launcher.unfused_update_gate_vjp(rows, n, &a, change, &g, room),
+                " vjp",
+                25.0,
+                launcher.update_invariants_vjp(&s, &a),
+                launcher.unfused_update_invariants_vjp(&s, &a, room),
             ),
         ];
-        for (name, (bytes, flops), launch, chain) in variants {
-            let (bytes, flops) = (bytes * elements, flops * elements);
-            self.steps(&format!("{name} F={f}"), bytes, flops, &[Step::Kernel(launch)]);
-            self.steps(&format!("{name} F={f} unfused"), bytes, flops, &chain);
+        for (what, flops, launch, chain) in variants {
+            let (name, vjp) = (format!("update_invariants{what} F={f}"), !what.is_empty());
+            self.operation(&name, &s, &[], vjp, flops * elements, &[Step::Kernel(launch)]);
+            self.operation(&format!("{name} unfused"), &s, &[], vjp, flops * elements, &chain);
         }
-        self.free(&[room, a.gates, a.mixed, a.invariants, g.gates, g.mixed, g.invariants, change]);
+        self.free(&InvariantsSizes::in_order(&a));
+
+        let s = GateSizes { n_atoms: n_rows, n_features };
+        let a = self.put(s, &none, |_| None);
+        let variants = [
+            ("", 5.0, launcher.update_gate(&s, &a), launcher.unfused_update_gate(&s, &a, room)),
+            (" vjp", 17.0, launcher.update_gate_vjp(&s, &a), launcher.unfused_update_gate_vjp(&s, &a, room)),
+        ];
+        for (what, flops, launch, chain) in variants {
+            let (name, vjp) = (format!("update_gate{what} F={f}"), !what.is_empty());
+            self.operation(&name, &s, &[], vjp, flops * elements, &[Step::Kernel(launch)]);
+            self.operation(&format!("{name} unfused"), &s, &[], vjp, flops * elements, &chain);
+        }
+        self.free(&GateSizes::in_order(&a));
+        self.free(&[room]);
     }
 
     fn readout(&mut self, w: &Workload) {
-        let n_atoms = w.n_atoms();
-        let (outputs, references) = (self.put(n_atoms), self.put_all(&vec![0.0_f64; n_atoms]));
-        let (atoms_of, energies) = (self.put_all(&w.atoms_of), self.put_all(&vec![0.0_f64; w.atoms_of.len() / 2]));
-        let (n, atoms) = ((w.atoms_of.len() / 2) as u32, n_atoms as f64);
-        let launch = self.launcher.readout(n, 1.0, outputs, references, atoms_of, energies);
-        self.steps("readout", 12.0 * atoms, 3.0 * atoms, &[Step::Kernel(launch)]);
-        let launch = self.launcher.readout_vjp(n, 1.0, atoms_of, energies, outputs);
-        self.steps("readout vjp", 8.0 * atoms, 2.0 * atoms, &[Step::Kernel(launch)]);
-        self.free(&[outputs, references, atoms_of, energies]);
+        let (n_atoms, n_structures) = (w.n_atoms() as u32, (w.atoms_of.len() / 2) as u32);
+        let s = ReadoutSizes { n_atoms, n_structures };
+        let of = || w.atoms_of.iter().map(|&x| f64::from(x)).collect();
+        let a = self.put(s, &Topology::default(), |array| (array.name == "atoms_of").then(of));
+        let atoms = f64::from(n_atoms);
+        let launch = self.launcher.readout(&s, 1.0, &a);
+        self.operation("readout", &s, &[], false, 3.0 * atoms, &[Step::Kernel(launch)]);
+        let launch = self.launcher.readout_vjp(&s, 1.0, &a);
+        self.operation("readout vjp", &s, &[], true, 2.0 * atoms, &[Step::Kernel(launch)]);
+        self.free(&ReadoutSizes::in_order(&a));
     }
 }
 

@@ -5,9 +5,7 @@
 //! product. Indices are left out.
 
 use crate::ops::choice::{Pattern, Size};
-
-/// Edges that an atom receives, in a molecule of some 20 atoms within 5 Å.
-pub const EDGES_PER_ATOM: usize = 16;
+use crate::ops::example::EDGES_PER_ATOM;
 
 /// Radial functions of a message, and the envelope.
 pub const EDGE_FEATURES: usize = 21;

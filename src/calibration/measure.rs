@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::Variant;
-use super::counts::{EDGE_FEATURES, EDGES_PER_ATOM, Work};
+use super::counts::{EDGE_FEATURES, Work};
+use super::examples::{self, CUTOFF};
 use super::record::{Calibration, DeviceInfo, Kind, Measurement, Point};
 use crate::error::{Error, Result};
 use crate::ops::choice::{Pattern, Size};
@@ -12,11 +13,10 @@ use crate::ops::dense::{Activation, Linear};
 use crate::ops::message::{MessageGrads, MessageInputs};
 use crate::ops::radial_basis::RadialBasis;
 use crate::ops::update::{GateGrads, GateInputs};
-use crate::ops::{Real, Topology, dispatch};
+use crate::ops::{Real, dispatch};
 use crate::profile::statistics::median;
 use crate::roofline;
 use crate::settings::Precision;
-use crate::structure::{Mat3, Vec3};
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -129,82 +129,61 @@ fn in_turn(options: &Options, case: &mut dyn FnMut(Variant)) -> [Vec<f64>; 2] {
     samples
 }
 
-/// Numbers that are the same in every run, between -0.5 and 0.5.
-fn array<T: Real>(n: usize) -> Vec<T> {
-    (0..n).map(|k| T::of((k * 7919 % 2003) as f64 / 2003.0 - 0.5)).collect()
-}
-
-fn layer<T: Real>(n_in: usize, n_out: usize, bias: bool) -> Linear<T> {
-    let scale = T::of(1.0 / (n_in as f64).sqrt());
-    let weight = array(n_in * n_out).into_iter().map(|x: T| x * scale).collect();
-    Linear { weight, bias: bias.then(|| array(n_out)), n_in, n_out }
-}
-
-/// Atoms on a ring, each with [`EDGES_PER_ATOM`] edges to the nearest, more than once around a ring that is small, as in a
-/// small periodic cell.
-pub(super) fn topology(n_edges: usize) -> Topology {
-    let n = n_edges.div_ceil(EDGES_PER_ATOM);
-    let mut out = Topology { edge_ptr: vec![0], ..Topology::default() };
-    for i in 0..n {
-        for k in 0..EDGES_PER_ATOM {
-            let distance = k / 2 + 1;
-            let j = if k % 2 == 0 { (i + distance) % n } else { (i + n * distance - distance) % n };
-            out.receivers.push(i as u32);
-            out.senders.push(j as u32);
-            out.reverse_edge.push((j * EDGES_PER_ATOM + (k ^ 1)) as u32);
-        }
-        out.edge_ptr.push(out.receivers.len() as u32);
-    }
-    out
-}
-
-/// Arrays of a pattern at a size, and what runs on them. Outputs are reused: their cotangents pile up, which costs nothing.
+/// What runs on the example of a pattern at a size. Outputs are reused: their cotangents pile up, which costs nothing.
 fn case<T: Real>(pattern: Pattern, size: Size) -> Case {
     let Size { rows: n, width: w } = size;
     let silu = Activation::Silu;
+    let layer_of = |sizes: [usize; 3], residual: bool| {
+        let example = examples::layer(sizes, residual, true);
+        let (weight, bias) = (example.numbers::<T>("weight"), Some(example.numbers("bias")));
+        (Linear { weight, bias, n_in: sizes[1], n_out: sizes[2] }, example)
+    };
     match pattern {
         Pattern::RadialBasis => {
-            let width = 5.0 / w as f64;
-            let centers = (0..w).map(|k| k as f64 * width).collect();
-            let functions = RadialBasis::Gaussian { centers, widths: vec![width; w] };
-            let distances: Vec<T> = array(n).into_iter().map(|x: T| T::of(3.0) + T::of(3.0) * x).collect();
-            let (mut basis, grad, mut grad_d) = (array(n * (w + 1)), array::<T>(n * (w + 1)), array::<T>(n));
+            let example = examples::radial_basis(n, w);
+            let [centers, widths] = ["first", "widths"].map(|name| example.get(name).to_vec());
+            let functions = RadialBasis::Gaussian { centers, widths };
+            let [distances, mut basis, grad, mut grad_d] =
+                ["distances", "basis", "grad_basis", "grad_distances"].map(|name| example.numbers::<T>(name));
             Box::new(move |v| {
-                dispatch::radial_basis(v, &functions, 5.0, black_box(&distances), &mut basis);
-                dispatch::radial_basis_vjp(v, &functions, 5.0, &distances, &grad, &mut grad_d);
+                dispatch::radial_basis(v, &functions, CUTOFF, black_box(&distances), &mut basis);
+                dispatch::radial_basis_vjp(v, &functions, CUTOFF, &distances, &grad, &mut grad_d);
             })
         }
         Pattern::EdgeGeometry => edge_geometry_case(n),
         Pattern::LinearSilu => {
-            let (layer, x, grad) = (layer::<T>(w, w, true), array(n * w), array(n * w));
-            let [mut y, mut saved, mut grad_x] = [array(n * w), array(n * w), array(n * w)];
+            let (layer, example) = layer_of([n, w, w], false);
+            let [x, mut y, mut saved, grad, mut grad_x] =
+                ["x", "y", "saved", "grad_y", "grad_x"].map(|name| example.numbers::<T>(name));
             Box::new(move |v| {
                 dispatch::dense(v, &layer, silu, black_box(&x), &mut y, Some(&mut saved));
                 dispatch::dense_vjp(v, &layer, silu, &saved, &grad, &mut grad_x);
             })
         }
         Pattern::LinearResidualActivation => {
-            let (layer, x, grad, residual) = (layer::<T>(w, w, true), array(n * w), array(n * w), array(n * w));
-            let [mut y, mut saved, mut grad_x, mut grad_r] = [array(n * w), array(n * w), array(n * w), array(n * w)];
+            let (layer, example) = layer_of([n, w, w], true);
+            let [x, residual, mut y, mut saved, grad, mut grad_x, mut grad_r] =
+                ["x", "residual", "y", "saved", "grad_y", "grad_x", "grad_residual"]
+                    .map(|name| example.numbers::<T>(name));
             Box::new(move |v| {
                 dispatch::dense_residual(v, &layer, silu, black_box(&x), &residual, &mut y, &mut saved);
                 dispatch::dense_residual_vjp(v, &layer, silu, &saved, &grad, &mut grad_x, &mut grad_r);
             })
         }
         Pattern::ActivationLinear => {
-            let (layer, x, grad) = (layer::<T>(w, w, true), array(n * w), array(n * w));
-            let [mut y, mut grad_x] = [array(n * w), array(n * w)];
+            let (layer, example) = layer_of([n, w, w], false);
+            let [x, mut y, grad, mut grad_x] = ["x", "y", "grad_y", "grad_x"].map(|name| example.numbers::<T>(name));
             Box::new(move |v| {
                 dispatch::activation_dense(v, &layer, silu, black_box(&x), &mut y);
                 dispatch::activation_dense_vjp(v, &layer, silu, &x, &grad, &mut grad_x);
             })
         }
         Pattern::Mlp => {
-            let layers = [layer::<T>(w, w, true), layer::<T>(w, 3 * w, true)];
-            let (x, grad) = (array(n * w), array(n * 3 * w));
-            let [mut y, mut saved, mut grad_x] = [array(n * 3 * w), array(n * w), array(n * w)];
+            let ((first, of_first), (second, of_second)) = (layer_of([n, w, w], false), layer_of([n, w, 3 * w], false));
+            let [x, mut saved, mut grad_x] = ["x", "saved", "grad_x"].map(|name| of_first.numbers::<T>(name));
+            let [mut y, grad] = ["y", "grad_y"].map(|name| of_second.numbers::<T>(name));
             Box::new(move |v| {
-                let layers = [&layers[0], &layers[1]];
+                let layers = [&first, &second];
                 dispatch::mlp(v, layers, black_box(&x), &mut y, Some(&mut saved));
                 dispatch::mlp_vjp(v, layers, &saved, &grad, &mut grad_x);
             })
@@ -215,16 +194,15 @@ fn case<T: Real>(pattern: Pattern, size: Size) -> Case {
 }
 
 fn edge_geometry_case(n_edges: usize) -> Case {
-    let topology = topology(n_edges);
-    let (n, n_edges) = (topology.n_atoms(), topology.n_edges());
-    let triples = |n: usize| array::<f64>(3 * n).as_chunks::<3>().0.to_vec();
-    let positions: Vec<Vec3> =
-        triples(n).into_iter().zip(0..).map(|(r, i)| [r[0] + f64::from(i), r[1], r[2]]).collect();
-    // An atom may be its own neighbour, in the next cell.
-    let (offsets, mut grad_positions) = (vec![[0.0, 3.0, 0.0]; n_edges], triples(n));
-    let (strain, mut grad_strain): (Vec<Mat3>, Vec<Mat3>) = (vec![[[0.0; 3]; 3]], vec![[[0.0; 3]; 3]]);
-    let structure_of = vec![0; n_edges];
-    let (mut geometry, grad) = (vec![[0.0; 4]; n_edges], array(4 * n_edges).as_chunks::<4>().0.to_vec());
+    let (topology, example) = examples::edge_geometry(n_edges);
+    let triples = |name: &str| example.get(name).as_chunks::<3>().0.to_vec();
+    let matrices = |name: &str| triples(name).as_chunks::<3>().0.to_vec();
+    let rows = |name: &str| example.get(name).as_chunks::<4>().0.to_vec();
+    let (positions, offsets, mut grad_positions) =
+        (triples("positions"), triples("offsets"), triples("grad_positions"));
+    let (strain, mut grad_strain) = (matrices("strain"), matrices("grad_strain"));
+    let structure_of = vec![0; topology.n_edges()];
+    let (mut geometry, grad) = (rows("geometry"), rows("grad_geometry"));
     Box::new(move |v| {
         let positions = black_box(&positions);
         dispatch::edge_geometry(v, &topology, positions, &offsets, &strain, &structure_of, 0.0, &mut geometry);
@@ -234,20 +212,14 @@ fn edge_geometry_case(n_edges: usize) -> Case {
 }
 
 fn message_case<T: Real>(n_edges: usize, w: usize) -> Case {
-    let topology = topology(n_edges);
-    let (n, n_edges) = (topology.n_atoms(), topology.n_edges());
-    let filter = layer::<T>(EDGE_FEATURES, 3 * w, false);
-    let (nodes, edges, geometry) = (array(n * 6 * w), array(n_edges * EDGE_FEATURES), array(n_edges * 4));
-    let (mut sums, grad) = (array(n * 4 * w), array(n * 4 * w));
-    let mut grads = [array(nodes.len()), array(edges.len()), array(geometry.len())];
+    let (topology, example) = examples::message(n_edges, w);
+    let filter = Linear { weight: example.numbers::<T>("weight"), bias: None, n_in: EDGE_FEATURES, n_out: 3 * w };
+    let [nodes, edges, geometry, mut sums, grad] =
+        ["nodes", "edges", "geometry", "sums", "grad_sums"].map(|name| example.numbers::<T>(name));
+    let mut grads = ["grad_nodes", "grad_edges", "grad_geometry"].map(|name| example.numbers::<T>(name));
     Box::new(move |v| {
-        let inputs = MessageInputs {
-            n_features: w,
-            nodes: black_box(&nodes),
-            edges: &edges,
-            geometry: &geometry,
-            filter: &filter,
-        };
+        let nodes = black_box(&nodes);
+        let inputs = MessageInputs { n_features: w, nodes, edges: &edges, geometry: &geometry, filter: &filter };
         let [nodes, edges, geometry] = &mut grads;
         dispatch::message(v, &topology, &inputs, &mut sums);
         dispatch::message_vjp(v, &topology, &inputs, &grad, &mut MessageGrads { nodes, edges, geometry });
@@ -255,10 +227,11 @@ fn message_case<T: Real>(n_edges: usize, w: usize) -> Case {
 }
 
 fn update_case<T: Real>(n: usize, w: usize) -> Case {
-    let (mixed, gates) = (array::<T>(n * 6 * w), array(n * 3 * w));
-    let (mut invariants, grad_invariants) = (array(n * 2 * w), array(n * 2 * w));
-    let (mut change, grad_change) = (array(n * 4 * w), array(n * 4 * w));
-    let mut grads = [array(gates.len()), array(mixed.len()), array(n * 2 * w)];
+    let (of_invariants, of_gates) = examples::update(n, w);
+    let [mixed, mut invariants, grad_invariants] =
+        ["mixed", "invariants", "grad_invariants"].map(|name| of_invariants.numbers::<T>(name));
+    let [gates, mut change, grad_change] = ["gates", "change", "grad_change"].map(|name| of_gates.numbers::<T>(name));
+    let mut grads = ["grad_gates", "grad_mixed", "grad_invariants"].map(|name| of_gates.numbers::<T>(name));
     Box::new(move |v| {
         let mixed = black_box(&mixed);
         dispatch::update_invariants(v, w, 1e-8, mixed, &mut invariants);
@@ -274,18 +247,6 @@ fn update_case<T: Real>(n: usize, w: usize) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn generated_edges_are_sorted_and_have_their_reverse() {
-        for n_edges in [16, 64, 1024] {
-            let t = topology(n_edges);
-            for e in 0..t.n_edges() {
-                let r = t.reverse_edge[e] as usize;
-                assert_eq!((t.receivers[e], t.senders[e]), (t.senders[r], t.receivers[r]));
-                assert!(t.edges_of(t.receivers[e] as usize).contains(&e) && t.reverse_edge[r] as usize == e);
-            }
-        }
-    }
 
     #[test]
     fn every_pattern_is_measured_in_both_precisions() {

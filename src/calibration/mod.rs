@@ -9,6 +9,7 @@
 
 mod counts;
 mod cuda;
+mod examples;
 mod measure;
 mod record;
 

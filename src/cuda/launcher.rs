@@ -1,15 +1,37 @@
 //! Launches of the kernels: shapes and addresses in, [`Launch`]es out. What each array holds is said in `kernels/`.
 
-use super::arrays::{
-    DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, GateArrays, MessageArrays,
-    MessageGradArrays, MessageShape, RadialBasisArrays,
-};
 use super::launch::Arg;
 use super::{Address, DenseChoice, DenseSizes, Launch, Product, Step};
 use crate::error::CudaError;
 use crate::error::Result;
-use crate::ops::dense::Activation;
+use crate::ops::dense::{Activation, DenseArrays, LayerSizes};
+use crate::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes};
+use crate::ops::message::{MessageArrays, MessageSizes};
+use crate::ops::radial_basis::{RadialBasisArrays, RadialBasisSizes};
+use crate::ops::readout::{ReadoutArrays, ReadoutSizes};
+use crate::ops::update::{GateArrays, GateSizes, InvariantsArrays, InvariantsSizes};
 use crate::settings::Precision;
+
+/// A dense layer for some rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DenseShape {
+    /// Its sizes.
+    pub sizes: LayerSizes,
+    /// Activation of the argument.
+    pub before: Activation,
+    /// Activation of the result.
+    pub activation: Activation,
+    /// Whether `saved` holds the activation's derivative; its argument otherwise.
+    pub save_slope: bool,
+}
+
+impl DenseShape {
+    /// `x · weightᵀ + bias` alone.
+    pub fn linear(sizes: LayerSizes) -> Self {
+        let identity = Activation::Identity;
+        DenseShape { sizes, before: identity, activation: identity, save_slope: false }
+    }
+}
 
 /// What a launch must know of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +105,9 @@ impl Launcher {
     }
 
     /// See [`crate::ops::edge_geometry::edge_geometry`]. `epsilon` in Å.
-    pub fn edge_geometry(&self, n_edges: u32, epsilon: f64, a: &EdgeGeometryArrays) -> Launch {
+    pub fn edge_geometry(&self, s: &EdgeGeometrySizes, epsilon: f64, a: &EdgeGeometryArrays<Address>) -> Launch {
         let args = args![
-            n_edges,
+            s.n_edges,
             a.receivers,
             a.senders,
             a.structure_of,
@@ -95,13 +117,13 @@ impl Launcher {
             epsilon,
             a.geometry
         ];
-        self.per_thread("edge_geometry_forward", n_edges.into(), THREADS, args)
+        self.per_thread("edge_geometry_forward", s.n_edges.into(), THREADS, args)
     }
 
     /// See [`crate::ops::edge_geometry::edge_geometry_vjp`]; the strain's part ends in [`Launcher::edge_geometry_strain_vjp`].
-    pub fn edge_geometry_vjp(&self, n_atoms: u32, epsilon: f64, a: &EdgeGeometryVjpArrays) -> Launch {
+    pub fn edge_geometry_vjp(&self, s: &EdgeGeometrySizes, epsilon: f64, a: &EdgeGeometryArrays<Address>) -> Launch {
         let args = args![
-            n_atoms,
+            s.n_atoms,
             a.edge_ptr,
             a.reverse_edge,
             a.geometry,
@@ -110,53 +132,33 @@ impl Launcher {
             a.grad_positions,
             a.virials
         ];
-        self.per_thread("edge_geometry_vjp", 16 * u64::from(n_atoms), THREADS, args)
+        self.per_thread("edge_geometry_vjp", 16 * u64::from(s.n_atoms), THREADS, args)
     }
 
-    /// Sums `virials` by structure into `grad_strain` `[n_structures, 3, 3]` f64, accumulated. `atoms_of`
-    /// `[n_structures, 2]`, first atom and one past the last.
-    pub fn edge_geometry_strain_vjp(
-        &self,
-        n_structures: u32,
-        atoms_of: Address,
-        virials: Address,
-        grad_strain: Address,
-    ) -> Launch {
+    /// Sums `virials` by structure into `grad_strain`.
+    pub fn edge_geometry_strain_vjp(&self, s: &EdgeGeometrySizes, a: &EdgeGeometryArrays<Address>) -> Launch {
         let f64s = Launcher { precision: Precision::F64, ..self.clone() };
-        f64s.launch(
-            "edge_geometry_strain_vjp",
-            [n_structures.into(), 1],
-            THREADS,
-            0,
-            args![atoms_of, virials, grad_strain],
-        )
+        let args = args![a.atoms_of, a.virials, a.grad_strain];
+        f64s.launch("edge_geometry_strain_vjp", [s.n_structures.into(), 1], THREADS, 0, args)
     }
 
-    fn radial_basis_args(&self, n_edges: u32, n_rbf: u32, cutoff: f64, a: &RadialBasisArrays) -> Vec<Arg> {
+    fn radial_basis_args(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Vec<Arg> {
         let kind = u32::from(a.widths == 0);
-        args![n_edges, n_rbf, kind, a.first, a.widths, self.real(cutoff), a.distances, a.stride]
+        args![s.n_edges, s.n_rbf, kind, a.first, a.widths, self.real(cutoff), a.distances, s.stride]
     }
 
     /// See [`crate::ops::radial_basis::radial_basis`]. `cutoff` in Å.
-    pub fn radial_basis(&self, n_edges: u32, n_rbf: u32, cutoff: f64, a: &RadialBasisArrays, basis: Address) -> Launch {
-        let mut args = self.radial_basis_args(n_edges, n_rbf, cutoff, a);
-        args.extend(args![basis]);
-        self.per_thread("radial_basis_forward", n_edges.into(), 128, args)
+    pub fn radial_basis(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Launch {
+        let mut args = self.radial_basis_args(s, cutoff, a);
+        args.extend(args![a.basis]);
+        self.per_thread("radial_basis_forward", s.n_edges.into(), 128, args)
     }
 
-    /// See [`crate::ops::radial_basis::radial_basis_vjp`]; `grad_distances` has the stride of the distances.
-    pub fn radial_basis_vjp(
-        &self,
-        n_edges: u32,
-        n_rbf: u32,
-        cutoff: f64,
-        a: &RadialBasisArrays,
-        grad_basis: Address,
-        grad_distances: Address,
-    ) -> Launch {
-        let mut args = self.radial_basis_args(n_edges, n_rbf, cutoff, a);
-        args.extend(args![grad_basis, grad_distances]);
-        self.per_thread("radial_basis_vjp", n_edges.into(), 128, args)
+    /// See [`crate::ops::radial_basis::radial_basis_vjp`].
+    pub fn radial_basis_vjp(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Launch {
+        let mut args = self.radial_basis_args(s, cutoff, a);
+        args.extend(args![a.grad_basis, a.grad_distances]);
+        self.per_thread("radial_basis_vjp", s.n_edges.into(), 128, args)
     }
 
     /// How a product `[n_rows, n_in] · [n_in, n_out]` is made. The libraries' are f32.
@@ -178,24 +180,24 @@ impl Launcher {
     /// Whether a layer's forward goes to the library. An activation of the argument and a saved argument of the identity
     /// are left to the kernels, as is what has more elements than 32 bits count.
     pub fn dense_uses_library(&self, s: &DenseShape) -> bool {
-        self.choose(s.n_rows, s.n_in, s.n_out) == DenseChoice::Library && fits(s)
+        self.choose(s.sizes.n_rows, s.sizes.n_in, s.sizes.n_out) == DenseChoice::Library && fits(s)
     }
 
-    /// Whether a layer's VJP goes to the library, which takes a scratch array behind an activation.
+    /// Whether a layer's VJP goes to the library, which takes `grad_z` behind an activation.
     pub fn dense_vjp_uses_library(&self, s: &DenseShape) -> bool {
-        self.choose(s.n_rows, s.n_out, s.n_in) == DenseChoice::Library && fits(s)
+        self.choose(s.sizes.n_rows, s.sizes.n_out, s.sizes.n_in) == DenseChoice::Library && fits(s)
     }
 
     /// [`Launcher::dense`] by the kernels or the library, whichever suits the size.
-    pub fn dense_steps(&self, s: &DenseShape, a: &DenseArrays) -> Vec<Step> {
+    pub fn dense_steps(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Vec<Step> {
         let identity = s.activation == Activation::Identity;
         if !self.dense_uses_library(s) || (identity && a.saved != 0) {
             return vec![Step::Kernel(self.dense(s, a))];
         }
         let product = Product {
-            n_rows: s.n_rows,
-            n_in: s.n_in,
-            n_out: s.n_out,
+            n_rows: s.sizes.n_rows,
+            n_in: s.sizes.n_in,
+            n_out: s.sizes.n_out,
             transposed: true,
             x: a.x,
             weight: a.weight,
@@ -205,32 +207,32 @@ impl Launcher {
         };
         let mut steps = vec![Step::Product(product)];
         if !identity {
-            let n = s.n_rows * s.n_out;
+            let n = s.sizes.n_rows * s.sizes.n_out;
             let args = args![n, u32::from(s.save_slope), a.y, a.saved];
             steps.push(Step::Kernel(self.per_thread("dense_activation_forward", n.into(), THREADS, args)));
         }
         steps
     }
 
-    /// [`Launcher::dense_vjp`] by the kernels or the library. `scratch` `[n_rows, n_out]`; may be 0 where
+    /// [`Launcher::dense_vjp`] by the kernels or the library. There may be no `grad_z` where
     /// [`Launcher::dense_vjp_uses_library`] says no, and for the identity.
-    pub fn dense_vjp_steps(&self, s: &DenseShape, a: &DenseVjpArrays, scratch: Address) -> Vec<Step> {
+    pub fn dense_vjp_steps(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Vec<Step> {
         let identity = s.activation == Activation::Identity;
-        if !self.dense_vjp_uses_library(s) || (identity && a.grad_residual != 0) || (!identity && scratch == 0) {
+        if !self.dense_vjp_uses_library(s) || (identity && a.grad_residual != 0) || (!identity && a.grad_z == 0) {
             return vec![Step::Kernel(self.dense_vjp(s, a))];
         }
         let mut steps = Vec::new();
         if !identity {
-            let n = s.n_rows * s.n_out;
-            let args = args![n, u32::from(s.save_slope), a.grad_y, a.saved, scratch, a.grad_residual];
+            let n = s.sizes.n_rows * s.sizes.n_out;
+            let args = args![n, u32::from(s.save_slope), a.grad_y, a.saved, a.grad_z, a.grad_residual];
             steps.push(Step::Kernel(self.per_thread("dense_activation_vjp", n.into(), THREADS, args)));
         }
         steps.push(Step::Product(Product {
-            n_rows: s.n_rows,
-            n_in: s.n_out,
-            n_out: s.n_in,
+            n_rows: s.sizes.n_rows,
+            n_in: s.sizes.n_out,
+            n_out: s.sizes.n_in,
             transposed: false,
-            x: if identity { a.grad_y } else { scratch },
+            x: if identity { a.grad_y } else { a.grad_z },
             weight: a.weight,
             bias: 0,
             addend: a.grad_x,
@@ -240,12 +242,12 @@ impl Launcher {
     }
 
     /// `activation(before(x) · weightᵀ + bias + residual)`; see [`crate::ops::dense::dense`].
-    pub fn dense(&self, s: &DenseShape, a: &DenseArrays) -> Launch {
-        let (tile, grid) = self.tiles(s.n_rows, s.n_in, s.n_out);
+    pub fn dense(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Launch {
+        let (tile, grid) = self.tiles(s.sizes.n_rows, s.sizes.n_in, s.sizes.n_out);
         let args = args![
-            s.n_rows,
-            s.n_in,
-            s.n_out,
+            s.sizes.n_rows,
+            s.sizes.n_in,
+            s.sizes.n_out,
             number(s.before),
             number(s.activation),
             u32::from(s.save_slope),
@@ -260,12 +262,12 @@ impl Launcher {
     }
 
     /// See [`crate::ops::dense::dense_vjp`].
-    pub fn dense_vjp(&self, s: &DenseShape, a: &DenseVjpArrays) -> Launch {
-        let (tile, grid) = self.tiles(s.n_rows, s.n_out, s.n_in);
+    pub fn dense_vjp(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Launch {
+        let (tile, grid) = self.tiles(s.sizes.n_rows, s.sizes.n_out, s.sizes.n_in);
         let args = args![
-            s.n_rows,
-            s.n_in,
-            s.n_out,
+            s.sizes.n_rows,
+            s.sizes.n_in,
+            s.sizes.n_out,
             number(s.before),
             u32::from(s.save_slope),
             a.grad_y,
@@ -282,7 +284,7 @@ impl Launcher {
     ///
     /// # Errors
     /// `CudaError::Launch` when one feature's filter weights do not fit a block's shared memory.
-    pub fn message(&self, s: &MessageShape, a: &MessageArrays, sums: Address) -> Result<Launch> {
+    pub fn message(&self, s: &MessageSizes, a: &MessageArrays<Address>) -> Result<Launch> {
         let k = padded(s.n_edge_features);
         let shape = self.message_blocks("message_forward", s, |tile| (3 * tile + 4 * MESSAGE_BATCH) * k)?;
         let args = args![
@@ -298,7 +300,7 @@ impl Launcher {
             a.geometry,
             a.weight,
             a.bias,
-            sums
+            a.sums
         ];
         let grid = [shape.groups, s.n_features.div_ceil(shape.tile).into()];
         Ok(self.launch("message_forward", grid, shape.threads, shape.shared_bytes, args))
@@ -308,13 +310,7 @@ impl Launcher {
     ///
     /// # Errors
     /// As [`Launcher::message`].
-    pub fn message_vjp(
-        &self,
-        s: &MessageShape,
-        a: &MessageArrays,
-        grad_sums: Address,
-        grads: &MessageGradArrays,
-    ) -> Result<Launch> {
+    pub fn message_vjp(&self, s: &MessageSizes, a: &MessageArrays<Address>) -> Result<Launch> {
         let k = padded(s.n_edge_features);
         let elements = |tile| (3 * tile + MESSAGE_BATCH) * k + 3 * tile * MESSAGE_BATCH;
         let shape = self.message_blocks("message_vjp", s, elements)?;
@@ -332,16 +328,16 @@ impl Launcher {
             a.geometry,
             a.weight,
             a.bias,
-            grad_sums,
-            grads.nodes,
-            grads.edges,
-            grads.geometry
+            a.grad_sums,
+            a.grad_nodes,
+            a.grad_edges,
+            a.grad_geometry
         ];
         Ok(self.launch("message_vjp", [shape.groups, 1], shape.threads, shape.shared_bytes, args))
     }
 
     /// The largest tile of features whose `elements(tile)` fit a block's shared memory.
-    fn message_blocks(&self, kernel: &str, s: &MessageShape, elements: impl Fn(u64) -> u64) -> Result<MessageBlocks> {
+    fn message_blocks(&self, kernel: &str, s: &MessageSizes, elements: impl Fn(u64) -> u64) -> Result<MessageBlocks> {
         let bytes = |tile: u64| elements(tile) * self.element_bytes();
         let own = MESSAGE_STATIC.0 * self.element_bytes() + MESSAGE_STATIC.1;
         let room = u64::from(self.limits.shared_bytes).saturating_sub(own);
@@ -376,94 +372,57 @@ impl Launcher {
     }
 
     /// See [`crate::ops::update::update_invariants`].
-    pub fn update_invariants(
-        &self,
-        n_atoms: u32,
-        n_features: u32,
-        epsilon: f64,
-        mixed: Address,
-        invariants: Address,
-    ) -> Launch {
-        let args = args![n_atoms, n_features, self.real(epsilon), mixed, invariants];
-        self.per_feature("update_invariants_forward", n_atoms, n_features, args)
+    pub fn update_invariants(&self, s: &InvariantsSizes, epsilon: f64, a: &InvariantsArrays<Address>) -> Launch {
+        let args = args![s.n_atoms, s.n_features, self.real(epsilon), a.mixed, a.invariants];
+        self.per_feature("update_invariants_forward", s.n_atoms, s.n_features, args)
     }
 
     /// See [`crate::ops::update::update_invariants_vjp`].
-    pub fn update_invariants_vjp(
-        &self,
-        n_atoms: u32,
-        n_features: u32,
-        mixed: Address,
-        invariants: Address,
-        grad_invariants: Address,
-        grad_mixed: Address,
-    ) -> Launch {
-        let args = args![n_atoms, n_features, mixed, invariants, grad_invariants, grad_mixed];
-        self.per_feature("update_invariants_vjp", n_atoms, n_features, args)
+    pub fn update_invariants_vjp(&self, s: &InvariantsSizes, a: &InvariantsArrays<Address>) -> Launch {
+        let args = args![s.n_atoms, s.n_features, a.mixed, a.invariants, a.grad_invariants, a.grad_mixed];
+        self.per_feature("update_invariants_vjp", s.n_atoms, s.n_features, args)
     }
 
     /// See [`crate::ops::update::update_gate`].
-    pub fn update_gate(&self, n_atoms: u32, n_features: u32, a: &GateArrays, change: Address) -> Launch {
-        let args = args![n_atoms, n_features, a.gates, a.mixed, a.invariants, change];
-        self.per_feature("update_gate_forward", n_atoms, n_features, args)
+    pub fn update_gate(&self, s: &GateSizes, a: &GateArrays<Address>) -> Launch {
+        let args = args![s.n_atoms, s.n_features, a.gates, a.mixed, a.invariants, a.change];
+        self.per_feature("update_gate_forward", s.n_atoms, s.n_features, args)
     }
 
     /// See [`crate::ops::update::update_gate_vjp`].
-    pub fn update_gate_vjp(
-        &self,
-        n_atoms: u32,
-        n_features: u32,
-        a: &GateArrays,
-        grad_change: Address,
-        grads: &GateArrays,
-    ) -> Launch {
+    pub fn update_gate_vjp(&self, s: &GateSizes, a: &GateArrays<Address>) -> Launch {
         let args = args![
-            n_atoms,
-            n_features,
+            s.n_atoms,
+            s.n_features,
             a.gates,
             a.mixed,
             a.invariants,
-            grad_change,
-            grads.gates,
-            grads.mixed,
-            grads.invariants
+            a.grad_change,
+            a.grad_gates,
+            a.grad_mixed,
+            a.grad_invariants
         ];
-        self.per_feature("update_gate_vjp", n_atoms, n_features, args)
+        self.per_feature("update_gate_vjp", s.n_atoms, s.n_features, args)
     }
 
-    /// See [`crate::ops::readout::readout`]. `atoms_of` `[n_structures, 2]`, first atom and one past the last.
-    pub fn readout(
-        &self,
-        n_structures: u32,
-        energy_scale: f64,
-        outputs: Address,
-        references: Address,
-        atoms_of: Address,
-        energies: Address,
-    ) -> Launch {
-        let args = args![energy_scale, outputs, references, atoms_of, energies];
-        self.launch("readout_forward", [n_structures.into(), 1], 128, 0, args)
+    /// See [`crate::ops::readout::readout`].
+    pub fn readout(&self, s: &ReadoutSizes, energy_scale: f64, a: &ReadoutArrays<Address>) -> Launch {
+        let args = args![energy_scale, a.outputs, a.references, a.atoms_of, a.energies];
+        self.launch("readout_forward", [s.n_structures.into(), 1], 128, 0, args)
     }
 
     /// See [`crate::ops::readout::readout_vjp`].
-    pub fn readout_vjp(
-        &self,
-        n_structures: u32,
-        energy_scale: f64,
-        atoms_of: Address,
-        grad_energies: Address,
-        grad_outputs: Address,
-    ) -> Launch {
-        let args = args![energy_scale, atoms_of, grad_energies, grad_outputs];
-        self.launch("readout_vjp", [n_structures.into(), 1], 128, 0, args)
+    pub fn readout_vjp(&self, s: &ReadoutSizes, energy_scale: f64, a: &ReadoutArrays<Address>) -> Launch {
+        let args = args![energy_scale, a.atoms_of, a.grad_energies, a.grad_outputs];
+        self.launch("readout_vjp", [s.n_structures.into(), 1], 128, 0, args)
     }
 }
 
 fn fits(s: &DenseShape) -> bool {
-    let elements = |n: u32| u64::from(s.n_rows) * u64::from(n);
+    let elements = |n: u32| u64::from(s.sizes.n_rows) * u64::from(n);
     s.before == Activation::Identity
-        && (1..u64::from(u32::MAX)).contains(&elements(s.n_out))
-        && (1..u64::from(u32::MAX)).contains(&elements(s.n_in))
+        && (1..u64::from(u32::MAX)).contains(&elements(s.sizes.n_out))
+        && (1..u64::from(u32::MAX)).contains(&elements(s.sizes.n_in))
 }
 
 struct MessageBlocks {

@@ -10,7 +10,6 @@
 //! The tests run the kernels' source on the host and compile it for every architecture; on an H200 they ran as well
 //! (`benchmarks/results/gpu.md`).
 
-mod arrays;
 mod blas;
 pub mod cache;
 mod choice;
@@ -23,21 +22,16 @@ pub mod nvrtc;
 mod rates;
 pub mod unfused;
 
-pub use arrays::{
-    DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, GateArrays, MessageArrays,
-    MessageGradArrays, MessageShape, RadialBasisArrays,
-};
 pub use choice::{DenseChoice, DenseSizes};
 pub use device::Device;
 #[cfg(feature = "candle-cuda")]
 pub(crate) use device::check;
 pub(crate) use events::StreamEvents;
 pub use launch::{Address, Arg, Backend, HostMemory, Launch, Product, Step};
-pub use launcher::{Launcher, Limits};
+pub use launcher::{DenseShape, Launcher, Limits};
 #[cfg(feature = "candle-cuda")]
 pub(crate) use library::require_libraries;
 pub(crate) use rates::measure_peaks;
-pub use unfused::EdgeList;
 
 /// One program of kernels.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a device reaches in a copy and in a large matrix product.
 
-use super::{Address, Backend, DenseArrays, DenseChoice, DenseShape, Device, Launcher};
+use super::{Address, Backend, DenseChoice, DenseShape, Device, Launcher};
 use crate::error::Result;
-use crate::ops::dense::Activation;
+use crate::ops::dense::{DenseArrays, LayerSizes};
 use crate::roofline::Peaks;
 use crate::settings::Precision;
 
@@ -51,8 +51,8 @@ fn measure(device: &mut Device, precision: Precision, arrays: &mut Vec<Address>)
         unsafe { device.write(matrix, &bytes)? };
     }
     device.synchronize()?;
-    let (n, identity) = (N as u32, Activation::Identity);
-    let shape = DenseShape { n_rows: n, n_in: n, n_out: n, before: identity, activation: identity, save_slope: false };
+    let n = N as u32;
+    let shape = DenseShape::linear(LayerSizes { n_rows: n, n_in: n, n_out: n });
     debug_assert!(!has_library || launcher.dense_sizes.choose(N, N, N, 1, true) == DenseChoice::Library);
     let steps = launcher.dense_steps(&shape, &DenseArrays { x, weight, y, ..DenseArrays::default() });
     // SAFETY: arrays of the shape.

@@ -1,6 +1,36 @@
 //! `dense`: linear layers with bias, activation and residual, a block of rows at a time.
 
+use super::table::operation;
 use super::{Real, for_row_blocks, for_row_blocks2};
+
+operation! {
+    "dense":
+    /// Sizes of a dense layer.
+    LayerSizes {
+        /// Rows of the argument.
+        n_rows,
+        /// Length of an input row.
+        n_in,
+        /// Length of an output row.
+        n_out,
+    }
+    /// Arrays of a dense layer and its VJP.
+    DenseArrays {
+        Input Real x [n_rows; n_in] Forward,
+        Constant Real weight [n_out; n_in] Both,
+        Constant Real bias [n_out; 1] Forward or_none,
+        /// Added before the activation.
+        Input Real residual [n_rows; n_out] Forward or_none,
+        Output Real y [n_rows; n_out] Forward,
+        /// What the VJP needs of the activation: its argument or its slope. None for the identity.
+        Output Real saved [n_rows; n_out] Both or_none,
+        Cotangent Real grad_y [n_rows; n_out] Vjp,
+        Gradient Real grad_x [n_rows; n_in] Vjp,
+        Gradient Real grad_residual [n_rows; n_out] Vjp or_none,
+        /// For products of a library.
+        Room Real grad_z [n_rows; n_out] Vjp or_none,
+    }
+}
 
 /// Nonlinearity after a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

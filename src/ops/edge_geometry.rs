@@ -1,7 +1,46 @@
 //! `edge_geometry`: the only place where positions are read.
 
 use super::Topology;
+use super::table::operation;
 use crate::structure::{Mat3, Vec3, dot};
+
+operation! {
+    "edge_geometry":
+    /// Sizes of the edges' geometry.
+    EdgeGeometrySizes {
+        /// Atoms.
+        n_atoms,
+        /// Edges.
+        n_edges,
+        /// Structures.
+        n_structures,
+    }
+    /// Arrays of the edges' geometry and its VJP.
+    EdgeGeometryArrays {
+        Index U32 receivers [n_edges; 1] Forward,
+        Index U32 senders [n_edges; 1] Forward,
+        /// Edges of each receiver.
+        Index U32 edge_ptr [n_atoms + 1; 1] Vjp,
+        /// The same pair seen from the sender.
+        Index U32 reverse_edge [n_edges; 1] Vjp,
+        /// Structure of each edge.
+        Index U32 structure_of [n_edges; 1] Forward,
+        /// First atom of each structure, and one past its last.
+        Index U32 atoms_of [n_structures; 2] Vjp,
+        /// Å.
+        Input F64 positions [n_atoms; 3] Forward,
+        /// `shift · cell`, Å; none without periodicity.
+        Constant F64 offsets [n_edges; 3] Forward or_none,
+        Input F64 strain [n_structures; 9] Forward or_none,
+        /// Distance and direction.
+        Output Real geometry [n_edges; 4] Both,
+        Cotangent Real grad_geometry [n_edges; 4] Vjp,
+        Gradient F64 grad_positions [n_atoms; 3] Vjp,
+        Gradient F64 grad_strain [n_structures; 9] Vjp or_none,
+        /// The strain's cotangent by atom, overwritten; none where it is not asked for.
+        Room F64 virials [n_atoms; 9] Vjp or_none,
+    }
+}
 
 /// Computes distance and direction of each edge, in f64.
 ///

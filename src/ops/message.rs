@@ -9,8 +9,50 @@
 use std::ops::Range;
 
 use super::dense::{Linear, linear_block, linear_vjp_block};
-use super::{Real, Topology, for_row_blocks, for_row_blocks2};
+use super::table::operation;
+use super::{Real, Topology, count, for_row_blocks, for_row_blocks2};
 use crate::clock::{Component, within_layer};
+
+operation! {
+    "message":
+    /// Sizes of a message.
+    MessageSizes {
+        /// Atoms.
+        n_atoms,
+        /// Edges.
+        n_edges,
+        /// F.
+        n_features,
+        /// K, features of an edge.
+        n_edge_features,
+    }
+    /// Arrays of a message and its VJP.
+    MessageArrays {
+        /// Edges of each receiver.
+        Index U32 edge_ptr [n_atoms + 1; 1] Both,
+        Index U32 receivers [n_edges; 1] Chain,
+        Index U32 senders [n_edges; 1] Both,
+        /// The same pair seen from the sender.
+        Index U32 reverse_edge [n_edges; 1] Vjp,
+        /// Context, then vectors.
+        Input Real nodes [n_atoms; 6 * n_features] Both,
+        /// Edge features.
+        Input Real edges [n_edges; n_edge_features] Both,
+        /// Distance and direction.
+        Input Real geometry [n_edges; 4] Both,
+        /// Of the filter.
+        Constant Real weight [3 * n_features; n_edge_features] Both,
+        /// Of the filter.
+        Constant Real bias [3 * n_features; 1] Both or_none,
+        /// Scalars, then vectors.
+        Output Real sums [n_atoms; 4 * n_features] Forward,
+        Cotangent Real grad_sums [n_atoms; 4 * n_features] Vjp,
+        Gradient Real grad_nodes [n_atoms; 6 * n_features] Vjp,
+        Gradient Real grad_edges [n_edges; n_edge_features] Vjp,
+        /// The distance column is left alone.
+        Gradient Real grad_geometry [n_edges; 4] Vjp,
+    }
+}
 
 /// Arrays that a message is made of. F is `n_features`, K the number of edge features.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +71,13 @@ pub struct MessageInputs<'a, T> {
 }
 
 impl<'a, T: Real> MessageInputs<'a, T> {
+    /// Sizes of the operation.
+    pub fn sizes(&self, topology: &Topology) -> MessageSizes {
+        let [n_atoms, n_edges, n_features, n_edge_features] =
+            [topology.n_atoms(), topology.n_edges(), self.n_features, self.filter.n_in].map(count);
+        MessageSizes { n_atoms, n_edges, n_features, n_edge_features }
+    }
+
     fn node(&self, atom: usize) -> (&'a [T], &'a [T]) {
         let width = 6 * self.n_features;
         self.nodes[atom * width..][..width].split_at(3 * self.n_features)

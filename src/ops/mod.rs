@@ -17,9 +17,11 @@ pub mod cost_model;
 pub mod dense;
 pub mod dispatch;
 pub mod edge_geometry;
+pub mod example;
 pub mod message;
 pub mod radial_basis;
 pub mod readout;
+pub mod table;
 pub mod unfused;
 pub mod update;
 
@@ -84,6 +86,11 @@ pub struct Topology {
     pub edge_ptr: Vec<u32>,
     /// The same pair seen from the sender, `[n_edges]`.
     pub reverse_edge: Vec<u32>,
+}
+
+/// A count as kernels take it. Batches count in 32 bits; what does not fit is nowhere allocated.
+pub(crate) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 impl Topology {

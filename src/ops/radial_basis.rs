@@ -3,7 +3,34 @@
 //! The filter of PaiNN is `(basis · Wᵀ + b) · envelope`. With the envelope folded in first,
 //! `[basis · envelope, envelope] · [W, b]ᵀ`, it is one product, and the envelope is never applied to the wide filter.
 
+use super::table::operation;
 use super::{Real, for_row_blocks};
+
+operation! {
+    "radial_basis":
+    /// Sizes of the radial basis.
+    RadialBasisSizes {
+        /// Edges.
+        n_edges,
+        /// Functions.
+        n_rbf,
+        /// Elements between distances: 1, or 4 for the first column of a geometry.
+        stride,
+    }
+    /// Arrays of the radial basis and its VJP.
+    RadialBasisArrays {
+        /// Centres or frequencies.
+        Constant Real first [n_rbf; 1] Both,
+        /// Of Gaussians; none for Bessel functions.
+        Constant Real widths [n_rbf; 1] Both or_none,
+        Input Real distances [n_edges; stride] Both,
+        /// Functions times envelope, and the envelope.
+        Output Real basis [n_edges; n_rbf + 1] Forward,
+        Cotangent Real grad_basis [n_edges; n_rbf + 1] Vjp,
+        /// Those of the distances; what lies between them is left alone.
+        Gradient Real grad_distances [n_edges; stride] Vjp,
+    }
+}
 
 /// Radial basis functions of a model.
 #[derive(Debug, Clone, PartialEq)]

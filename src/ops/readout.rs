@@ -1,6 +1,31 @@
 //! `readout`: from the network's output per atom to the energy of each structure.
 
 use super::Real;
+use super::table::operation;
+
+operation! {
+    "readout":
+    /// Sizes of the readout.
+    ReadoutSizes {
+        /// Atoms, padding included.
+        n_atoms,
+        /// Structures.
+        n_structures,
+    }
+    /// Arrays of the readout and its VJP.
+    ReadoutArrays {
+        /// First atom of each structure, and one past its last; atoms of no structure are padding.
+        Index U32 atoms_of [n_structures; 2] Both,
+        /// Energies of the free atoms, eV.
+        Constant F64 references [n_atoms; 1] Forward,
+        Input Real outputs [n_atoms; 1] Forward,
+        /// eV.
+        Output F64 energies [n_structures; 1] Forward,
+        Cotangent F64 grad_energies [n_structures; 1] Vjp,
+        /// That of padding is left alone.
+        Gradient Real grad_outputs [n_atoms; 1] Vjp,
+    }
+}
 
 /// Scales, shifts and sums atomic outputs into energies, in f64.
 ///

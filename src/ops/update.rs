@@ -3,7 +3,55 @@
 //! Source: Schütt, Unke, Gastegger, ICML 2021, eqs. 9 and 10, in the layout of SchNetPack 2 (`PaiNNMixing`). The dense
 //! layers around these two steps are [`super::dense`]'s.
 
+use super::table::operation;
 use super::{Real, for_row_blocks};
+
+operation! {
+    "update_invariants":
+    /// Sizes of the invariants.
+    InvariantsSizes {
+        /// Atoms.
+        n_atoms,
+        /// F.
+        n_features,
+    }
+    /// Arrays of the invariants and their VJP.
+    InvariantsArrays {
+        /// `[n_atoms, 3, 2F]`: V and W.
+        Input Real mixed [n_atoms; 6 * n_features] Both,
+        /// Norms, then inner products.
+        Output Real invariants [n_atoms; 2 * n_features] Both,
+        Cotangent Real grad_invariants [n_atoms; 2 * n_features] Vjp,
+        Gradient Real grad_mixed [n_atoms; 6 * n_features] Vjp,
+    }
+}
+
+operation! {
+    "update_gate":
+    /// Sizes of the gates.
+    GateSizes {
+        /// Atoms.
+        n_atoms,
+        /// F.
+        n_features,
+    }
+    /// Arrays of the gates and their VJP.
+    GateArrays {
+        Input Real gates [n_atoms; 3 * n_features] Both,
+        /// `[n_atoms, 3, 2F]`: V, which is not read, and W.
+        Input Real mixed [n_atoms; 6 * n_features] Both,
+        /// Norms, which are not read, and inner products.
+        Input Real invariants [n_atoms; 2 * n_features] Both,
+        /// Of the scalars, then of the vectors.
+        Output Real change [n_atoms; 4 * n_features] Forward,
+        Cotangent Real grad_change [n_atoms; 4 * n_features] Vjp,
+        Gradient Real grad_gates [n_atoms; 3 * n_features] Vjp,
+        /// V's is left alone.
+        Gradient Real grad_mixed [n_atoms; 6 * n_features] Vjp,
+        /// The norms' is left alone.
+        Gradient Real grad_invariants [n_atoms; 2 * n_features] Vjp,
+    }
+}
 
 /// Computes what the gates may see of the vectors: norms and inner products over x, y, z.
 ///

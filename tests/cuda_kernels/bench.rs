@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, OnceLock};
 
+use mlff::Precision;
 use mlff::cuda::{Address, Backend, Device, Launch, Launcher, Limits, Step};
+use mlff::ops::example::Example;
+use mlff::ops::table::{Array, Element as Of, Operation, Role};
 use mlff::ops::{Real, Topology};
 
 use crate::host::{Host, say};
@@ -54,6 +57,11 @@ impl Bench<'_> {
         }
     }
 
+    /// So many elements, not one more, in which nothing may be relied on.
+    pub fn room<T: Element>(&mut self, n: usize) -> Address {
+        self.put(&vec![T::nan(); n])
+    }
+
     pub fn launcher<T: Element>(&self) -> Launcher {
         Launcher::new(T::PRECISION, self.limits)
     }
@@ -102,6 +110,69 @@ pub fn check<T: Element>(
         let limits = Limits { shared_bytes: limits.shared_bytes.min(device.limits().shared_bytes), ..limits };
         compare("device", [0, 1].map(|_| case(&mut Bench { backend: &mut *device, arrays: Vec::new(), limits })));
     }
+}
+
+/// Results of an operation on the processor, by the names of its arrays.
+pub type Results = Vec<(&'static str, Vec<f64>)>;
+
+/// An example with random numbers; what the operation overwrites is NaN. `fill` as for [`Example::new`].
+pub fn example<O: Operation>(
+    sizes: O,
+    topology: &Topology,
+    seed: u64,
+    mut fill: impl FnMut(&Array) -> Option<Vec<f64>>,
+) -> Example<O> {
+    let mut random = Random(seed);
+    Example::new(sizes, topology, |array| {
+        fill(array).or_else(|| match (array.role, array.element) {
+            (Role::Index, _) | (_, Of::U32) => None,
+            (Role::Output | Role::Room, _) => Some(vec![f64::NAN; array.len()]),
+            _ => Some(random.array(array.len())),
+        })
+    })
+}
+
+/// Runs what `run` launches on an example's arrays, on every backend, and compares the arrays named in `want`.
+pub fn check_example<T: Element, O: Operation>(
+    name: &str,
+    limits: Limits,
+    example: &Example<O>,
+    want: &Results,
+    run: impl Fn(&mut Bench, &Launcher, &O::Arrays<Address>),
+) {
+    check_skewed::<T, O>(name, limits, 0, example, want, run);
+}
+
+/// [`check_example`] with so many elements before each array: it does not start where packs of four may be read.
+pub fn check_skewed<T: Element, O: Operation>(
+    name: &str,
+    limits: Limits,
+    skew: usize,
+    example: &Example<O>,
+    want: &Results,
+    run: impl Fn(&mut Bench, &Launcher, &O::Arrays<Address>),
+) {
+    let name = format!("{} {name}, {:?}", O::NAME, T::PRECISION);
+    let table = example.sizes.table();
+    let of = |what: &str| table.iter().position(|array| array.name == what).unwrap();
+    let want: Vec<(&str, &[f64])> = want.iter().map(|(name, values)| (*name, values.as_slice())).collect();
+    check::<T>(&name, limits, &want, |bench| {
+        let skew = skew * size_of::<T>();
+        let put = |bytes: &[u8]| Ok::<_, mlff::Error>(bench.put(&[&vec![0; skew], bytes].concat()) + skew as u64);
+        let arrays = example.upload(T::PRECISION, put).unwrap();
+        let launcher = bench.launcher::<T>();
+        run(bench, &launcher, &arrays);
+        let at = O::in_order(&arrays);
+        let get = |&(what, _): &(&str, &[f64])| {
+            let (array, address) = (table[of(what)], at[of(what)]);
+            if array.element == Of::F64 && T::PRECISION == Precision::F32 {
+                bench.get::<f64>(address, array.len())
+            } else {
+                bench.get::<T>(address, array.len())
+            }
+        };
+        want.iter().map(get).collect()
+    });
 }
 
 /// Says once that there is no host, and why.

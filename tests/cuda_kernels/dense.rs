@@ -1,8 +1,12 @@
-use mlff::cuda::{DenseArrays, DenseChoice, DenseShape, DenseVjpArrays, Launcher};
-use mlff::ops::Real;
-use mlff::ops::dense::{Activation, Linear, dense, dense_vjp};
+use mlff::cuda::unfused::scratch;
+use mlff::cuda::{DenseChoice, DenseShape, Launcher};
+use mlff::ops::dense::{
+    Activation, DenseArrays, LayerSizes, Linear, activation_dense, activation_dense_vjp, dense, dense_vjp,
+};
+use mlff::ops::example::Example;
+use mlff::ops::{Real, Topology};
 
-use crate::bench::{Element, Random, SMALL, check, device, wide};
+use crate::bench::{Element, Random, Results, SMALL, check, check_example, device, example, wide};
 use crate::host::say;
 
 /// SiLU and its derivative, from the definition.
@@ -71,10 +75,9 @@ impl Case {
         if self.residual {
             want.push(("grad_residual", &grad_residual));
         }
+        let [n_rows, n_in_, n_out_] = [rows, n_in, n_out].map(|n| n as u32);
         let shape = DenseShape {
-            n_rows: rows as u32,
-            n_in: n_in as u32,
-            n_out: n_out as u32,
+            sizes: LayerSizes { n_rows, n_in: n_in_, n_out: n_out_ },
             before: self.before,
             activation: self.activation,
             save_slope: self.save_slope,
@@ -90,6 +93,7 @@ impl Case {
                 residual: bench.put(&residual),
                 y,
                 saved,
+                ..DenseArrays::default()
             };
             bench.steps(&launcher.dense_steps(&shape, &arrays));
             let first = bench.get::<T>(y, rows * n_out);
@@ -102,16 +106,15 @@ impl Case {
                 assert_eq!(again, first);
             }
 
-            let grads = DenseVjpArrays {
+            let grads = DenseArrays {
                 grad_y: bench.put(&grad_y),
                 saved: if active { saved } else { 0 },
-                weight: arrays.weight,
-                x: arrays.x,
                 grad_x: bench.put(&start),
                 grad_residual: if self.residual { bench.put(&start_residual) } else { 0 },
+                grad_z: bench.put(&nan),
+                ..arrays
             };
-            let scratch = bench.put(&nan);
-            bench.steps(&launcher.dense_vjp_steps(&shape, &grads, scratch));
+            bench.steps(&launcher.dense_vjp_steps(&shape, &grads));
             let mut out =
                 vec![first, again, bench.get::<T>(saved, rows * n_out), bench.get::<T>(grads.grad_x, rows * n_in)];
             if self.residual {
@@ -127,6 +130,45 @@ pub fn has_library() -> bool {
     let Some(device) = device() else { return true };
     let loaded = device.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).load_library();
     loaded.map_err(|why| say(&format!("\nSKIPPED: dense by the library: {why}\n"))).is_ok()
+}
+
+/// Products by the dense kernels and, in f32, by the library.
+pub fn launchers<T: Element>() -> Vec<bool> {
+    if T::PRECISION == mlff::Precision::F32 && has_library() { vec![false, true] } else { vec![false] }
+}
+
+/// A layer behind SiLU as a chain.
+fn activation_case<T: Element>(rows: usize, n_in: usize, n_out: usize) {
+    let sizes = LayerSizes { n_rows: rows as u32, n_in: n_in as u32, n_out: n_out as u32 };
+    let absent = ["residual", "saved", "grad_residual", "grad_z"];
+    let of: Example<LayerSizes> = example(sizes, &Topology::default(), 5, |array| {
+        (absent.contains(&array.name) || (array.name == "bias" && rows == 1)).then(Vec::new)
+    });
+    let numbers = |name: &str| of.numbers::<T>(name);
+    let bias = Some(numbers("bias")).filter(|bias| !bias.is_empty());
+    let layer = Linear { weight: numbers("weight"), bias, n_in, n_out };
+    let (x, mut y, mut grad_x) = (numbers("x"), numbers("y"), numbers("grad_x"));
+    activation_dense(&layer, Activation::Silu, &x, &mut y);
+    activation_dense_vjp(&layer, Activation::Silu, &x, &numbers("grad_y"), &mut grad_x);
+    let want: Results = vec![("y", wide(&y)), ("grad_x", wide(&grad_x))];
+    for has_library in launchers::<T>() {
+        let name = format!("unfused behind SiLU, {rows} x {n_in} x {n_out}");
+        check_example::<T, _>(&name, SMALL, &of, &want, |bench, launcher, a| {
+            let launcher = Launcher { has_library, ..launcher.clone() };
+            let room = bench.room::<T>(scratch::activation_dense(rows, n_in));
+            bench.steps(&launcher.unfused_activation_dense(&sizes, a, room));
+            let room = bench.room::<T>(scratch::activation_dense_vjp(rows, n_in));
+            bench.steps(&launcher.unfused_activation_dense_vjp(&sizes, a, room));
+        });
+    }
+}
+
+#[test]
+fn unfused_activation_dense_cuda_matches_cpu() {
+    for (rows, n_in, n_out) in [(0, 4, 4), (1, 5, 2), (70, 20, 33)] {
+        activation_case::<f32>(rows, n_in, n_out);
+        activation_case::<f64>(rows, n_in, n_out);
+    }
 }
 
 #[test]

@@ -1,96 +1,139 @@
-use mlff::cuda::{EdgeGeometryArrays, EdgeGeometryVjpArrays};
-use mlff::ops::edge_geometry::{edge_geometry, edge_geometry_vjp};
+use mlff::cuda::Launcher;
+use mlff::cuda::unfused::scratch;
+use mlff::ops::Topology;
+use mlff::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes, edge_geometry, edge_geometry_vjp};
+use mlff::ops::example::Example;
 use mlff::structure::{Mat3, Vec3};
 
-use crate::bench::{Element, Random, SMALL, check, topologies, wide};
+use crate::bench::{Element, Random, Results, SMALL, check_example, example, topologies, wide};
+
+fn triples(values: &[f64]) -> Vec<Vec3> {
+    values.as_chunks().0.to_vec()
+}
+
+fn matrices(values: &[f64]) -> Vec<Mat3> {
+    values.as_chunks().0.as_chunks().0.to_vec()
+}
 
 /// Three structures (one without atoms), strained or not, periodic or not.
-fn case<T: Element>(epsilon: f64, strained: bool, periodic: bool) {
-    for topology in topologies() {
-        let (n, n_edges) = (topology.n_atoms(), topology.n_edges());
-        let mut random = Random(1);
-        let half = n / 2;
-        let atoms_of = [0, half as u32, half as u32, half as u32, half as u32, n as u32];
-        let structure_of: Vec<u32> =
-            topology.receivers.iter().map(|&i| if (i as usize) < half { 0 } else { 2 }).collect();
-        let positions: Vec<Vec3> = (0..n).map(|_| std::array::from_fn(|_| 3.0 * random.next())).collect();
-        let mut offsets = vec![[0.0; 3]; n_edges];
-        if periodic {
-            for e in 0..n_edges {
-                let reverse = topology.reverse_edge[e] as usize;
-                if reverse > e {
-                    offsets[e] = std::array::from_fn(|_| random.next());
-                    offsets[reverse] = offsets[e].map(|x| -x);
-                }
+fn arrays(topology: &Topology, strained: bool, periodic: bool) -> Example<EdgeGeometrySizes> {
+    let (n, n_edges) = (topology.n_atoms(), topology.n_edges());
+    let mut random = Random(1);
+    let half = n / 2;
+    let mut offsets = vec![[0.0; 3]; n_edges];
+    if periodic {
+        for e in 0..n_edges {
+            let reverse = topology.reverse_edge[e] as usize;
+            if reverse > e {
+                offsets[e] = std::array::from_fn(|_| random.next());
+                offsets[reverse] = offsets[e].map(|x| -x);
             }
         }
-        let mut small = || if strained { 0.1 * random.next() } else { 0.0 };
-        let strain: Vec<Mat3> = (0..3).map(|_| std::array::from_fn(|_| std::array::from_fn(|_| small()))).collect();
-        let mut geometry = vec![[0.0; 4]; n_edges];
-        edge_geometry(&topology, &positions, &offsets, &strain, &structure_of, epsilon, &mut geometry);
-        let name = format!("edge_geometry {n} atoms, {:?}", T::PRECISION);
-        check::<T>(&name, SMALL, &[("geometry", geometry.as_flattened())], |bench| {
-            let out = bench.put(&vec![T::nan(); 4 * n_edges]);
-            let arrays = EdgeGeometryArrays {
-                receivers: bench.put(&topology.receivers),
-                senders: bench.put(&topology.senders),
-                structure_of: if strained { bench.put(&structure_of) } else { 0 },
-                positions: bench.put(positions.as_flattened()),
-                offsets: if periodic { bench.put(offsets.as_flattened()) } else { 0 },
-                strain: if strained { bench.put(strain.as_flattened().as_flattened()) } else { 0 },
-                geometry: out,
-            };
-            let launch = bench.launcher::<T>().edge_geometry(n_edges as u32, epsilon, &arrays);
-            bench.run(&launch);
-            vec![bench.get::<T>(out, 4 * n_edges)]
+    }
+    let sizes = EdgeGeometrySizes { n_atoms: n as u32, n_edges: n_edges as u32, n_structures: 3 };
+    example(sizes, topology, 2, |array| match array.name {
+        "atoms_of" => Some([0, half, half, half, half, n].map(|x| x as f64).to_vec()),
+        "structure_of" => {
+            Some(topology.receivers.iter().map(|&i| if (i as usize) < half { 0.0 } else { 2.0 }).collect())
+        }
+        "positions" => Some((0..3 * n).map(|_| 3.0 * random.next()).collect()),
+        "offsets" if !periodic => Some(Vec::new()),
+        "offsets" => Some(offsets.as_flattened().to_vec()),
+        "strain" if !strained => Some(Vec::new()),
+        "strain" => Some((0..27).map(|_| 0.1 * random.next()).collect()),
+        _ => None,
+    })
+}
+
+/// What the processor makes of it; `geometry` is that which the VJP reads, in f64.
+fn on_the_processor(topology: &Topology, example: &Example<EdgeGeometrySizes>, epsilon: f64) -> [Vec<f64>; 3] {
+    let n_edges = topology.n_edges();
+    let structure_of: Vec<u32> = example.get("structure_of").iter().map(|&x| x as u32).collect();
+    let or_zero = |name: &str, n: usize| match example.get(name) {
+        [] => vec![0.0; n],
+        values => values.to_vec(),
+    };
+    let (offsets, strain) = (triples(&or_zero("offsets", 3 * n_edges)), matrices(&or_zero("strain", 27)));
+    let mut geometry = vec![[f64::NAN; 4]; n_edges];
+    let positions = triples(example.get("positions"));
+    edge_geometry(topology, &positions, &offsets, &strain, &structure_of, epsilon, &mut geometry);
+    let (mut grad_positions, mut grad_strain) =
+        (triples(example.get("grad_positions")), matrices(example.get("grad_strain")));
+    let grad = example.get("grad_geometry").as_chunks().0;
+    let read = match example.get("geometry") {
+        [first, ..] if first.is_finite() => example.get("geometry").as_chunks().0,
+        _ => &geometry[..],
+    };
+    let out = (&mut grad_positions, &mut grad_strain);
+    edge_geometry_vjp(topology, read, &structure_of, epsilon, grad, out.0, out.1);
+    [geometry.into_flattened(), grad_positions.into_flattened(), grad_strain.into_flattened().into_flattened()]
+}
+
+fn fused<T: Element>(epsilon: f64, strained: bool, periodic: bool) {
+    for topology in &topologies() {
+        let of = arrays(topology, strained, periodic);
+        let s = of.sizes;
+        let [geometry, ..] = on_the_processor(topology, &of, epsilon);
+        let name = format!("{} atoms", s.n_atoms);
+        let want: Results = vec![("geometry", geometry.clone())];
+        check_example::<T, _>(&name, SMALL, &of, &want, |bench, launcher, a| {
+            bench.run(&launcher.edge_geometry(&s, epsilon, a));
         });
 
         // What the VJP reads is rounded to T for both.
-        let geometry: Vec<T> = geometry.iter().flatten().map(|&x| T::of(x)).collect();
-        let grad: Vec<T> = random.array(4 * n_edges);
-        let (start_positions, start_strain) = (random.array::<f64>(3 * n), random.array::<f64>(27));
-        let mut grad_positions: Vec<Vec3> = start_positions.as_chunks().0.to_vec();
-        let mut grad_strain: Vec<Mat3> = start_strain.as_chunks().0.as_chunks().0.to_vec();
-        let (wide_geometry, wide_grad) = (wide(&geometry), wide(&grad));
-        edge_geometry_vjp(
-            &topology,
-            wide_geometry.as_chunks().0,
-            &structure_of,
-            epsilon,
-            wide_grad.as_chunks().0,
-            &mut grad_positions,
-            &mut grad_strain,
-        );
-        let want: [(&str, &[f64]); 2] =
-            [("positions", grad_positions.as_flattened()), ("strain", grad_strain.as_flattened().as_flattened())];
-        check::<T>(&format!("{name}, vjp"), SMALL, &want, |bench| {
-            let (virials, out) = (bench.put(&vec![f64::NAN; 9 * n]), bench.put(&start_positions));
-            let (of, strain_out) = (bench.put(&atoms_of), bench.put(&start_strain));
-            let mut arrays = EdgeGeometryVjpArrays {
-                edge_ptr: bench.put(&topology.edge_ptr),
-                reverse_edge: bench.put(&topology.reverse_edge),
-                geometry: bench.put(&geometry),
-                grad_geometry: bench.put(&grad),
-                grad_positions: out,
-                virials,
-            };
-            let launcher = bench.launcher::<T>();
-            bench.run(&launcher.edge_geometry_vjp(n as u32, epsilon, &arrays));
-            bench.run(&launcher.edge_geometry_strain_vjp(3, of, virials, strain_out));
-            let result = vec![bench.get::<f64>(out, 3 * n), bench.get::<f64>(strain_out, 27)];
+        let rounded = |values: &[f64]| wide(&values.iter().map(|&x| T::of(x)).collect::<Vec<T>>());
+        let of = Example::new(s, topology, |array| match array.name {
+            "geometry" => Some(rounded(&geometry)),
+            "grad_geometry" => Some(rounded(of.get("grad_geometry"))),
+            name => Some(of.get(name).to_vec()),
+        });
+        let [_, positions, strain] = on_the_processor(topology, &of, epsilon);
+        let want: Results = vec![("grad_positions", positions), ("grad_strain", strain)];
+        check_example::<T, _>(&format!("vjp, {name}"), SMALL, &of, &want, |bench, launcher, a| {
+            bench.run(&launcher.edge_geometry_vjp(&s, epsilon, a));
+            bench.run(&launcher.edge_geometry_strain_vjp(&s, a));
             // Without strain, the same forces.
-            let again = bench.put(&start_positions);
-            (arrays.grad_positions, arrays.virials) = (again, 0);
-            bench.run(&launcher.edge_geometry_vjp(n as u32, epsilon, &arrays));
-            assert_eq!(bench.get::<f64>(again, 3 * n), result[0]);
-            result
+            let again = bench.put(of.get("grad_positions"));
+            let without = EdgeGeometryArrays { grad_positions: again, virials: 0, ..*a };
+            bench.run(&launcher.edge_geometry_vjp(&s, epsilon, &without));
+            let n = 3 * topology.n_atoms();
+            assert_eq!(bench.get::<f64>(again, n), bench.get::<f64>(a.grad_positions, n));
+        });
+    }
+}
+
+/// In f64 whatever the precision.
+fn unfused(epsilon: f64, strained: bool, periodic: bool) {
+    for topology in &topologies() {
+        let (of, n, n_edges) = (arrays(topology, strained, periodic), topology.n_atoms(), topology.n_edges());
+        let s = of.sizes;
+        let names = ["geometry", "grad_positions", "grad_strain"];
+        let want: Results = names.into_iter().zip(on_the_processor(topology, &of, epsilon)).collect();
+        check_example::<f64, _>(&format!("unfused, {n} atoms"), SMALL, &of, &want, |bench, launcher, a| {
+            let launcher = Launcher { precision: mlff::Precision::F32, ..launcher.clone() };
+            let room = bench.room::<f64>(scratch::edge_geometry(n_edges));
+            bench.steps(&launcher.unfused_edge_geometry(&s, epsilon, a, room));
+            let room = bench.room::<f64>(scratch::edge_geometry_vjp(n, n_edges));
+            bench.steps(&launcher.unfused_edge_geometry_vjp(&s, epsilon, a, room));
+            bench.run(&launcher.edge_geometry_strain_vjp(&s, a));
+            // Without strain, the same forces.
+            let again = bench.put(of.get("grad_positions"));
+            let without = EdgeGeometryArrays { grad_positions: again, virials: 0, ..*a };
+            bench.steps(&launcher.unfused_edge_geometry_vjp(&s, epsilon, &without, room));
+            assert_eq!(bench.get::<f64>(again, 3 * n), bench.get::<f64>(a.grad_positions, 3 * n));
         });
     }
 }
 
 #[test]
 fn edge_geometry_cuda_matches_cpu() {
-    case::<f32>(0.0, true, true);
-    case::<f64>(0.05, true, true);
-    case::<f64>(0.0, false, false);
+    fused::<f32>(0.0, true, true);
+    fused::<f64>(0.05, true, true);
+    fused::<f64>(0.0, false, false);
+}
+
+#[test]
+fn unfused_edge_geometry_cuda_matches_cpu() {
+    unfused(0.0, true, true);
+    unfused(0.05, false, false);
 }

@@ -23,5 +23,4 @@ mod painn;
 mod radial_basis;
 mod readout;
 mod shim;
-mod unfused;
 mod update;

@@ -1,71 +1,74 @@
 use mlff::Precision;
-use mlff::cuda::{Launcher, Limits, MessageArrays, MessageGradArrays, MessageShape};
-use mlff::ops::Topology;
+use mlff::cuda::unfused::scratch;
+use mlff::cuda::{Launcher, Limits};
 use mlff::ops::dense::Linear;
-use mlff::ops::message::{MessageGrads, MessageInputs, message, message_vjp};
+use mlff::ops::example::Example;
+use mlff::ops::message::{MessageArrays, MessageGrads, MessageInputs, MessageSizes, message, message_vjp};
+use mlff::ops::{Real, Topology};
 
-use crate::bench::{Element, Random, SMALL, check, topologies, topology, wide};
+use crate::bench::{Element, Results, SMALL, check_example, example, topologies, topology, wide};
+use crate::dense::launchers;
 
 /// Shared memory of a large device: one tile of features.
 const LARGE: Limits = Limits { multiprocessors: 1, shared_bytes: 227 * 1024, has_clusters: false };
 
-fn case<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool, limits: Limits) {
-    let (n_atoms, n_edges) = (topology.n_atoms(), topology.n_edges());
-    let mut random = Random(6);
-    let filter = Linear {
-        weight: random.array::<T>(3 * n * k),
-        bias: bias.then(|| random.array::<T>(3 * n)),
-        n_in: k,
-        n_out: 3 * n,
-    };
-    let nodes: Vec<T> = random.array(n_atoms * 6 * n);
-    let edges: Vec<T> = random.array(n_edges * k);
-    let geometry: Vec<T> = random.array(n_edges * 4);
-    let grad_sums: Vec<T> = random.array(n_atoms * 4 * n);
-    let starts: [Vec<T>; 3] = [n_atoms * 6 * n, n_edges * k, n_edges * 4].map(|length| random.array(length));
+/// An example, and what the operation makes of it on the processor.
+fn case<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool) -> (Example<MessageSizes>, Results) {
+    let [n_atoms, n_edges, n_features, n_edge_features] =
+        [topology.n_atoms(), topology.n_edges(), n, k].map(|n| n as u32);
+    let sizes = MessageSizes { n_atoms, n_edges, n_features, n_edge_features };
+    let absent = |name: &str| name == "bias" && !bias;
+    let example = example(sizes, topology, 6, |array| absent(array.name).then(Vec::new));
+    (example.clone(), on_the_processor::<T>(topology, &example))
+}
 
-    let inputs = MessageInputs { n_features: n, nodes: &nodes, edges: &edges, geometry: &geometry, filter: &filter };
-    let mut sums = vec![T::nan(); n_atoms * 4 * n];
+fn on_the_processor<T: Real>(topology: &Topology, example: &Example<MessageSizes>) -> Results {
+    let of = |name: &str| example.numbers::<T>(name);
+    let (n, k) = (example.sizes.n_features as usize, example.sizes.n_edge_features as usize);
+    let bias = Some(of("bias")).filter(|bias| !bias.is_empty());
+    let filter = Linear { weight: of("weight"), bias, n_in: k, n_out: 3 * n };
+    let (nodes, edges, geometry) = (&of("nodes"), &of("edges"), &of("geometry"));
+    let inputs = MessageInputs { n_features: n, nodes, edges, geometry, filter: &filter };
+    let mut sums = of("sums");
     message(topology, &inputs, &mut sums);
-    let [mut a, mut b, mut c] = starts.clone();
-    message_vjp(topology, &inputs, &grad_sums, &mut MessageGrads { nodes: &mut a, edges: &mut b, geometry: &mut c });
-    let all = [&sums, &a, &b, &c].map(|x| wide(x));
-    let names = ["sums", "grad nodes", "grad edges", "grad geometry"];
-    let want: Vec<(&str, &[f64])> = names.into_iter().zip(all.iter().map(|x| x.as_slice())).collect();
-    let name = format!("message {n_atoms} atoms, {n_edges} edges, {n} features, {k} edge features, {:?}", T::PRECISION);
-    check::<T>(&name, limits, &want, |bench| {
-        let arrays = MessageArrays {
-            edge_ptr: bench.put(&topology.edge_ptr),
-            senders: bench.put(&topology.senders),
-            reverse_edge: bench.put(&topology.reverse_edge),
-            nodes: bench.put(&nodes),
-            edges: bench.put(&edges),
-            geometry: bench.put(&geometry),
-            weight: bench.put(&filter.weight),
-            bias: filter.bias.as_ref().map_or(0, |bias| bench.put(bias)),
-        };
-        let shape = MessageShape { n_atoms: n_atoms as u32, n_features: n as u32, n_edge_features: k as u32 };
-        let out = bench.put(&vec![T::nan(); n_atoms * 4 * n]);
-        let grad_sums = bench.put(&grad_sums);
-        let [a, b, c] = [0, 1, 2].map(|k| bench.put(&starts[k]));
-        let launcher = bench.launcher::<T>();
-        bench.run(&launcher.message(&shape, &arrays, out).unwrap());
-        let grads = MessageGradArrays { nodes: a, edges: b, geometry: c };
-        bench.run(&launcher.message_vjp(&shape, &arrays, grad_sums, &grads).unwrap());
-        vec![
-            bench.get::<T>(out, n_atoms * 4 * n),
-            bench.get::<T>(a, n_atoms * 6 * n),
-            bench.get::<T>(b, n_edges * k),
-            bench.get::<T>(c, n_edges * 4),
-        ]
+    let [mut a, mut b, mut c] = ["grad_nodes", "grad_edges", "grad_geometry"].map(of);
+    let mut grads = MessageGrads { nodes: &mut a, edges: &mut b, geometry: &mut c };
+    message_vjp(topology, &inputs, &of("grad_sums"), &mut grads);
+    ["sums", "grad_nodes", "grad_edges", "grad_geometry"].into_iter().zip([sums, a, b, c].map(|x| wide(&x))).collect()
+}
+
+fn name(s: &MessageSizes) -> String {
+    format!("{} atoms, {} edges, {} features, {} edge features", s.n_atoms, s.n_edges, s.n_features, s.n_edge_features)
+}
+
+fn fused<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool, limits: Limits) {
+    let (example, want) = case::<T>(topology, n, k, bias);
+    let s = example.sizes;
+    check_example::<T, _>(&name(&s), limits, &example, &want, |bench, launcher, a| {
+        bench.run(&launcher.message(&s, a).unwrap());
+        bench.run(&launcher.message_vjp(&s, a).unwrap());
     });
+}
+
+fn unfused<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool) {
+    let (example, want) = case::<T>(topology, n, k, bias);
+    let (s, n_atoms, n_edges) = (example.sizes, topology.n_atoms(), topology.n_edges());
+    for has_library in launchers::<T>() {
+        check_example::<T, _>(&format!("unfused, {}", name(&s)), SMALL, &example, &want, |bench, launcher, a| {
+            let launcher = Launcher { has_library, ..launcher.clone() };
+            let room = bench.room::<T>(scratch::message(n_atoms, n_edges, n));
+            bench.steps(&launcher.unfused_message(&s, a, room));
+            let room = bench.room::<T>(scratch::message_vjp(n_atoms, n_edges, n));
+            bench.steps(&launcher.unfused_message_vjp(&s, a, room));
+        });
+    }
 }
 
 #[test]
 fn message_cuda_matches_cpu() {
     for (k, topology) in topologies().iter().enumerate() {
-        case::<f32>(topology, 5, 4, k % 2 == 0, SMALL);
-        case::<f64>(topology, 33, 21, k % 2 == 1, SMALL);
+        fused::<f32>(topology, 5, 4, k % 2 == 0, SMALL);
+        fused::<f64>(topology, 33, 21, k % 2 == 1, SMALL);
     }
 }
 
@@ -74,17 +77,25 @@ fn message_cuda_of_every_width_matches_cpu() {
     let molecule = topology(12, 0.8, 20, 7);
     // One tile; several tiles of features with a rest; several chunks of edge features; one feature.
     for (n, k, limits) in [(128, 21, LARGE), (128, 21, SMALL), (200, 21, LARGE), (48, 50, SMALL), (1, 1, SMALL)] {
-        case::<f32>(&molecule, n, k, true, limits);
-        case::<f64>(&molecule, n, k, false, limits);
+        fused::<f32>(&molecule, n, k, true, limits);
+        fused::<f64>(&molecule, n, k, false, limits);
     }
     // Many edge features leave room for few features: less than a warp of them.
-    case::<f32>(&topology(5, 1.0, 9, 8), 40, 301, true, SMALL);
+    fused::<f32>(&topology(5, 1.0, 9, 8), 40, 301, true, SMALL);
 }
 
 #[test]
 fn message_cuda_refuses_what_does_not_fit() {
-    let shape = MessageShape { n_atoms: 9, n_features: 8, n_edge_features: 5000 };
+    let sizes = MessageSizes { n_atoms: 9, n_edges: 0, n_features: 8, n_edge_features: 5000 };
     let launcher = Launcher::new(Precision::F64, SMALL);
-    let error = launcher.message(&shape, &MessageArrays::default(), 0).unwrap_err().to_string();
+    let error = launcher.message(&sizes, &MessageArrays::default()).unwrap_err().to_string();
     assert!(error.starts_with("message_forward: 5000 edge features need"), "{error}");
+}
+
+#[test]
+fn unfused_message_cuda_matches_cpu() {
+    for (k, topology) in topologies().iter().enumerate() {
+        unfused::<f32>(topology, 8, 5, k % 2 == 0);
+        unfused::<f64>(topology, 35, 4, k % 2 == 1);
+    }
 }

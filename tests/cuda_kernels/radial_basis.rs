@@ -1,12 +1,12 @@
-use mlff::cuda::RadialBasisArrays;
-use mlff::ops::Real;
-use mlff::ops::radial_basis::{RadialBasis, radial_basis, radial_basis_vjp};
+use mlff::cuda::unfused::scratch;
+use mlff::ops::Topology;
+use mlff::ops::radial_basis::{RadialBasis, RadialBasisSizes, radial_basis, radial_basis_vjp};
 
-use crate::bench::{Element, Random, SMALL, check, wide};
+use crate::bench::{Element, Random, Results, SMALL, check_example, example, wide};
 
-pub const CUTOFF: f64 = 4.0;
+const CUTOFF: f64 = 4.0;
 
-pub fn functions(n: usize, bessel: bool) -> RadialBasis {
+fn functions(n: usize, bessel: bool) -> RadialBasis {
     if bessel {
         return RadialBasis::Bessel {
             frequencies: (1..=n).map(|k| k as f64 * std::f64::consts::PI / CUTOFF).collect(),
@@ -19,41 +19,44 @@ pub fn functions(n: usize, bessel: bool) -> RadialBasis {
 }
 
 fn case<T: Element>(n_edges: usize, functions: &RadialBasis, stride: usize) {
-    let width = functions.len() + 1;
-    let mut random = Random(2);
-    // Some beyond the cutoff, one at it.
-    let mut distances: Vec<T> = (0..n_edges).map(|_| T::of(2.6 + 2.3 * random.next())).collect();
-    if let Some(last) = distances.last_mut() {
-        *last = T::of(CUTOFF);
-    }
-    let mut basis = vec![T::zero(); n_edges * width];
-    radial_basis(functions, CUTOFF, &distances, &mut basis);
-    let grad: Vec<T> = random.array(n_edges * width);
-    let start: Vec<T> = random.array(n_edges);
-    let mut grad_distances = start.clone();
-    radial_basis_vjp(functions, CUTOFF, &distances, &grad, &mut grad_distances);
-
-    let spread = |values: &[T]| -> Vec<T> {
-        values.iter().flat_map(|&x| (0..stride).map(move |k| if k == 0 { x } else { T::of(-7.0) })).collect()
+    let n_rbf = functions.len();
+    let sizes = RadialBasisSizes { n_edges: n_edges as u32, n_rbf: n_rbf as u32, stride: stride as u32 };
+    // What lies between distances is not to be touched.
+    let spread = |values: Vec<f64>| -> Vec<f64> {
+        values.iter().flat_map(|&x| (0..stride).map(move |k| if k == 0 { x } else { -7.0 })).collect()
     };
-    let of_t = |values: &[f64]| -> Vec<T> { values.iter().map(|&x| <T as Real>::of(x)).collect() };
-    let name = format!("radial_basis {functions:.1?}, {n_edges} edges, {:?}", T::PRECISION);
-    let want_grad = wide(&spread(&grad_distances));
-    let want_basis = wide(&basis);
-    check::<T>(&name, SMALL, &[("basis", &want_basis), ("grad_distances", &want_grad)], |bench| {
-        let (first, widths) = match functions {
-            RadialBasis::Gaussian { centers, widths } => (bench.put(&of_t(centers)), bench.put(&of_t(widths))),
-            RadialBasis::Bessel { frequencies } => (bench.put(&of_t(frequencies)), 0),
-        };
-        let distances = bench.put(&spread(&distances));
-        let arrays = RadialBasisArrays { first, widths, distances, stride: stride as u32 };
-        let (out, grad_out) = (bench.put(&vec![T::nan(); n_edges * width]), bench.put(&spread(&start)));
-        let grad = bench.put(&grad);
-        let launcher = bench.launcher::<T>();
-        let (n_edges_, n_rbf) = (n_edges as u32, functions.len() as u32);
-        bench.run(&launcher.radial_basis(n_edges_, n_rbf, CUTOFF, &arrays, out));
-        bench.run(&launcher.radial_basis_vjp(n_edges_, n_rbf, CUTOFF, &arrays, grad, grad_out));
-        vec![bench.get::<T>(out, n_edges * width), bench.get::<T>(grad_out, n_edges * stride)]
+    let mut random = Random(2);
+    let example = example(sizes, &Topology::default(), 3, |array| match (array.name, functions) {
+        ("first", RadialBasis::Gaussian { centers, .. }) => Some(centers.clone()),
+        ("first", RadialBasis::Bessel { frequencies }) => Some(frequencies.clone()),
+        ("widths", RadialBasis::Gaussian { widths, .. }) => Some(widths.clone()),
+        ("widths", RadialBasis::Bessel { .. }) => Some(Vec::new()),
+        ("distances", _) => {
+            // Some beyond the cutoff, one at it.
+            let mut all: Vec<f64> = (0..n_edges).map(|_| 2.6 + 2.3 * random.next()).collect();
+            all.last_mut().into_iter().for_each(|last| *last = CUTOFF);
+            Some(spread(all))
+        }
+        ("grad_distances", _) => Some(spread(random.array(n_edges))),
+        _ => None,
+    });
+    let of = |name: &str| example.numbers::<T>(name);
+    let firsts = |name: &str| -> Vec<T> { of(name).chunks_exact(stride).map(|row| row[0]).collect() };
+    let (distances, mut basis, mut grad) = (firsts("distances"), of("basis"), firsts("grad_distances"));
+    radial_basis(functions, CUTOFF, &distances, &mut basis);
+    radial_basis_vjp(functions, CUTOFF, &distances, &of("grad_basis"), &mut grad);
+    let grad = spread(grad.iter().map(|x| x.wide()).collect());
+    let want: Results = vec![("basis", wide(&basis)), ("grad_distances", grad)];
+    let name = format!("{functions:.1?}, {n_edges} edges");
+    check_example::<T, _>(&name, SMALL, &example, &want, |bench, launcher, a| {
+        bench.run(&launcher.radial_basis(&sizes, CUTOFF, a));
+        bench.run(&launcher.radial_basis_vjp(&sizes, CUTOFF, a));
+    });
+    check_example::<T, _>(&format!("unfused, {name}"), SMALL, &example, &want, |bench, launcher, a| {
+        let room = bench.room::<T>(scratch::radial_basis(n_edges, n_rbf));
+        bench.steps(&launcher.unfused_radial_basis(&sizes, CUTOFF, a, room));
+        let room = bench.room::<T>(scratch::radial_basis_vjp(n_edges, n_rbf));
+        bench.steps(&launcher.unfused_radial_basis_vjp(&sizes, CUTOFF, a, room));
     });
 }
 

@@ -1,69 +1,106 @@
-use mlff::cuda::GateArrays;
+use mlff::cuda::unfused::scratch;
+use mlff::ops::Topology;
+use mlff::ops::example::Example;
 use mlff::ops::update::{
-    GateGrads, GateInputs, update_gate, update_gate_vjp, update_invariants, update_invariants_vjp,
+    GateGrads, GateInputs, GateSizes, InvariantsSizes, update_gate, update_gate_vjp, update_invariants,
+    update_invariants_vjp,
 };
 
-use crate::bench::{Bench, Element, Random, SMALL, check, wide};
+use crate::bench::{Element, Random, Results, SMALL, check_example, check_skewed, example, wide};
 
-/// `skew` elements stand before each array: it does not start where packs of four may be read.
-fn put<T: Element>(bench: &mut Bench, values: &[T], skew: usize) -> u64 {
-    if values.is_empty() {
-        return 0;
-    }
-    let padded: Vec<T> = std::iter::repeat_n(T::zero(), skew).chain(values.iter().copied()).collect();
-    bench.put(&padded) + (skew * size_of::<T>()) as u64
+/// Examples of both steps, on the same mixed vectors, and what the processor makes of them.
+struct Case {
+    invariants: Example<InvariantsSizes>,
+    gate: Example<GateSizes>,
+    want_invariants: Results,
+    want_gate: Results,
 }
 
-fn case<T: Element>(n_atoms: usize, n: usize, skew: usize) {
-    let mut random = Random(4);
-    let mut mixed: Vec<T> = random.array(n_atoms * 6 * n);
-    // An atom with zero vectors, as isolated ones have.
-    mixed.iter_mut().take(6 * n).for_each(|x| *x = T::zero());
-    let gates: Vec<T> = random.array(n_atoms * 3 * n);
-    let grad_change: Vec<T> = random.array(n_atoms * 4 * n);
-    let grad_invariants: Vec<T> = random.array(n_atoms * 2 * n);
-    let starts: [Vec<T>; 4] = [3, 6, 2, 6].map(|width| random.array(n_atoms * width * n));
-    // Epsilon zero takes the subgradient at the zero vectors.
-    let epsilon = if skew == 0 { 1e-8 } else { 0.0 };
+impl Case {
+    fn new<T: Element>(n_atoms: usize, n: usize, epsilon: f64) -> Self {
+        let (rows, n_features, none) = (n_atoms as u32, n as u32, Topology::default());
+        // An atom with zero vectors, as isolated ones have.
+        let mut mixed: Vec<f64> = Random(6).array(n_atoms * 6 * n);
+        mixed.iter_mut().take(6 * n).for_each(|x| *x = 0.0);
+        let is_mixed = |name: &str| (name == "mixed").then(|| mixed.clone());
+        let sizes = InvariantsSizes { n_atoms: rows, n_features };
+        let first = example(sizes, &none, 4, |array| is_mixed(array.name));
+        let of = |name: &str| first.numbers::<T>(name);
+        let rounded = of("mixed");
+        let (mut invariants, mut grad) = (of("invariants"), of("grad_mixed"));
+        update_invariants(n, epsilon, &rounded, &mut invariants);
+        update_invariants_vjp(n, &rounded, &invariants, &of("grad_invariants"), &mut grad);
+        let want_invariants = vec![("invariants", wide(&invariants)), ("grad_mixed", wide(&grad))];
 
-    let mut invariants = vec![T::zero(); n_atoms * 2 * n];
-    update_invariants(n, epsilon, &mixed, &mut invariants);
-    let mut change = vec![T::zero(); n_atoms * 4 * n];
-    let inputs = GateInputs { n_features: n, gates: &gates, mixed: &mixed, invariants: &invariants };
-    update_gate(&inputs, &mut change);
-    let [mut a, mut b, mut c, mut d] = starts.clone();
-    update_gate_vjp(&inputs, &grad_change, &mut GateGrads { gates: &mut a, mixed: &mut b, invariants: &mut c });
-    update_invariants_vjp(n, &mixed, &invariants, &grad_invariants, &mut d);
+        let fill = |name: &str| match name {
+            "mixed" => Some(mixed.clone()),
+            "invariants" => Some(wide(&invariants)),
+            _ => None,
+        };
+        let gate = example(GateSizes { n_atoms: rows, n_features }, &none, 5, |array| fill(array.name));
+        let of = |name: &str| gate.numbers::<T>(name);
+        let (gates, mut change) = (of("gates"), of("change"));
+        let inputs = GateInputs { n_features: n, gates: &gates, mixed: &rounded, invariants: &invariants };
+        update_gate(&inputs, &mut change);
+        let [mut a, mut b, mut c] = ["grad_gates", "grad_mixed", "grad_invariants"].map(of);
+        let mut grads = GateGrads { gates: &mut a, mixed: &mut b, invariants: &mut c };
+        update_gate_vjp(&inputs, &of("grad_change"), &mut grads);
+        let names = ["change", "grad_gates", "grad_mixed", "grad_invariants"];
+        let want_gate = names.into_iter().zip([change, a, b, c].map(|x| wide(&x))).collect();
+        Case { invariants: first, gate, want_invariants, want_gate }
+    }
 
-    let wide_all = [&invariants, &change, &a, &b, &c, &d].map(|x| wide(x));
-    let names = ["invariants", "change", "grad gates", "grad mixed", "grad invariants", "grad mixed of invariants"];
-    let want: Vec<(&str, &[f64])> = names.into_iter().zip(wide_all.iter().map(|x| x.as_slice())).collect();
-    let name = format!("update {n_atoms} atoms, {n} features, skew {skew}, {:?}", T::PRECISION);
-    check::<T>(&name, SMALL, &want, |bench| {
-        let nan = |width: usize| vec![T::nan(); n_atoms * width * n];
-        let (mixed, gates) = (put(bench, &mixed, skew), put(bench, &gates, skew));
-        let (out, invariants_in) = (put(bench, &nan(2), skew), put(bench, &invariants, skew));
-        let (change, grad_change) = (put(bench, &nan(4), skew), put(bench, &grad_change, skew));
-        let grad_invariants = put(bench, &grad_invariants, skew);
-        let [a, b, c, d] = [0, 1, 2, 3].map(|k| put(bench, &starts[k], skew));
-        let launcher = bench.launcher::<T>();
-        let (atoms, features) = (n_atoms as u32, n as u32);
-        let inputs = GateArrays { gates, mixed, invariants: invariants_in };
-        bench.run(&launcher.update_invariants(atoms, features, epsilon, mixed, out));
-        bench.run(&launcher.update_gate(atoms, features, &inputs, change));
-        let grads = GateArrays { gates: a, mixed: b, invariants: c };
-        bench.run(&launcher.update_gate_vjp(atoms, features, &inputs, grad_change, &grads));
-        bench.run(&launcher.update_invariants_vjp(atoms, features, mixed, invariants_in, grad_invariants, d));
-        [(out, 2), (change, 4), (a, 3), (b, 6), (c, 2), (d, 6)]
-            .map(|(address, width)| bench.get::<T>(address, n_atoms * width * n))
-            .to_vec()
-    });
+    /// `skew` elements stand before each array: it does not start where packs of four may be read.
+    fn fused<T: Element>(n_atoms: usize, n: usize, skew: usize) {
+        // Epsilon zero takes the subgradient at the zero vectors.
+        let epsilon = if skew == 0 { 1e-8 } else { 0.0 };
+        let case = Case::new::<T>(n_atoms, n, epsilon);
+        let name = format!("{n_atoms} atoms, {n} features, skew {skew}");
+        check_skewed::<T, _>(&name, SMALL, skew, &case.invariants, &case.want_invariants, |bench, launcher, a| {
+            let sizes = &case.invariants.sizes;
+            bench.run(&launcher.update_invariants(sizes, epsilon, a));
+            bench.run(&launcher.update_invariants_vjp(sizes, a));
+        });
+        check_skewed::<T, _>(&name, SMALL, skew, &case.gate, &case.want_gate, |bench, launcher, a| {
+            bench.run(&launcher.update_gate(&case.gate.sizes, a));
+            bench.run(&launcher.update_gate_vjp(&case.gate.sizes, a));
+        });
+    }
+
+    fn unfused<T: Element>(n_atoms: usize, n: usize, epsilon: f64) {
+        let case = Case::new::<T>(n_atoms, n, epsilon);
+        let name = format!("unfused, {n_atoms} atoms, {n} features");
+        check_example::<T, _>(&name, SMALL, &case.invariants, &case.want_invariants, |bench, launcher, a| {
+            let sizes = &case.invariants.sizes;
+            let room = bench.room::<T>(scratch::update_invariants(n_atoms, n));
+            bench.steps(&launcher.unfused_update_invariants(sizes, epsilon, a, room));
+            let room = bench.room::<T>(scratch::update_invariants_vjp(n_atoms, n));
+            bench.steps(&launcher.unfused_update_invariants_vjp(sizes, a, room));
+        });
+        check_example::<T, _>(&name, SMALL, &case.gate, &case.want_gate, |bench, launcher, a| {
+            let room = bench.room::<T>(scratch::update_gate(n_atoms, n));
+            bench.steps(&launcher.unfused_update_gate(&case.gate.sizes, a, room));
+            let room = bench.room::<T>(scratch::update_gate_vjp(n_atoms, n));
+            bench.steps(&launcher.unfused_update_gate_vjp(&case.gate.sizes, a, room));
+        });
+    }
 }
 
 #[test]
 fn update_cuda_matches_cpu() {
     for (n_atoms, n, skew) in [(0, 16, 0), (1, 1, 0), (37, 3, 0), (9, 128, 0), (5, 20, 1), (70, 18, 1)] {
-        case::<f32>(n_atoms, n, skew);
-        case::<f64>(n_atoms, n, skew);
+        Case::fused::<f32>(n_atoms, n, skew);
+        Case::fused::<f64>(n_atoms, n, skew);
+    }
+}
+
+#[test]
+fn unfused_update_cuda_matches_cpu() {
+    for (n_atoms, n) in [(0, 16), (1, 1), (37, 3), (9, 32)] {
+        // Epsilon zero takes the subgradient at the zero vectors.
+        for epsilon in [0.0, 1e-8] {
+            Case::unfused::<f32>(n_atoms, n, epsilon);
+            Case::unfused::<f64>(n_atoms, n, epsilon);
+        }
     }
 }

@@ -99,29 +99,11 @@ impl Bench {
         measure_peaks(&mut self.device, self.launcher.precision)
     }
 
-    /// A copy of `values`, freed by [`Bench::free`].
-    fn put_all<T: bytemuck::Pod>(&mut self, values: &[T]) -> Result<Address> {
-        let address = self.device.upload(bytemuck::cast_slice(values))?;
+    /// A copy of bytes, freed by [`Bench::free`].
+    fn put_bytes(&mut self, bytes: &[u8]) -> Result<Address> {
+        let address = self.device.upload(bytes)?;
         self.arrays.push(address);
         Ok(address)
-    }
-
-    /// So many bytes, all zero.
-    fn room(&mut self, n_bytes: usize) -> Result<Address> {
-        self.put_all(&vec![0_u8; n_bytes])
-    }
-
-    /// Numbers in the precision that is measured.
-    fn put_numbers(&mut self, numbers: impl Iterator<Item = f64>) -> Result<Address> {
-        match self.launcher.precision {
-            Precision::F32 => self.put_all(&numbers.map(|x| x as f32).collect::<Vec<f32>>()),
-            Precision::F64 => self.put_all(&numbers.collect::<Vec<f64>>()),
-        }
-    }
-
-    /// Small numbers.
-    fn put(&mut self, n: usize) -> Result<Address> {
-        self.put_numbers(small(n))
     }
 
     fn free(&mut self) {
@@ -157,9 +139,4 @@ impl Bench {
         }
         Ok(samples)
     }
-}
-
-/// Numbers that are the same in every run, between -0.5 and 0.5.
-fn small(n: usize) -> impl Iterator<Item = f64> {
-    (0..n).map(|k| (k * 7919 % 2003) as f64 / 2003.0 - 0.5)
 }

@@ -2,8 +2,8 @@
 
 use crate::cuda::launch::Arg;
 use crate::cuda::launcher::{THREADS, args};
-use crate::cuda::{Address, DenseArrays, DenseShape, DenseVjpArrays, Launch, Launcher, Product, Step};
-use crate::ops::dense::Activation;
+use crate::cuda::{Address, DenseShape, Launch, Launcher, Product, Step};
+use crate::ops::dense::{DenseArrays, LayerSizes};
 use crate::settings::Precision;
 
 /// An argument: element (row, part, column) of an array is so many elements behind its first.
@@ -244,7 +244,7 @@ impl<'a> Chain<'a> {
         self.steps.push(if self.by_library(size) {
             Step::Product(Product { n_rows, n_in, n_out, transposed: true, x, weight, bias, addend: 0, out })
         } else {
-            let arrays = DenseArrays { x, weight, bias, residual: 0, y: out, saved: 0 };
+            let arrays = DenseArrays { x, weight, bias, y: out, ..DenseArrays::default() };
             Step::Kernel(self.launcher.dense(&linear(size), &arrays))
         });
     }
@@ -288,7 +288,7 @@ impl<'a> Chain<'a> {
                 out: grad_x,
             })
         } else {
-            let arrays = DenseVjpArrays { grad_y, saved: 0, weight, x: 0, grad_x, grad_residual: 0 };
+            let arrays = DenseArrays { grad_y, weight, grad_x, ..DenseArrays::default() };
             Step::Kernel(self.launcher.dense_vjp(&linear(size), &arrays))
         });
     }
@@ -296,6 +296,5 @@ impl<'a> Chain<'a> {
 
 /// A layer without an activation.
 fn linear([n_rows, n_in, n_out]: [u32; 3]) -> DenseShape {
-    let identity = Activation::Identity;
-    DenseShape { n_rows, n_in, n_out, before: identity, activation: identity, save_slope: false }
+    DenseShape::linear(LayerSizes { n_rows, n_in, n_out })
 }

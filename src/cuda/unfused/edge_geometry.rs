@@ -2,7 +2,8 @@
 
 use super::chain::Elementwise::{Add, Inverse, Root};
 use super::chain::{Chain, Operand, Pairwise};
-use crate::cuda::{Address, EdgeGeometryArrays, EdgeGeometryVjpArrays, Launcher, Step};
+use crate::cuda::{Address, Launcher, Step};
+use crate::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes};
 use crate::settings::Precision;
 
 impl Launcher {
@@ -10,14 +11,14 @@ impl Launcher {
     /// `scratch::edge_geometry`.
     pub fn unfused_edge_geometry(
         &self,
-        n_edges: u32,
+        s: &EdgeGeometrySizes,
         epsilon: f64,
-        a: &EdgeGeometryArrays,
+        a: &EdgeGeometryArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
         let f64s = Launcher { precision: Precision::F64, ..self.clone() };
         let mut chain = Chain::new(&f64s, scratch);
-        let triples = [n_edges, 3];
+        let (n_edges, triples) = (s.n_edges, [s.n_edges, 3]);
         let senders = chain.gather(triples, a.senders, (a.positions, 3));
         let receivers = chain.gather(triples, a.receivers, (a.positions, 3));
         let r = chain.subtract(triples, senders, receivers);
@@ -43,14 +44,14 @@ impl Launcher {
     /// part ends in [`Launcher::edge_geometry_strain_vjp`] as well. `scratch` of `scratch::edge_geometry_vjp`.
     pub fn unfused_edge_geometry_vjp(
         &self,
-        n_atoms: u32,
-        n_edges: u32,
+        s: &EdgeGeometrySizes,
         epsilon: f64,
-        a: &EdgeGeometryVjpArrays,
+        a: &EdgeGeometryArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
         let f64s = Launcher { precision: Precision::F64, ..self.clone() };
         let mut chain = Chain::new(&f64s, scratch);
+        let (n_atoms, n_edges) = (s.n_atoms, s.n_edges);
         let (triples, ones) = ([n_edges, 3], [n_edges, 1]);
         let [last3, grad_last3] = [a.geometry, a.grad_geometry].map(|array| (chain.after(array, 1), 4));
         let (directions, grad_u) = (chain.columns(triples, last3), chain.columns(triples, grad_last3));

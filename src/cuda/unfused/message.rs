@@ -1,7 +1,8 @@
 //! Filters of all edges, what senders have gathered to the edges, products, sums at the receivers.
 
 use super::chain::{Chain, Operand, Pairwise, elements};
-use crate::cuda::{Address, EdgeList, Launcher, MessageArrays, MessageGradArrays, MessageShape, Step};
+use crate::cuda::{Address, Launcher, Step};
+use crate::ops::message::{MessageArrays, MessageSizes};
 
 /// What each edge has of its sender and its filter.
 struct OfEdges {
@@ -16,8 +17,8 @@ struct OfEdges {
 }
 
 impl OfEdges {
-    fn new(chain: &mut Chain, s: &MessageShape, n_edges: u32, a: &MessageArrays) -> Self {
-        let n = s.n_features;
+    fn new(chain: &mut Chain, s: &MessageSizes, a: &MessageArrays<Address>) -> Self {
+        let (n, n_edges) = (s.n_features, s.n_edges);
         let size = [n_edges, 3 * n];
         let filters = chain.product([n_edges, s.n_edge_features, 3 * n], a.edges, (a.weight, a.bias));
         let context = chain.gather(size, a.senders, (a.nodes, 6 * n));
@@ -34,23 +35,16 @@ impl OfEdges {
 }
 
 /// Directions u_e, a number for x, y and z.
-fn directions(chain: &Chain, a: &MessageArrays) -> Operand {
+fn directions(chain: &Chain, a: &MessageArrays<Address>) -> Operand {
     Operand::numbers(chain.after(a.geometry, 1), 4).parts(1)
 }
 
 impl Launcher {
     /// [`Launcher::message`] unfused; `scratch` of `scratch::message`.
-    pub fn unfused_message(
-        &self,
-        s: &MessageShape,
-        edges: &EdgeList,
-        a: &MessageArrays,
-        sums: Address,
-        scratch: Address,
-    ) -> Vec<Step> {
-        let (n, n_edges) = (s.n_features, edges.n_edges);
+    pub fn unfused_message(&self, s: &MessageSizes, a: &MessageArrays<Address>, scratch: Address) -> Vec<Step> {
+        let (n, n_edges) = (s.n_features, s.n_edges);
         let mut chain = Chain::new(self, scratch);
-        let of = OfEdges::new(&mut chain, s, n_edges, a);
+        let of = OfEdges::new(&mut chain, s, a);
         // (W₁ x₁_j) u_e
         let (gate, direction) = (of.third(&chain, n, 1), directions(&chain, a));
         let along = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, direction);
@@ -61,31 +55,23 @@ impl Launcher {
         let scalars = chain.columns([n_edges, n], (of.filtered, 3 * n));
         let scalars = chain.segment_sum([s.n_atoms, n], a.edge_ptr, scalars);
         let vectors = chain.segment_sum([s.n_atoms, 3 * n], a.edge_ptr, gated);
-        chain.write([s.n_atoms, n], (scalars, n), (sums, 4 * n));
-        let of_vectors = chain.after(sums, n.into());
+        chain.write([s.n_atoms, n], (scalars, n), (a.sums, 4 * n));
+        let of_vectors = chain.after(a.sums, n.into());
         chain.write([s.n_atoms, 3 * n], (vectors, 3 * n), (of_vectors, 4 * n));
         chain.steps()
     }
 
     /// [`Launcher::message_vjp`] unfused; `scratch` of `scratch::message_vjp`.
-    pub fn unfused_message_vjp(
-        &self,
-        s: &MessageShape,
-        edges: &EdgeList,
-        a: &MessageArrays,
-        grad_sums: Address,
-        grads: &MessageGradArrays,
-        scratch: Address,
-    ) -> Vec<Step> {
-        let (n, n_edges) = (s.n_features, edges.n_edges);
+    pub fn unfused_message_vjp(&self, s: &MessageSizes, a: &MessageArrays<Address>, scratch: Address) -> Vec<Step> {
+        let (n, n_edges) = (s.n_features, s.n_edges);
         let mut chain = Chain::new(self, scratch);
-        let of = OfEdges::new(&mut chain, s, n_edges, a);
+        let of = OfEdges::new(&mut chain, s, a);
         // Of the scalar, then of the vector's components, [n_edges, 4F].
-        let grad = chain.gather([n_edges, 4 * n], edges.receivers, (grad_sums, 4 * n));
+        let grad = chain.gather([n_edges, 4 * n], a.receivers, (a.grad_sums, 4 * n));
         let grad_mu = Operand::rows(chain.after(grad, n.into()), 4 * n).parts(n);
         let along = of.third(&chain, n, 1);
         let grad_directions = chain.inner([n_edges, 3, n], grad_mu, along);
-        let last3 = chain.after(grads.geometry, 1);
+        let last3 = chain.after(a.grad_geometry, 1);
         chain.accumulate([n_edges, 3], (grad_directions, 3), (last3, 4));
         let gate = of.third(&chain, n, 2);
         let grad_vectors = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, grad_mu);
@@ -100,10 +86,10 @@ impl Launcher {
 
         let grad_context = chain.multiply(wide, grad_filtered, of.filters);
         let grad_filters = chain.multiply(wide, grad_filtered, of.context);
-        chain.accumulate_product_vjp([n_edges, s.n_edge_features, 3 * n], grad_filters, a.weight, grads.edges);
+        chain.accumulate_product_vjp([n_edges, s.n_edge_features, 3 * n], grad_filters, a.weight, a.grad_edges);
         // An atom's outgoing edges are the reverse of those that it receives.
-        let second = chain.after(grads.nodes, 3 * u64::from(n));
-        for (x, half) in [(grad_context, grads.nodes), (grad_vectors, second)] {
+        let second = chain.after(a.grad_nodes, 3 * u64::from(n));
+        for (x, half) in [(grad_context, a.grad_nodes), (grad_vectors, second)] {
             let sent = chain.gather(wide, a.reverse_edge, (x, 3 * n));
             let at_sender = chain.segment_sum([s.n_atoms, 3 * n], a.edge_ptr, sent);
             chain.accumulate([s.n_atoms, 3 * n], (at_sender, 3 * n), (half, 6 * n));

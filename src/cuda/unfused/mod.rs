@@ -13,14 +13,3 @@ mod message;
 mod radial_basis;
 pub mod scratch;
 mod update;
-
-use super::Address;
-
-/// What a chain must know of a batch's edges beside what the fused launches take.
-#[derive(Debug, Clone, Copy)]
-pub struct EdgeList {
-    /// Edges.
-    pub n_edges: u32,
-    /// `[n_edges]`.
-    pub receivers: Address,
-}

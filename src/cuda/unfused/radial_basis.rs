@@ -2,58 +2,55 @@
 
 use super::chain::Elementwise::{Envelope, EnvelopeSlope};
 use super::chain::{Chain, Operand, Pairwise};
-use crate::cuda::{Address, Launcher, RadialBasisArrays, Step};
+use crate::cuda::{Address, Launcher, Step};
+use crate::ops::radial_basis::{RadialBasisArrays, RadialBasisSizes};
 
 impl Launcher {
     /// [`Launcher::radial_basis`] unfused; `scratch` of `scratch::radial_basis`.
     pub fn unfused_radial_basis(
         &self,
-        n_edges: u32,
-        n_rbf: u32,
+        s: &RadialBasisSizes,
         cutoff: f64,
-        a: &RadialBasisArrays,
-        basis: Address,
+        a: &RadialBasisArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
+        let (n_edges, n_rbf) = (s.n_edges, s.n_rbf);
         let mut chain = Chain::new(self, scratch);
-        let distances = (a.distances, a.stride);
+        let distances = (a.distances, s.stride);
         let values = chain.functions([n_edges, n_rbf], (a.first, a.widths), false, distances);
         let envelope = chain.map([n_edges, 1], Envelope, cutoff, distances);
         let (x, by) = (Operand::rows(values, n_rbf), Operand::numbers(envelope, 1));
-        chain.combine_into([n_edges, 1, n_rbf], Pairwise::Multiply, x, by, (basis, n_rbf + 1));
-        let last = chain.after(basis, n_rbf.into());
+        chain.combine_into([n_edges, 1, n_rbf], Pairwise::Multiply, x, by, (a.basis, n_rbf + 1));
+        let last = chain.after(a.basis, n_rbf.into());
         chain.write([n_edges, 1], (envelope, 1), (last, n_rbf + 1));
         chain.steps()
     }
 
     /// [`Launcher::radial_basis_vjp`] unfused; `scratch` of `scratch::radial_basis_vjp`.
-    #[allow(clippy::too_many_arguments)] // those of the fused launch, and the scratch
     pub fn unfused_radial_basis_vjp(
         &self,
-        n_edges: u32,
-        n_rbf: u32,
+        s: &RadialBasisSizes,
         cutoff: f64,
-        a: &RadialBasisArrays,
-        grad_basis: Address,
-        grad_distances: Address,
+        a: &RadialBasisArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
+        let (n_edges, n_rbf) = (s.n_edges, s.n_rbf);
         let mut chain = Chain::new(self, scratch);
-        let (distances, width) = ((a.distances, a.stride), n_rbf + 1);
+        let (distances, width) = ((a.distances, s.stride), n_rbf + 1);
         let values = chain.functions([n_edges, n_rbf], (a.first, a.widths), false, distances);
         let slopes = chain.functions([n_edges, n_rbf], (a.first, a.widths), true, distances);
         let envelope = chain.map([n_edges, 1], Envelope, cutoff, distances);
         let envelope_slope = chain.map([n_edges, 1], EnvelopeSlope, cutoff, distances);
-        let (grad, by) = (Operand::rows(grad_basis, width), Operand::numbers(envelope, 1));
+        let (grad, by) = (Operand::rows(a.grad_basis, width), Operand::numbers(envelope, 1));
         let size = [n_edges, 1, n_rbf];
         let grad_values = chain.combine(size, Pairwise::Multiply, grad, by);
         let grad_envelope = chain.inner(size, grad, Operand::rows(values, n_rbf));
-        let own = (chain.after(grad_basis, n_rbf.into()), width);
+        let own = (chain.after(a.grad_basis, n_rbf.into()), width);
         chain.accumulate([n_edges, 1], own, (grad_envelope, 1));
         let through_values = chain.inner(size, Operand::rows(grad_values, n_rbf), Operand::rows(slopes, n_rbf));
-        chain.accumulate([n_edges, 1], (through_values, 1), (grad_distances, a.stride));
+        chain.accumulate([n_edges, 1], (through_values, 1), (a.grad_distances, s.stride));
         let through_envelope = chain.multiply([n_edges, 1], grad_envelope, envelope_slope);
-        chain.accumulate([n_edges, 1], (through_envelope, 1), (grad_distances, a.stride));
+        chain.accumulate([n_edges, 1], (through_envelope, 1), (a.grad_distances, s.stride));
         chain.steps()
     }
 }

@@ -2,7 +2,8 @@
 
 use super::chain::Elementwise::{Inverse, Root};
 use super::chain::{Chain, Operand, Pairwise};
-use crate::cuda::{Address, GateArrays, Launcher, Step};
+use crate::cuda::{Address, Launcher, Step};
+use crate::ops::update::{GateArrays, GateSizes, InvariantsArrays, InvariantsSizes};
 
 /// W `[n_atoms, 3, n]` of the mixed vectors.
 fn w_of(chain: &mut Chain, n_atoms: u32, n: u32, mixed: Address) -> Address {
@@ -37,51 +38,44 @@ impl Launcher {
     /// [`Launcher::update_invariants`] unfused; `scratch` of `scratch::update_invariants`.
     pub fn unfused_update_invariants(
         &self,
-        n_atoms: u32,
-        n_features: u32,
+        s: &InvariantsSizes,
         epsilon: f64,
-        mixed: Address,
-        invariants: Address,
+        a: &InvariantsArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
-        let n = n_features;
+        let (n_atoms, n) = (s.n_atoms, s.n_features);
         let mut chain = Chain::new(self, scratch);
-        let [v, w] = vectors(&mut chain, n_atoms, n, mixed);
+        let [v, w] = vectors(&mut chain, n_atoms, n, a.mixed);
         let (triples, size) = ([3 * n_atoms, n], [n_atoms, n]);
         let squares = chain.multiply(triples, v, v);
         let squares = sum3(&mut chain, n_atoms, n, squares);
         let norms = chain.map(size, Root, epsilon, (squares, n));
         let products = chain.multiply(triples, v, w);
         let products = sum3(&mut chain, n_atoms, n, products);
-        chain.write(size, (norms, n), (invariants, 2 * n));
-        let second = chain.after(invariants, n.into());
+        chain.write(size, (norms, n), (a.invariants, 2 * n));
+        let second = chain.after(a.invariants, n.into());
         chain.write(size, (products, n), (second, 2 * n));
         chain.steps()
     }
 
     /// [`Launcher::update_invariants_vjp`] unfused; `scratch` of `scratch::update_invariants_vjp`.
-    #[allow(clippy::too_many_arguments)] // those of the fused launch, and the scratch
     pub fn unfused_update_invariants_vjp(
         &self,
-        n_atoms: u32,
-        n_features: u32,
-        mixed: Address,
-        invariants: Address,
-        grad_invariants: Address,
-        grad_mixed: Address,
+        s: &InvariantsSizes,
+        a: &InvariantsArrays<Address>,
         scratch: Address,
     ) -> Vec<Step> {
-        let n = n_features;
+        let (n_atoms, n) = (s.n_atoms, s.n_features);
         let mut chain = Chain::new(self, scratch);
-        let [v, w] = vectors(&mut chain, n_atoms, n, mixed);
+        let [v, w] = vectors(&mut chain, n_atoms, n, a.mixed);
         let size = [n_atoms, n];
-        let norms = part(&mut chain, size, invariants, 2, 0);
+        let norms = part(&mut chain, size, a.invariants, 2, 0);
         let inverse = chain.map(size, Inverse, 0.0, (norms, n));
-        let grad_norms = part(&mut chain, size, grad_invariants, 2, 0);
+        let grad_norms = part(&mut chain, size, a.grad_invariants, 2, 0);
         let by_norm = chain.multiply(size, grad_norms, inverse);
-        let by_product = part(&mut chain, size, grad_invariants, 2, 1);
-        let grad_w = chain.after(grad_mixed, n.into());
-        for (x, by, out) in [(v, by_norm, grad_mixed), (w, by_product, grad_mixed), (v, by_product, grad_w)] {
+        let by_product = part(&mut chain, size, a.grad_invariants, 2, 1);
+        let grad_w = chain.after(a.grad_mixed, n.into());
+        for (x, by, out) in [(v, by_norm, a.grad_mixed), (w, by_product, a.grad_mixed), (v, by_product, grad_w)] {
             let x = multiply3(&mut chain, n_atoms, n, x, by);
             chain.accumulate([3 * n_atoms, n], (x, n), (out, 2 * n));
         }
@@ -89,15 +83,8 @@ impl Launcher {
     }
 
     /// [`Launcher::update_gate`] unfused; `scratch` of `scratch::update_gate`.
-    pub fn unfused_update_gate(
-        &self,
-        n_atoms: u32,
-        n_features: u32,
-        a: &GateArrays,
-        change: Address,
-        scratch: Address,
-    ) -> Vec<Step> {
-        let n = n_features;
+    pub fn unfused_update_gate(&self, s: &GateSizes, a: &GateArrays<Address>, scratch: Address) -> Vec<Step> {
+        let (n_atoms, n) = (s.n_atoms, s.n_features);
         let mut chain = Chain::new(self, scratch);
         let size = [n_atoms, n];
         let products = part(&mut chain, size, a.invariants, 2, 1);
@@ -108,31 +95,23 @@ impl Launcher {
         chain.accumulate(size, (first, n), (scalars, n));
         let gate = part(&mut chain, size, a.gates, 3, 1);
         let vectors = multiply3(&mut chain, n_atoms, n, w, gate);
-        chain.write(size, (scalars, n), (change, 4 * n));
-        let of_vectors = chain.after(change, n.into());
+        chain.write(size, (scalars, n), (a.change, 4 * n));
+        let of_vectors = chain.after(a.change, n.into());
         chain.write([n_atoms, 3 * n], (vectors, 3 * n), (of_vectors, 4 * n));
         chain.steps()
     }
 
     /// [`Launcher::update_gate_vjp`] unfused; `scratch` of `scratch::update_gate_vjp`.
-    pub fn unfused_update_gate_vjp(
-        &self,
-        n_atoms: u32,
-        n_features: u32,
-        a: &GateArrays,
-        grad_change: Address,
-        grads: &GateArrays,
-        scratch: Address,
-    ) -> Vec<Step> {
-        let n = n_features;
+    pub fn unfused_update_gate_vjp(&self, s: &GateSizes, a: &GateArrays<Address>, scratch: Address) -> Vec<Step> {
+        let (n_atoms, n) = (s.n_atoms, s.n_features);
         let mut chain = Chain::new(self, scratch);
         let size = [n_atoms, n];
-        let grad_q = part(&mut chain, size, grad_change, 4, 0);
-        let of_vectors = chain.after(grad_change, n.into());
+        let grad_q = part(&mut chain, size, a.grad_change, 4, 0);
+        let of_vectors = chain.after(a.grad_change, n.into());
         let grad_mu = chain.columns([n_atoms, 3 * n], (of_vectors, 4 * n));
         let products = part(&mut chain, size, a.invariants, 2, 1);
         let w = w_of(&mut chain, n_atoms, n, a.mixed);
-        let gates_out = [0, 1, 2].map(|k| (chain.after(grads.gates, k * u64::from(n)), 3 * n));
+        let gates_out = [0, 1, 2].map(|k| (chain.after(a.grad_gates, k * u64::from(n)), 3 * n));
 
         chain.accumulate(size, (grad_q, n), gates_out[0]);
         let grad_gate = chain.multiply([3 * n_atoms, n], grad_mu, w);
@@ -142,11 +121,11 @@ impl Launcher {
         chain.accumulate(size, (grad_factor, n), gates_out[2]);
         let gate = part(&mut chain, size, a.gates, 3, 1);
         let grad_w = multiply3(&mut chain, n_atoms, n, grad_mu, gate);
-        let out = chain.after(grads.mixed, n.into());
+        let out = chain.after(a.grad_mixed, n.into());
         chain.accumulate([3 * n_atoms, n], (grad_w, n), (out, 2 * n));
         let factor = part(&mut chain, size, a.gates, 3, 2);
         let grad_products = chain.multiply(size, grad_q, factor);
-        let out = chain.after(grads.invariants, n.into());
+        let out = chain.after(a.grad_invariants, n.into());
         chain.accumulate(size, (grad_products, n), (out, 2 * n));
         chain.steps()
     }
