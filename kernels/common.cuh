@@ -19,6 +19,32 @@ __device__ __forceinline__ Pack<T, N> load(const T* from) {
     return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 
+// The same of an array that nobody writes while the kernel runs: by the read-only path, and free to move over stores. Compilers
+// see that of pointers that are arguments, not of those in a struct.
+template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> load_constant(const T* from) {
+#ifdef MLFF_HOST
+    return load<N>(from);
+#else
+    Pack<T, N> out;
+    if constexpr (sizeof(out) % 16 == 0) {
+#pragma unroll
+        for (int i = 0; i < int(sizeof(out) / 16); i++) {
+            reinterpret_cast<float4*>(&out)[i] = __ldg(reinterpret_cast<const float4*>(from) + i);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++) out.at[i] = __ldg(from + i);
+    }
+    return out;
+#endif
+}
+
+template <typename T>
+__device__ __forceinline__ T constant(const T* from) {
+    return load_constant<1>(from).at[0];
+}
+
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(to) = pack;

@@ -3,6 +3,7 @@
 // One block makes one tile of the output. Operands pass through shared memory in slices of BK, the next slice is on its
 // way from global memory while the present one is multiplied. An output element is one chain of multiply-adds in the
 // order of k, whatever the tile, so the choice of the tile changes no bit.
+#include "arrays.cuh"
 #include "common.cuh"
 
 // An output tile of BM x BN, TM x TN of it in the registers of each thread.
@@ -28,10 +29,10 @@ __device__ __forceinline__ Pack<T, 4> load_row(const T* matrix, size_t row, u32 
     Pack<T, 4> out{};
     if (row >= n_rows) return out;
     const T* from = matrix + row * n_columns + column;
-    if (packed && column + 4 <= n_columns) return load<4>(from);
+    if (packed && column + 4 <= n_columns) return load_constant<4>(from);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (column + i < n_columns) out.at[i] = from[i];
+        if (column + i < n_columns) out.at[i] = constant(from + i);
     }
     return out;
 }
@@ -132,32 +133,31 @@ __device__ __forceinline__ void for_outputs(u32 n_rows, u32 n_columns, bool pack
 // SAVED for the VJP: saved (with SiLU), x (with `before`).
 // LAUNCH one block per tile, grid (tiles of rows, tiles of columns); Wide and Narrow: 128 threads.
 template <typename S, typename T>
-__device__ __forceinline__ void dense_forward(u32 n_rows, u32 n_in, u32 n_out, u32 before, u32 activation,
-                                              u32 save_slope, const T* x, const T* weight, const T* bias,
-                                              const T* residual, T* y, T* saved) {
+__device__ __forceinline__ void dense_forward(const LayerSizes& s, const DenseArrays<T>& a, u32 before, u32 activation,
+                                              u32 save_slope) {
     T acc[S::TM][S::TN] = {};
-    const bool packed_in = packs_of_four(x, n_in) && packs_of_four(weight, n_in);
+    const bool packed_in = packs_of_four(a.x, s.n_in) && packs_of_four(a.weight, s.n_in);
     const size_t first_row = size_t(blockIdx.x) * S::BM;
-    multiply<S, false>(n_in, n_out, weight, packed_in, [&](u32 row, u32 k) {
-        Pack<T, 4> pack = load_row(x, first_row + row, n_rows, k, n_in, packed_in);
+    multiply<S, false>(s.n_in, s.n_out, a.weight, packed_in, [&](u32 row, u32 k) {
+        Pack<T, 4> pack = load_row(a.x, first_row + row, s.n_rows, k, s.n_in, packed_in);
         if (before == SILU) {
 #pragma unroll
             for (int i = 0; i < 4; i++) pack.at[i] = silu(pack.at[i]);
         }
         return pack;
     }, acc);
-    const bool packed_out = packs_of_four(bias, n_out) && packs_of_four(residual, n_out) && packs_of_four(y, n_out) &&
-                            packs_of_four(saved, n_out);
-    for_outputs<S>(n_rows, n_out, packed_out, acc, [&](size_t row, u32 column, auto z) {
+    const bool packed_out = packs_of_four(a.bias, s.n_out) && packs_of_four(a.residual, s.n_out) &&
+                            packs_of_four(a.y, s.n_out) && packs_of_four(a.saved, s.n_out);
+    for_outputs<S>(s.n_rows, s.n_out, packed_out, acc, [&](size_t row, u32 column, auto z) {
         constexpr int V = sizeof(z) / sizeof(T);
-        const size_t at = row * n_out + column;
-        if (bias) {
-            const Pack<T, V> b = load<V>(bias + column);
+        const size_t at = row * s.n_out + column;
+        if (a.bias) {
+            const Pack<T, V> b = load<V>(a.bias + column);
 #pragma unroll
             for (int i = 0; i < V; i++) z.at[i] += b.at[i];
         }
-        if (residual) {
-            const Pack<T, V> r = load<V>(residual + at);
+        if (a.residual) {
+            const Pack<T, V> r = load<V>(a.residual + at);
 #pragma unroll
             for (int i = 0; i < V; i++) z.at[i] += r.at[i];
         }
@@ -169,8 +169,8 @@ __device__ __forceinline__ void dense_forward(u32 n_rows, u32 n_in, u32 n_out, u
                 if (save_slope) z.at[i] = silu_slope(z.at[i]);
             }
         }
-        store<V>(y + at, out);
-        if (saved) store<V>(saved + at, z);
+        store<V>(a.y + at, out);
+        if (a.saved) store<V>(a.saved + at, z);
     });
 }
 
@@ -181,43 +181,42 @@ __device__ __forceinline__ void dense_forward(u32 n_rows, u32 n_in, u32 n_out, u
 // OUT grad_x [n_rows, n_in], accumulated; grad_residual [n_rows, n_out] += grad_z, or null.
 // LAUNCH one block per tile of grad_x, grid (tiles of rows, tiles of columns); Wide and Narrow: 128 threads.
 template <typename S, typename T>
-__device__ __forceinline__ void dense_vjp(u32 n_rows, u32 n_in, u32 n_out, u32 before, u32 save_slope, const T* grad_y,
-                                          const T* saved, const T* weight, const T* x, T* grad_x, T* grad_residual) {
+__device__ __forceinline__ void dense_vjp(const LayerSizes& s, const DenseArrays<T>& a, u32 before, u32 save_slope) {
     T acc[S::TM][S::TN] = {};
     const size_t first_row = size_t(blockIdx.x) * S::BM;
-    const bool packed_y = packs_of_four(grad_y, n_out) && packs_of_four(saved, n_out);
-    const bool packed_weight = packs_of_four(weight, n_in);
+    const bool packed_y = packs_of_four(a.grad_y, s.n_out) && packs_of_four(a.saved, s.n_out);
+    const bool packed_weight = packs_of_four(a.weight, s.n_in);
     // Every element of grad_z passes through the first column of tiles once: that one adds it to the residual's.
-    const bool adds_residual = grad_residual && blockIdx.y == 0;
-    multiply<S, true>(n_out, n_in, weight, packed_weight, [&](u32 tile_row, u32 k) {
+    const bool adds_residual = a.grad_residual && blockIdx.y == 0;
+    multiply<S, true>(s.n_out, s.n_in, a.weight, packed_weight, [&](u32 tile_row, u32 k) {
         const size_t row = first_row + tile_row;
-        Pack<T, 4> grad = load_row(grad_y, row, n_rows, k, n_out, packed_y);
-        if (saved) {
-            const Pack<T, 4> z = load_row(saved, row, n_rows, k, n_out, packed_y);
+        Pack<T, 4> grad = load_row(a.grad_y, row, s.n_rows, k, s.n_out, packed_y);
+        if (a.saved) {
+            const Pack<T, 4> z = load_row(a.saved, row, s.n_rows, k, s.n_out, packed_y);
 #pragma unroll
             for (int i = 0; i < 4; i++) grad.at[i] *= save_slope ? z.at[i] : silu_slope(z.at[i]);
         }
-        if (adds_residual && row < n_rows) {
+        if (adds_residual && row < s.n_rows) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                if (k + i < n_out) grad_residual[row * n_out + k + i] += grad.at[i];
+                if (k + i < s.n_out) a.grad_residual[row * s.n_out + k + i] += grad.at[i];
             }
         }
         return grad;
     }, acc);
-    const bool packed_x = packs_of_four(grad_x, n_in) && packs_of_four(x, n_in);
-    for_outputs<S>(n_rows, n_in, packed_x, acc, [&](size_t row, u32 column, auto grad) {
+    const bool packed_x = packs_of_four(a.grad_x, s.n_in) && packs_of_four(a.x, s.n_in);
+    for_outputs<S>(s.n_rows, s.n_in, packed_x, acc, [&](size_t row, u32 column, auto grad) {
         constexpr int V = sizeof(grad) / sizeof(T);
-        const size_t at = row * n_in + column;
+        const size_t at = row * s.n_in + column;
         if (before == SILU) {
-            const Pack<T, V> argument = load<V>(x + at);
+            const Pack<T, V> argument = load<V>(a.x + at);
 #pragma unroll
             for (int i = 0; i < V; i++) grad.at[i] *= silu_slope(argument.at[i]);
         }
-        Pack<T, V> sum = load<V>(grad_x + at);
+        Pack<T, V> sum = load<V>(a.grad_x + at);
 #pragma unroll
         for (int i = 0; i < V; i++) sum.at[i] += grad.at[i];
-        store<V>(grad_x + at, sum);
+        store<V>(a.grad_x + at, sum);
     });
 }
 
@@ -261,16 +260,13 @@ extern "C" __global__ void __launch_bounds__(256) dense_activation_vjp_f32(u32 n
 }
 
 #define DENSE(T, tile, name)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS) dense_forward_##name(                                  \
-        u32 n_rows, u32 n_in, u32 n_out, u32 before, u32 activation, u32 save_slope, const T* __restrict__ x,          \
-        const T* __restrict__ weight, const T* bias, const T* residual, T* y, T* saved) {                              \
-        dense_forward<tile, T>(n_rows, n_in, n_out, before, activation, save_slope, x, weight, bias, residual, y,      \
-                               saved);                                                                                 \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS)                                                        \
+        dense_forward_##name(LayerSizes s, DenseArrays<T> a, u32 before, u32 activation, u32 save_slope) {             \
+        dense_forward<tile>(s, a, before, activation, save_slope);                                                     \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS) dense_vjp_##name(                                      \
-        u32 n_rows, u32 n_in, u32 n_out, u32 before, u32 save_slope, const T* __restrict__ grad_y,                     \
-        const T* __restrict__ saved, const T* __restrict__ weight, const T* x, T* grad_x, T* grad_residual) {          \
-        dense_vjp<tile, T>(n_rows, n_in, n_out, before, save_slope, grad_y, saved, weight, x, grad_x, grad_residual);  \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS)                                                        \
+        dense_vjp_##name(LayerSizes s, DenseArrays<T> a, u32 before, u32 save_slope) {                                 \
+        dense_vjp<tile>(s, a, before, save_slope);                                                                     \
     }
 DENSE(float, Wide, wide_f32)
 DENSE(double, Wide, wide_f64)

@@ -6,6 +6,7 @@
 // of eight edges are computed in registers, used and dropped. A thread owns one feature, so gathers of an atom's rows
 // are coalesced and no sum over edges crosses threads. The filter's weights stay in shared memory, where one read
 // serves eight edges.
+#include "arrays.cuh"
 #include "common.cuh"
 
 constexpr int BATCH = 8;  // edges whose filters are in registers
@@ -22,7 +23,7 @@ __device__ __forceinline__ void stage_weights(const T* weight, u32 n, u32 n_k, u
     const u32 row_length = padded(n_k);
     for (u32 i = threadIdx.x; i < 3 * tile * row_length; i += blockDim.x) {
         const u32 row = i / row_length, k = i % row_length, f = first + row % tile;
-        weights[i] = k < n_k && f < n ? weight[(size_t(row / tile) * n + f) * n_k + k] : T(0);
+        weights[i] = k < n_k && f < n ? constant(weight + (size_t(row / tile) * n + f) * n_k + k) : T(0);
     }
 }
 
@@ -68,31 +69,31 @@ __device__ __forceinline__ void load_bias(const T* bias, u32 n, u32 f, T (&out)[
 // LAUNCH grid (groups of atoms_per_block atoms, tiles of `tile` features), one thread per feature of a tile, rounded up
 //     to whole warps, at most 128; dynamic shared memory (3 tile + 4 BATCH) padded(K) elements.
 template <typename T>
-__device__ __forceinline__ void message_forward(u32 n_atoms, u32 n, u32 n_k, u32 atoms_per_block, u32 tile,
-                                                const u32* edge_ptr, const u32* senders, const T* nodes, const T* edges,
-                                                const T* geometry, const T* weight, const T* bias, T* sums) {
+__device__ __forceinline__ void message_forward(const MessageSizes& s, const MessageArrays<T>& in, u32 atoms_per_block,
+                                                u32 tile) {
+    const u32 n = s.n_features, n_k = s.n_edge_features;
     constexpr u32 STAGED = 4 * BATCH;  // edges between two barriers
     __shared__ u32 sender_of[STAGED];
     __shared__ T direction_of[STAGED][3];
     T* weights = DYNAMIC_SHARED(T);
     const u32 row_length = padded(n_k), t = threadIdx.x;
     T* features = weights + size_t(3) * tile * row_length;
-    const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, n_atoms);
-    const u32 first_edge = edge_ptr[first], last_edge = edge_ptr[last];
+    const u32 first = blockIdx.x * atoms_per_block, last = min(first + atoms_per_block, s.n_atoms);
+    const u32 first_edge = in.edge_ptr[first], last_edge = in.edge_ptr[last];
 
     // Threads without a feature of their own follow another one's and write nothing.
     const u32 f = blockIdx.y * tile + t;
     const bool owner = t < tile && f < n;
     const u32 own_f = owner ? f : n - 1, own_t = owner ? t : 0;
     T bias_of[3];
-    load_bias(bias, n, own_f, bias_of);
-    stage_weights(weight, n, n_k, blockIdx.y * tile, tile, weights);
+    load_bias(in.bias, n, own_f, bias_of);
+    stage_weights(in.weight, n, n_k, blockIdx.y * tile, tile, weights);
 
-    u32 atom = first, end = edge_ptr[first + 1];
+    u32 atom = first, end = in.edge_ptr[first + 1];
     T dq = T(0), dmu[3] = {};
     const auto flush = [&]() {
         if (owner) {
-            T* row = sums + size_t(atom) * 4 * n + f;
+            T* row = in.sums + size_t(atom) * 4 * n + f;
             row[0] = dq;
 #pragma unroll
             for (int a = 0; a < 3; a++) row[size_t(a + 1) * n] = dmu[a];
@@ -104,12 +105,12 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 n, u32 n_k, u32
         __syncthreads();
         for (u32 i = t; i < STAGED * row_length; i += blockDim.x) {
             const u32 b = i / row_length, k = i % row_length;
-            features[i] = b < n_staged && k < n_k ? edges[size_t(staged + b) * n_k + k] : T(0);
+            features[i] = b < n_staged && k < n_k ? constant(in.edges + size_t(staged + b) * n_k + k) : T(0);
         }
         for (u32 b = t; b < n_staged; b += blockDim.x) {
-            sender_of[b] = senders[staged + b];
+            sender_of[b] = in.senders[staged + b];
 #pragma unroll
-            for (int a = 0; a < 3; a++) direction_of[b][a] = geometry[size_t(staged + b) * 4 + 1 + a];
+            for (int a = 0; a < 3; a++) direction_of[b][a] = constant(in.geometry + size_t(staged + b) * 4 + 1 + a);
         }
         __syncthreads();
         for (u32 batch = 0; batch < n_staged; batch += BATCH) {
@@ -121,14 +122,14 @@ __device__ __forceinline__ void message_forward(u32 n_atoms, u32 n, u32 n_k, u32
                     while (staged + batch + b >= end) {
                         flush();
                         atom++;
-                        end = edge_ptr[atom + 1];
+                        end = in.edge_ptr[atom + 1];
                     }
-                    const T* node = nodes + size_t(sender_of[batch + b]) * 6 * n + own_f;
-                    const T along = w[1][b] * node[n], gate = w[2][b] * node[2 * size_t(n)];
-                    dq += w[0][b] * node[0];
+                    const T* node = in.nodes + size_t(sender_of[batch + b]) * 6 * n + own_f;
+                    const T along = w[1][b] * constant(node + n), gate = w[2][b] * constant(node + 2 * size_t(n));
+                    dq += w[0][b] * constant(node);
 #pragma unroll
                     for (int a = 0; a < 3; a++) {
-                        dmu[a] += along * direction_of[batch + b][a] + gate * node[size_t(3 + a) * n];
+                        dmu[a] += along * direction_of[batch + b][a] + gate * constant(node + size_t(3 + a) * n);
                     }
                 }
             }
@@ -200,11 +201,9 @@ __device__ __forceinline__ void contract(const T* cotangents, const T* weights, 
 // LAUNCH one block per atoms_per_block atoms; threads as many as features in a tile, rounded up to whole warps, at most
 //     128; dynamic shared memory (3 tile + BATCH) padded(K) + 3 tile BATCH elements. Fast where tile >= F.
 template <typename T>
-__device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 atoms_per_block, u32 tile,
-                                            const u32* edge_ptr, const u32* senders, const u32* reverse_edge,
-                                            const T* nodes, const T* edges, const T* geometry, const T* weight,
-                                            const T* bias, const T* grad_sums, T* grad_nodes, T* grad_edges,
-                                            T* grad_geometry) {
+__device__ __forceinline__ void message_vjp(const MessageSizes& s, const MessageArrays<T>& in, u32 atoms_per_block,
+                                            u32 tile) {
+    const u32 n = s.n_features, n_k = s.n_edge_features;
     __shared__ u32 edge_of[BATCH], receiver_of[BATCH];
     __shared__ T direction_of[BATCH][3];
     __shared__ __align__(16) T parts[MAX_WARPS][BATCH][CHUNK];
@@ -213,10 +212,10 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
     const u32 row_length = padded(n_k), t = threadIdx.x, lane = t % WARP, n_warps = blockDim.x / WARP;
     T* features = weights + size_t(3) * tile * row_length;
     T* cotangents = features + BATCH * row_length;  // [3, tile, BATCH]
-    const u32 first_atom = blockIdx.x * atoms_per_block, last_atom = min(first_atom + atoms_per_block, n_atoms);
-    const u32 first_edge = edge_ptr[first_atom], last_edge = edge_ptr[last_atom];
+    const u32 first_atom = blockIdx.x * atoms_per_block, last_atom = min(first_atom + atoms_per_block, s.n_atoms);
+    const u32 first_edge = in.edge_ptr[first_atom], last_edge = in.edge_ptr[last_atom];
     const bool one_tile = tile >= n;
-    if (one_tile) stage_weights(weight, n, n_k, 0, tile, weights);
+    if (one_tile) stage_weights(in.weight, n, n_k, 0, tile, weights);
 
     u32 atom_of_batch = first_atom;  // atom of the batch's first edge
     T own[6] = {}, grad[6] = {};     // row of the atom at hand and its cotangent
@@ -224,33 +223,35 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
         const u32 n_batch = min(u32(BATCH), last_edge - batch);
         __syncthreads();
         for (u32 b = t; b < BATCH; b += blockDim.x) {
-            const u32 e = b < n_batch ? reverse_edge[batch + b] : 0;
+            const u32 e = b < n_batch ? in.reverse_edge[batch + b] : 0;
             edge_of[b] = e;
-            receiver_of[b] = b < n_batch ? senders[batch + b] : 0;  // the receiver of the reverse edge
+            receiver_of[b] = b < n_batch ? in.senders[batch + b] : 0;  // the receiver of the reverse edge
 #pragma unroll
-            for (int a = 0; a < 3; a++) direction_of[b][a] = b < n_batch ? geometry[size_t(e) * 4 + 1 + a] : T(0);
+            for (int a = 0; a < 3; a++) {
+                direction_of[b][a] = b < n_batch ? constant(in.geometry + size_t(e) * 4 + 1 + a) : T(0);
+            }
         }
         __syncthreads();
         for (u32 i = t; i < BATCH * row_length; i += blockDim.x) {
             const u32 b = i / row_length, k = i % row_length;
-            features[i] = b < n_batch && k < n_k ? edges[size_t(edge_of[b]) * n_k + k] : T(0);
+            features[i] = b < n_batch && k < n_k ? constant(in.edges + size_t(edge_of[b]) * n_k + k) : T(0);
         }
         u32 atom = atom_of_batch;
         for (u32 first = 0; first < n; first += tile) {
             // The last readers of these weights are behind a barrier already: the batch's first, or contract's last.
-            if (!one_tile) stage_weights(weight, n, n_k, first, tile, weights);
+            if (!one_tile) stage_weights(in.weight, n, n_k, first, tile, weights);
             __syncthreads();
             const u32 f = first + t;
             const bool owner = t < tile && f < n;
             const u32 own_f = owner ? f : n - 1, own_t = owner ? t : 0;
             const auto fetch = [&]() {
 #pragma unroll
-                for (int c = 0; c < 6; c++) own[c] = nodes[(size_t(atom) * 6 + c) * n + own_f];
+                for (int c = 0; c < 6; c++) own[c] = constant(in.nodes + (size_t(atom) * 6 + c) * n + own_f);
             };
             const auto flush = [&]() {
 #pragma unroll
                 for (int c = 0; c < 6; c++) {
-                    if (owner) grad_nodes[(size_t(atom) * 6 + c) * n + f] += grad[c];
+                    if (owner) in.grad_nodes[(size_t(atom) * 6 + c) * n + f] += grad[c];
                     grad[c] = T(0);
                 }
             };
@@ -258,25 +259,25 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
                 atom = atom_of_batch;
                 fetch();
             }
-            u32 end = edge_ptr[atom + 1];
+            u32 end = in.edge_ptr[atom + 1];
             T bias_of[3], w[3][BATCH], along_direction[WARP] = {};
-            load_bias(bias, n, own_f, bias_of);
+            load_bias(in.bias, n, own_f, bias_of);
             filters_of(weights, features, bias_of, own_t, tile, n_k, w);
 #pragma unroll
             for (int b = 0; b < BATCH; b++) {
                 if (b < int(n_batch)) {
                     if (batch + b >= end) {
                         flush();
-                        while (batch + b >= end) end = edge_ptr[++atom + 1];
+                        while (batch + b >= end) end = in.edge_ptr[++atom + 1];
                         fetch();
                     }
-                    const T* grad_sum = grad_sums + size_t(receiver_of[b]) * 4 * n + own_f;
-                    const T grad_q = grad_sum[0];
+                    const T* grad_sum = in.grad_sums + size_t(receiver_of[b]) * 4 * n + own_f;
+                    const T grad_q = constant(grad_sum);
                     const T along = w[1][b] * own[1], gate = w[2][b] * own[2];
                     T on_direction = T(0), on_vector = T(0);
 #pragma unroll
                     for (int a = 0; a < 3; a++) {
-                        const T g = grad_sum[size_t(a + 1) * n];
+                        const T g = constant(grad_sum + size_t(a + 1) * n);
                         on_direction += g * direction_of[b][a];
                         on_vector += g * own[3 + a];
                         grad[3 + a] += g * gate;
@@ -312,9 +313,9 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
             for (u32 i = t; i < 3 * n_batch; i += blockDim.x) {
                 T total = direction_parts[0][i];
                 for (u32 warp = 1; warp < n_warps; warp++) total += direction_parts[warp][i];
-                grad_geometry[size_t(edge_of[i / 3]) * 4 + 1 + i % 3] += total;
+                in.grad_geometry[size_t(edge_of[i / 3]) * 4 + 1 + i % 3] += total;
             }
-            contract(cotangents, weights, tile, n_k, edge_of, n_batch, parts, grad_edges);
+            contract(cotangents, weights, tile, n_k, edge_of, n_batch, parts, in.grad_edges);
         }
         atom_of_batch = atom;
     }
@@ -322,27 +323,19 @@ __device__ __forceinline__ void message_vjp(u32 n_atoms, u32 n, u32 n_k, u32 ato
         const u32 f = t;
 #pragma unroll
         for (int c = 0; c < 6; c++) {
-            if (f < n) grad_nodes[(size_t(atom_of_batch) * 6 + c) * n + f] += grad[c];
+            if (f < n) in.grad_nodes[(size_t(atom_of_batch) * 6 + c) * n + f] += grad[c];
         }
     }
 }
 
 #define MESSAGE(T, suffix)                                                                                             \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
-        message_forward_##suffix(u32 n_atoms, u32 n, u32 n_k, u32 atoms_per_block, u32 tile, const u32* edge_ptr,      \
-                                 const u32* senders, const T* __restrict__ nodes, const T* __restrict__ edges,         \
-                                 const T* __restrict__ geometry, const T* __restrict__ weight, const T* bias,          \
-                                 T* sums) {                                                                            \
-        message_forward<T>(n_atoms, n, n_k, atoms_per_block, tile, edge_ptr, senders, nodes, edges, geometry, weight,  \
-                           bias, sums);                                                                                \
+        message_forward_##suffix(MessageSizes s, MessageArrays<T> a, u32 atoms_per_block, u32 tile) {                  \
+        message_forward(s, a, atoms_per_block, tile);                                                                  \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) message_vjp_##suffix(                                            \
-        u32 n_atoms, u32 n, u32 n_k, u32 atoms_per_block, u32 tile, const u32* edge_ptr, const u32* senders,           \
-        const u32* reverse_edge, const T* __restrict__ nodes, const T* __restrict__ edges,                             \
-        const T* __restrict__ geometry, const T* __restrict__ weight, const T* bias, const T* __restrict__ grad_sums,  \
-        T* grad_nodes, T* grad_edges, T* grad_geometry) {                                                              \
-        message_vjp<T>(n_atoms, n, n_k, atoms_per_block, tile, edge_ptr, senders, reverse_edge, nodes, edges,          \
-                       geometry, weight, bias, grad_sums, grad_nodes, grad_edges, grad_geometry);                      \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+        message_vjp_##suffix(MessageSizes s, MessageArrays<T> a, u32 atoms_per_block, u32 tile) {                      \
+        message_vjp(s, a, atoms_per_block, tile);                                                                      \
     }
 MESSAGE(float, f32)
 MESSAGE(double, f64)

@@ -1,6 +1,7 @@
 // update: an atom's scalars and vectors talk to each other. The dense layers around these steps are dense.cu's.
 //
 // All four kernels are bound by memory: a thread takes V neighbouring features of an atom, four where rows allow it.
+#include "arrays.cuh"
 #include "common.cuh"
 
 // V features of row `index` of an array [.., F].
@@ -25,11 +26,12 @@ __device__ __forceinline__ void add_at(T* rows, size_t index, u32 n_features, u3
 // cannot be read in fours.
 struct Invariants {
     template <int V, typename T>
-    static __device__ __forceinline__ void run(size_t a, u32 f, u32 n, T epsilon, const T* mixed, T* invariants) {
+    static __device__ __forceinline__ void run(size_t atom, u32 f, u32 n, const InvariantsArrays<T>& a, T epsilon) {
         Pack<T, V> squares{}, products{};
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            const Pack<T, V> v = row_at<T, V>(mixed, a * 6 + 2 * k, n, f), w = row_at<T, V>(mixed, a * 6 + 2 * k + 1, n, f);
+            const Pack<T, V> v = row_at<T, V>(a.mixed, atom * 6 + 2 * k, n, f);
+            const Pack<T, V> w = row_at<T, V>(a.mixed, atom * 6 + 2 * k + 1, n, f);
 #pragma unroll
             for (int x = 0; x < V; x++) {
                 squares.at[x] += v.at[x] * v.at[x];
@@ -39,8 +41,8 @@ struct Invariants {
 #pragma unroll
         // eps inside the root: |v| is not differentiable at v = 0, where isolated atoms sit.
         for (int x = 0; x < V; x++) squares.at[x] = sqrt(squares.at[x] + epsilon);
-        store<V>(invariants + a * 2 * n + f, squares);
-        store<V>(invariants + a * 2 * n + n + f, products);
+        store<V>(a.invariants + atom * 2 * n + f, squares);
+        store<V>(a.invariants + atom * 2 * n + n + f, products);
     }
 };
 
@@ -48,24 +50,24 @@ struct Invariants {
 // OUT grad_mixed [n_atoms, 3, 2F], accumulated; the subgradient zero where a norm is zero.   LAUNCH as the forward.
 struct InvariantsVjp {
     template <int V, typename T>
-    static __device__ __forceinline__ void run(size_t a, u32 f, u32 n, const T* mixed, const T* invariants,
-                                               const T* grad_invariants, T* grad_mixed) {
-        Pack<T, V> scale = row_at<T, V>(grad_invariants, a * 2, n, f);
-        const Pack<T, V> grad_products = row_at<T, V>(grad_invariants, a * 2 + 1, n, f);
-        const Pack<T, V> norms = row_at<T, V>(invariants, a * 2, n, f);
+    static __device__ __forceinline__ void run(size_t atom, u32 f, u32 n, const InvariantsArrays<T>& a) {
+        Pack<T, V> scale = row_at<T, V>(a.grad_invariants, atom * 2, n, f);
+        const Pack<T, V> grad_products = row_at<T, V>(a.grad_invariants, atom * 2 + 1, n, f);
+        const Pack<T, V> norms = row_at<T, V>(a.invariants, atom * 2, n, f);
 #pragma unroll
         for (int x = 0; x < V; x++) scale.at[x] = norms.at[x] > T(0) ? scale.at[x] / norms.at[x] : T(0);
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            const Pack<T, V> v = row_at<T, V>(mixed, a * 6 + 2 * k, n, f), w = row_at<T, V>(mixed, a * 6 + 2 * k + 1, n, f);
+            const Pack<T, V> v = row_at<T, V>(a.mixed, atom * 6 + 2 * k, n, f);
+            const Pack<T, V> w = row_at<T, V>(a.mixed, atom * 6 + 2 * k + 1, n, f);
             Pack<T, V> grad_v, grad_w;
 #pragma unroll
             for (int x = 0; x < V; x++) {
                 grad_v.at[x] = scale.at[x] * v.at[x] + grad_products.at[x] * w.at[x];
                 grad_w.at[x] = grad_products.at[x] * v.at[x];
             }
-            add_at<T, V>(grad_mixed, a * 6 + 2 * k, n, f, grad_v);
-            add_at<T, V>(grad_mixed, a * 6 + 2 * k + 1, n, f, grad_w);
+            add_at<T, V>(a.grad_mixed, atom * 6 + 2 * k, n, f, grad_v);
+            add_at<T, V>(a.grad_mixed, atom * 6 + 2 * k + 1, n, f, grad_w);
         }
     }
 };
@@ -77,20 +79,20 @@ struct InvariantsVjp {
 // SAVED for the VJP: the inputs.   LAUNCH as above.
 struct Gate {
     template <int V, typename T>
-    static __device__ __forceinline__ void run(size_t a, u32 f, u32 n, const T* gates, const T* mixed,
-                                               const T* invariants, T* change) {
-        Pack<T, V> dq = row_at<T, V>(gates, a * 3, n, f);
-        const Pack<T, V> gate = row_at<T, V>(gates, a * 3 + 1, n, f), factor = row_at<T, V>(gates, a * 3 + 2, n, f);
-        const Pack<T, V> products = row_at<T, V>(invariants, a * 2 + 1, n, f);
+    static __device__ __forceinline__ void run(size_t atom, u32 f, u32 n, const GateArrays<T>& a) {
+        Pack<T, V> dq = row_at<T, V>(a.gates, atom * 3, n, f);
+        const Pack<T, V> gate = row_at<T, V>(a.gates, atom * 3 + 1, n, f);
+        const Pack<T, V> factor = row_at<T, V>(a.gates, atom * 3 + 2, n, f);
+        const Pack<T, V> products = row_at<T, V>(a.invariants, atom * 2 + 1, n, f);
 #pragma unroll
         for (int x = 0; x < V; x++) dq.at[x] += factor.at[x] * products.at[x];
-        store<V>(change + a * 4 * n + f, dq);
+        store<V>(a.change + atom * 4 * n + f, dq);
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            Pack<T, V> w = row_at<T, V>(mixed, a * 6 + 2 * k + 1, n, f);
+            Pack<T, V> w = row_at<T, V>(a.mixed, atom * 6 + 2 * k + 1, n, f);
 #pragma unroll
             for (int x = 0; x < V; x++) w.at[x] *= gate.at[x];
-            store<V>(change + (a * 4 + k + 1) * n + f, w);
+            store<V>(a.change + (atom * 4 + k + 1) * n + f, w);
         }
     }
 };
@@ -100,33 +102,32 @@ struct Gate {
 //     V's cotangent and of the norms' is touched).   LAUNCH as above.
 struct GateVjp {
     template <int V, typename T>
-    static __device__ __forceinline__ void run(size_t a, u32 f, u32 n, const T* gates, const T* mixed,
-                                               const T* invariants, const T* grad_change, T* grad_gates, T* grad_mixed,
-                                               T* grad_invariants) {
-        const Pack<T, V> gate = row_at<T, V>(gates, a * 3 + 1, n, f), factor = row_at<T, V>(gates, a * 3 + 2, n, f);
-        const Pack<T, V> products = row_at<T, V>(invariants, a * 2 + 1, n, f);
-        const Pack<T, V> grad_q = row_at<T, V>(grad_change, a * 4, n, f);
+    static __device__ __forceinline__ void run(size_t atom, u32 f, u32 n, const GateArrays<T>& a) {
+        const Pack<T, V> gate = row_at<T, V>(a.gates, atom * 3 + 1, n, f);
+        const Pack<T, V> factor = row_at<T, V>(a.gates, atom * 3 + 2, n, f);
+        const Pack<T, V> products = row_at<T, V>(a.invariants, atom * 2 + 1, n, f);
+        const Pack<T, V> grad_q = row_at<T, V>(a.grad_change, atom * 4, n, f);
         Pack<T, V> grad_gate{}, grad_factor, grad_products;
 #pragma unroll
         for (int k = 0; k < 3; k++) {
-            const Pack<T, V> w = row_at<T, V>(mixed, a * 6 + 2 * k + 1, n, f);
-            Pack<T, V> grad_w = row_at<T, V>(grad_change, a * 4 + k + 1, n, f);
+            const Pack<T, V> w = row_at<T, V>(a.mixed, atom * 6 + 2 * k + 1, n, f);
+            Pack<T, V> grad_w = row_at<T, V>(a.grad_change, atom * 4 + k + 1, n, f);
 #pragma unroll
             for (int x = 0; x < V; x++) {
                 grad_gate.at[x] += grad_w.at[x] * w.at[x];
                 grad_w.at[x] *= gate.at[x];
             }
-            add_at<T, V>(grad_mixed, a * 6 + 2 * k + 1, n, f, grad_w);
+            add_at<T, V>(a.grad_mixed, atom * 6 + 2 * k + 1, n, f, grad_w);
         }
 #pragma unroll
         for (int x = 0; x < V; x++) {
             grad_factor.at[x] = grad_q.at[x] * products.at[x];
             grad_products.at[x] = grad_q.at[x] * factor.at[x];
         }
-        add_at<T, V>(grad_gates, a * 3, n, f, grad_q);
-        add_at<T, V>(grad_gates, a * 3 + 1, n, f, grad_gate);
-        add_at<T, V>(grad_gates, a * 3 + 2, n, f, grad_factor);
-        add_at<T, V>(grad_invariants, a * 2 + 1, n, f, grad_products);
+        add_at<T, V>(a.grad_gates, atom * 3, n, f, grad_q);
+        add_at<T, V>(a.grad_gates, atom * 3 + 1, n, f, grad_gate);
+        add_at<T, V>(a.grad_gates, atom * 3 + 2, n, f, grad_factor);
+        add_at<T, V>(a.grad_invariants, atom * 2 + 1, n, f, grad_products);
     }
 };
 
@@ -154,27 +155,23 @@ __device__ __forceinline__ bool all_in_fours(u32 n, const P*... pointers) {
 
 #define UPDATE(T, suffix)                                                                                              \
     extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        update_invariants_forward_##suffix(u32 n_atoms, u32 n, T epsilon, const T* mixed, T* invariants) {             \
-        per_feature<Invariants>(n_atoms, n, all_in_fours(n, mixed, invariants), epsilon, mixed, invariants);           \
+        update_invariants_forward_##suffix(InvariantsSizes s, InvariantsArrays<T> a, T epsilon) {                      \
+        const bool aligned = all_in_fours(s.n_features, a.mixed, a.invariants);                                        \
+        per_feature<Invariants>(s.n_atoms, s.n_features, aligned, a, epsilon);                                         \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        update_invariants_vjp_##suffix(u32 n_atoms, u32 n, const T* mixed, const T* invariants,                        \
-                                       const T* grad_invariants, T* grad_mixed) {                                      \
-        per_feature<InvariantsVjp>(n_atoms, n, all_in_fours(n, mixed, invariants, grad_invariants, grad_mixed), mixed, \
-                                   invariants, grad_invariants, grad_mixed);                                           \
+        update_invariants_vjp_##suffix(InvariantsSizes s, InvariantsArrays<T> a) {                                     \
+        const bool aligned = all_in_fours(s.n_features, a.mixed, a.invariants, a.grad_invariants, a.grad_mixed);       \
+        per_feature<InvariantsVjp>(s.n_atoms, s.n_features, aligned, a);                                               \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) update_gate_forward_##suffix(                                    \
-        u32 n_atoms, u32 n, const T* gates, const T* mixed, const T* invariants, T* change) {                          \
-        per_feature<Gate>(n_atoms, n, all_in_fours(n, gates, mixed, invariants, change), gates, mixed, invariants,     \
-                          change);                                                                                     \
+    extern "C" __global__ void __launch_bounds__(256) update_gate_forward_##suffix(GateSizes s, GateArrays<T> a) {     \
+        const bool aligned = all_in_fours(s.n_features, a.gates, a.mixed, a.invariants, a.change);                     \
+        per_feature<Gate>(s.n_atoms, s.n_features, aligned, a);                                                        \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        update_gate_vjp_##suffix(u32 n_atoms, u32 n, const T* gates, const T* mixed, const T* invariants,              \
-                                 const T* grad_change, T* grad_gates, T* grad_mixed, T* grad_invariants) {             \
-        per_feature<GateVjp>(                                                                                          \
-            n_atoms, n,                                                                                                \
-            all_in_fours(n, gates, mixed, invariants, grad_change, grad_gates, grad_mixed, grad_invariants), gates,    \
-            mixed, invariants, grad_change, grad_gates, grad_mixed, grad_invariants);                                  \
+    extern "C" __global__ void __launch_bounds__(256) update_gate_vjp_##suffix(GateSizes s, GateArrays<T> a) {         \
+        const bool aligned = all_in_fours(s.n_features, a.gates, a.mixed, a.invariants, a.grad_change, a.grad_gates,   \
+                                          a.grad_mixed, a.grad_invariants);                                            \
+        per_feature<GateVjp>(s.n_atoms, s.n_features, aligned, a);                                                     \
     }
 UPDATE(float, f32)
 UPDATE(double, f64)

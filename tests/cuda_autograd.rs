@@ -16,7 +16,7 @@ use mlff::Want;
 use mlff::batch::{PaddedBatch, Preparer};
 use mlff::calibration::{CostModel, Pattern, Size};
 use mlff::engine::autograd::ops::{
-    Dense, EdgeGeometry, Element, Message, RadialBasisOp, Readout, UpdateGate, UpdateInvariants,
+    Basis, Custom, Dense, EdgeGeometry, Element, Message, Readout, UpdateGate, UpdateInvariants,
 };
 use mlff::engine::autograd::{Place, Run};
 use mlff::ops::Real;
@@ -137,14 +137,14 @@ fn ops<T: Element>() {
         // The VJP is that of zero strain.
         let strain = (vec![structures, 3, 3], vec![0.0; 9 * structures]);
         compare::<T>("edge_geometry", true, &[positions.clone(), strain], |run, x| {
-            x[0].apply_op2(&x[1], EdgeGeometry { run: run.clone(), epsilon })
+            x[0].apply_op2(&x[1], Custom(EdgeGeometry { run: run.clone(), epsilon }))
         });
     }
     let distances: Argument = (vec![edges], random(&[edges], 1).1.iter().map(|x| 2.2 + 1.8 * x).collect());
     let gaussian = RadialBasis::Gaussian { centers: vec![0.5, 1.5, 2.5], widths: vec![0.5, 0.6, 0.7] };
     for functions in [gaussian, RadialBasis::Bessel { frequencies: vec![0.9, 1.8] }] {
         compare::<T>("radial_basis", false, std::slice::from_ref(&distances), |run, x| {
-            x[0].apply_op1(RadialBasisOp { functions: functions.clone(), cutoff: 3.5, run: run.clone() })
+            x[0].apply_op1(Custom(Basis { functions: functions.clone(), cutoff: 3.5, run: run.clone() }))
         });
     }
     for (activation, bias) in [(Activation::Identity, false), (Activation::Silu, true)] {
@@ -158,17 +158,17 @@ fn ops<T: Element>() {
     let arguments = [random(&[rows, 6 * n], 3), random(&[edges, 5], 4), random(&[edges, 4], 5)];
     compare::<T>("message", false, &arguments, |run, x| {
         let op = Message { run: run.clone(), n_features: n, filter: filter.clone() };
-        x[0].apply_op3(&x[1], &x[2], op)
+        x[0].apply_op3(&x[1], &x[2], Custom(op))
     });
     compare::<T>("update_invariants", false, &[random(&[rows, 3, 2 * n], 6)], |run, x| {
-        x[0].apply_op1(UpdateInvariants { n_features: n, epsilon: 1e-2, run: run.clone() })
+        x[0].apply_op1(Custom(UpdateInvariants { n_features: n, epsilon: 1e-2, run: run.clone() }))
     });
     let arguments = [random(&[rows, 3 * n], 7), random(&[rows, 3, 2 * n], 8), random(&[rows, 2 * n], 9)];
     compare::<T>("update_gate", false, &arguments, |run, x| {
-        x[0].apply_op3(&x[1], &x[2], UpdateGate { n_features: n, run: run.clone() })
+        x[0].apply_op3(&x[1], &x[2], Custom(UpdateGate { n_features: n, run: run.clone() }))
     });
     compare::<T>("readout", false, &[random(&[rows, 1], 10)], |run, x| {
-        x[0].apply_op1(Readout { run: run.clone(), energy_scale: -1.7 })
+        x[0].apply_op1(Custom(Readout { run: run.clone(), energy_scale: -1.7 }))
     });
 }
 

@@ -4,15 +4,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::Variant;
-use super::counts::{EDGE_FEATURES, Work};
+use super::counts::Work;
 use super::examples::{self, CUTOFF};
 use super::record::{Calibration, DeviceInfo, Kind, Measurement, Point};
 use crate::error::{Error, Result};
 use crate::ops::choice::{Pattern, Size};
 use crate::ops::dense::{Activation, Linear};
-use crate::ops::message::{MessageGrads, MessageInputs};
-use crate::ops::radial_basis::RadialBasis;
-use crate::ops::update::{GateGrads, GateInputs};
+use crate::ops::example::cases::{self, BasisCase, Case as _, GateCase, GeometryCase, InvariantsCase, MessageCase};
 use crate::ops::{Real, dispatch};
 use crate::profile::statistics::median;
 use crate::roofline;
@@ -139,18 +137,11 @@ fn case<T: Real>(pattern: Pattern, size: Size) -> Case {
         (Linear { weight, bias, n_in: sizes[1], n_out: sizes[2] }, example)
     };
     match pattern {
-        Pattern::RadialBasis => {
-            let example = examples::radial_basis(n, w);
-            let [centers, widths] = ["first", "widths"].map(|name| example.get(name).to_vec());
-            let functions = RadialBasis::Gaussian { centers, widths };
-            let [distances, mut basis, grad, mut grad_d] =
-                ["distances", "basis", "grad_basis", "grad_distances"].map(|name| example.numbers::<T>(name));
-            Box::new(move |v| {
-                dispatch::radial_basis(v, &functions, CUTOFF, black_box(&distances), &mut basis);
-                dispatch::radial_basis_vjp(v, &functions, CUTOFF, &distances, &grad, &mut grad_d);
-            })
+        Pattern::RadialBasis => both(BasisCase::<T>::new(&examples::radial_basis(n, w), CUTOFF)),
+        Pattern::EdgeGeometry => {
+            let (topology, example) = examples::edge_geometry(n);
+            both(GeometryCase::new(&topology, &example, 0.0))
         }
-        Pattern::EdgeGeometry => edge_geometry_case(n),
         Pattern::LinearSilu => {
             let (layer, example) = layer_of([n, w, w], false);
             let [x, mut y, mut saved, grad, mut grad_x] =
@@ -188,59 +179,28 @@ fn case<T: Real>(pattern: Pattern, size: Size) -> Case {
                 dispatch::mlp_vjp(v, layers, &saved, &grad, &mut grad_x);
             })
         }
-        Pattern::Message => message_case::<T>(n, w),
-        Pattern::Update => update_case::<T>(n, w),
+        Pattern::Message => {
+            let (topology, example) = examples::message(n, w);
+            both(MessageCase::<T>::new(&topology, &example))
+        }
+        Pattern::Update => {
+            let (invariants, gate) = examples::update(n, w);
+            let (mut invariants, mut gate) = (InvariantsCase::<T>::new(&invariants, 1e-8), GateCase::<T>::new(&gate));
+            Box::new(move |variant| {
+                invariants.forward(variant);
+                gate.forward(variant);
+                gate.vjp(variant);
+                invariants.vjp(variant);
+            })
+        }
     }
 }
 
-fn edge_geometry_case(n_edges: usize) -> Case {
-    let (topology, example) = examples::edge_geometry(n_edges);
-    let triples = |name: &str| example.get(name).as_chunks::<3>().0.to_vec();
-    let matrices = |name: &str| triples(name).as_chunks::<3>().0.to_vec();
-    let rows = |name: &str| example.get(name).as_chunks::<4>().0.to_vec();
-    let (positions, offsets, mut grad_positions) =
-        (triples("positions"), triples("offsets"), triples("grad_positions"));
-    let (strain, mut grad_strain) = (matrices("strain"), matrices("grad_strain"));
-    let structure_of = vec![0; topology.n_edges()];
-    let (mut geometry, grad) = (rows("geometry"), rows("grad_geometry"));
-    Box::new(move |v| {
-        let positions = black_box(&positions);
-        dispatch::edge_geometry(v, &topology, positions, &offsets, &strain, &structure_of, 0.0, &mut geometry);
-        let out = (&mut grad_positions, &mut grad_strain);
-        dispatch::edge_geometry_vjp(v, &topology, &geometry, &structure_of, 0.0, &grad, out.0, out.1);
-    })
-}
-
-fn message_case<T: Real>(n_edges: usize, w: usize) -> Case {
-    let (topology, example) = examples::message(n_edges, w);
-    let filter = Linear { weight: example.numbers::<T>("weight"), bias: None, n_in: EDGE_FEATURES, n_out: 3 * w };
-    let [nodes, edges, geometry, mut sums, grad] =
-        ["nodes", "edges", "geometry", "sums", "grad_sums"].map(|name| example.numbers::<T>(name));
-    let mut grads = ["grad_nodes", "grad_edges", "grad_geometry"].map(|name| example.numbers::<T>(name));
-    Box::new(move |v| {
-        let nodes = black_box(&nodes);
-        let inputs = MessageInputs { n_features: w, nodes, edges: &edges, geometry: &geometry, filter: &filter };
-        let [nodes, edges, geometry] = &mut grads;
-        dispatch::message(v, &topology, &inputs, &mut sums);
-        dispatch::message_vjp(v, &topology, &inputs, &grad, &mut MessageGrads { nodes, edges, geometry });
-    })
-}
-
-fn update_case<T: Real>(n: usize, w: usize) -> Case {
-    let (of_invariants, of_gates) = examples::update(n, w);
-    let [mixed, mut invariants, grad_invariants] =
-        ["mixed", "invariants", "grad_invariants"].map(|name| of_invariants.numbers::<T>(name));
-    let [gates, mut change, grad_change] = ["gates", "change", "grad_change"].map(|name| of_gates.numbers::<T>(name));
-    let mut grads = ["grad_gates", "grad_mixed", "grad_invariants"].map(|name| of_gates.numbers::<T>(name));
-    Box::new(move |v| {
-        let mixed = black_box(&mixed);
-        dispatch::update_invariants(v, w, 1e-8, mixed, &mut invariants);
-        let inputs = GateInputs { n_features: w, gates: &gates, mixed, invariants: &invariants };
-        dispatch::update_gate(v, &inputs, &mut change);
-        let [gates, grad_mixed, grad_norms] = &mut grads;
-        let mut out = GateGrads { gates, mixed: grad_mixed, invariants: grad_norms };
-        dispatch::update_gate_vjp(v, &inputs, &grad_change, &mut out);
-        dispatch::update_invariants_vjp(v, w, mixed, &invariants, &grad_invariants, out.mixed);
+/// A forward and a VJP.
+fn both(mut case: impl cases::Case + 'static) -> Case {
+    Box::new(move |variant| {
+        case.forward(variant);
+        case.vjp(variant);
     })
 }
 

@@ -329,9 +329,8 @@ impl Backend for Device {
         call("bind", self.context.bind_to_thread())?;
         let function = self.function(&launch.kernel)?;
         let [x, y, z] = launch.grid;
-        // The driver copies each argument's own bytes from the low end of its word.
-        let mut args: Vec<*mut c_void> =
-            launch.args.iter().map(|arg| std::ptr::from_ref(&arg.0).cast_mut().cast()).collect();
+        // The driver copies each argument's own bytes from the low end of its words.
+        let mut args: Vec<*mut c_void> = launch.args.iter().map(|arg| arg.words().as_ptr().cast_mut().cast()).collect();
         // SAFETY: the caller says that the arguments are the kernel's; the words outlive the call, which copies them.
         let done = unsafe {
             let (grid, block) = ((x, y, z), (launch.block, 1, 1));

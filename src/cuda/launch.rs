@@ -2,6 +2,7 @@
 
 use super::Source;
 use crate::error::Result;
+use crate::ops::table::Operation;
 
 /// Address of an array where the kernel runs; 0 where the kernel takes none.
 pub type Address = u64;
@@ -19,7 +20,7 @@ pub struct Launch {
     pub cluster: u32,
     /// Dynamic shared memory, bytes.
     pub shared_bytes: u32,
-    /// Arguments in order, each in the low bytes of a word.
+    /// Arguments in order.
     pub args: Vec<Arg>,
 }
 
@@ -30,32 +31,57 @@ impl Launch {
     }
 }
 
-/// One argument of a kernel: its bytes in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Arg(pub u64);
+/// One argument of a kernel: its bytes from the low end of the words on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arg {
+    /// A number or an address.
+    Word(u64),
+    /// A struct.
+    Struct(Vec<u64>),
+}
+
+impl Arg {
+    /// An operation's sizes: a struct of 32-bit numbers.
+    pub fn sizes<O: Operation>(sizes: &O) -> Self {
+        let pair = |of: &[u32]| of.iter().rev().fold(0, |word, &x| word << 32 | u64::from(x));
+        Arg::Struct(sizes.sizes().chunks(2).map(pair).collect())
+    }
+
+    /// An operation's arrays: a struct of addresses.
+    pub fn arrays<O: Operation>(arrays: &O::Arrays<Address>) -> Self {
+        Arg::Struct(O::in_order(arrays))
+    }
+
+    /// Its words.
+    pub fn words(&self) -> &[u64] {
+        match self {
+            Arg::Word(word) => std::slice::from_ref(word),
+            Arg::Struct(words) => words,
+        }
+    }
+}
 
 impl From<Address> for Arg {
     fn from(address: Address) -> Self {
-        Arg(address)
+        Arg::Word(address)
     }
 }
 
 impl From<u32> for Arg {
     fn from(x: u32) -> Self {
-        Arg(u64::from(x))
+        Arg::Word(u64::from(x))
     }
 }
 
 impl From<f64> for Arg {
     fn from(x: f64) -> Self {
-        Arg(x.to_bits())
+        Arg::Word(x.to_bits())
     }
 }
 
 impl From<f32> for Arg {
     fn from(x: f32) -> Self {
-        Arg(u64::from(x.to_bits()))
+        Arg::Word(u64::from(x.to_bits()))
     }
 }
 

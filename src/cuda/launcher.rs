@@ -9,6 +9,7 @@ use crate::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes};
 use crate::ops::message::{MessageArrays, MessageSizes};
 use crate::ops::radial_basis::{RadialBasisArrays, RadialBasisSizes};
 use crate::ops::readout::{ReadoutArrays, ReadoutSizes};
+use crate::ops::table::Operation;
 use crate::ops::update::{GateArrays, GateSizes, InvariantsArrays, InvariantsSizes};
 use crate::settings::Precision;
 
@@ -104,61 +105,43 @@ impl Launcher {
         self.launch(name, [n_threads.div_ceil(u64::from(block)), 1], block, 0, args)
     }
 
+    /// A launch of an operation's kernel: its sizes, its arrays, and what else it takes.
+    fn operation<O: Operation>(
+        &self,
+        what: &str,
+        (grid, block, shared_bytes): ([u64; 2], u32, u64),
+        s: &O,
+        a: &O::Arrays<Address>,
+        rest: Vec<Arg>,
+    ) -> Launch {
+        let args = [vec![Arg::sizes(s), Arg::arrays::<O>(a)], rest].concat();
+        self.launch(&format!("{}_{what}", O::NAME), grid, block, shared_bytes, args)
+    }
+
     /// See [`crate::ops::edge_geometry::edge_geometry`]. `epsilon` in Å.
     pub fn edge_geometry(&self, s: &EdgeGeometrySizes, epsilon: f64, a: &EdgeGeometryArrays<Address>) -> Launch {
-        let args = args![
-            s.n_edges,
-            a.receivers,
-            a.senders,
-            a.structure_of,
-            a.positions,
-            a.offsets,
-            a.strain,
-            epsilon,
-            a.geometry
-        ];
-        self.per_thread("edge_geometry_forward", s.n_edges.into(), THREADS, args)
+        self.operation("forward", threads(s.n_edges.into(), THREADS), s, a, args![epsilon])
     }
 
     /// See [`crate::ops::edge_geometry::edge_geometry_vjp`]; the strain's part ends in [`Launcher::edge_geometry_strain_vjp`].
     pub fn edge_geometry_vjp(&self, s: &EdgeGeometrySizes, epsilon: f64, a: &EdgeGeometryArrays<Address>) -> Launch {
-        let args = args![
-            s.n_atoms,
-            a.edge_ptr,
-            a.reverse_edge,
-            a.geometry,
-            epsilon,
-            a.grad_geometry,
-            a.grad_positions,
-            a.virials
-        ];
-        self.per_thread("edge_geometry_vjp", 16 * u64::from(s.n_atoms), THREADS, args)
+        self.operation("vjp", threads(16 * u64::from(s.n_atoms), THREADS), s, a, args![epsilon])
     }
 
     /// Sums `virials` by structure into `grad_strain`.
     pub fn edge_geometry_strain_vjp(&self, s: &EdgeGeometrySizes, a: &EdgeGeometryArrays<Address>) -> Launch {
         let f64s = Launcher { precision: Precision::F64, ..self.clone() };
-        let args = args![a.atoms_of, a.virials, a.grad_strain];
-        f64s.launch("edge_geometry_strain_vjp", [s.n_structures.into(), 1], THREADS, 0, args)
-    }
-
-    fn radial_basis_args(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Vec<Arg> {
-        let kind = u32::from(a.widths == 0);
-        args![s.n_edges, s.n_rbf, kind, a.first, a.widths, self.real(cutoff), a.distances, s.stride]
+        f64s.operation("strain_vjp", ([s.n_structures.into(), 1], THREADS, 0), s, a, args![])
     }
 
     /// See [`crate::ops::radial_basis::radial_basis`]. `cutoff` in Å.
     pub fn radial_basis(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Launch {
-        let mut args = self.radial_basis_args(s, cutoff, a);
-        args.extend(args![a.basis]);
-        self.per_thread("radial_basis_forward", s.n_edges.into(), 128, args)
+        self.operation("forward", threads(s.n_edges.into(), 128), s, a, args![self.real(cutoff)])
     }
 
     /// See [`crate::ops::radial_basis::radial_basis_vjp`].
     pub fn radial_basis_vjp(&self, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<Address>) -> Launch {
-        let mut args = self.radial_basis_args(s, cutoff, a);
-        args.extend(args![a.grad_basis, a.grad_distances]);
-        self.per_thread("radial_basis_vjp", s.n_edges.into(), 128, args)
+        self.operation("vjp", threads(s.n_edges.into(), 128), s, a, args![self.real(cutoff)])
     }
 
     /// How a product `[n_rows, n_in] · [n_in, n_out]` is made. The libraries' are f32.
@@ -244,40 +227,17 @@ impl Launcher {
     /// `activation(before(x) · weightᵀ + bias + residual)`; see [`crate::ops::dense::dense`].
     pub fn dense(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Launch {
         let (tile, grid) = self.tiles(s.sizes.n_rows, s.sizes.n_in, s.sizes.n_out);
-        let args = args![
-            s.sizes.n_rows,
-            s.sizes.n_in,
-            s.sizes.n_out,
-            number(s.before),
-            number(s.activation),
-            u32::from(s.save_slope),
-            a.x,
-            a.weight,
-            a.bias,
-            a.residual,
-            a.y,
-            a.saved
-        ];
-        self.launch(&format!("dense_forward_{tile}"), grid, 128, 0, args)
+        let args = args![number(s.before), number(s.activation), u32::from(s.save_slope)];
+        self.operation(&format!("forward_{tile}"), (grid, 128, 0), &s.sizes, a, args)
     }
 
     /// See [`crate::ops::dense::dense_vjp`].
     pub fn dense_vjp(&self, s: &DenseShape, a: &DenseArrays<Address>) -> Launch {
         let (tile, grid) = self.tiles(s.sizes.n_rows, s.sizes.n_out, s.sizes.n_in);
-        let args = args![
-            s.sizes.n_rows,
-            s.sizes.n_in,
-            s.sizes.n_out,
-            number(s.before),
-            u32::from(s.save_slope),
-            a.grad_y,
-            a.saved,
-            a.weight,
-            a.x,
-            a.grad_x,
-            a.grad_residual
-        ];
-        self.launch(&format!("dense_vjp_{tile}"), grid, 128, 0, args)
+        let args = args![number(s.before), u32::from(s.save_slope)];
+        // The identity has no slope to multiply by.
+        let saved = if s.activation == Activation::Identity { 0 } else { a.saved };
+        self.operation(&format!("vjp_{tile}"), (grid, 128, 0), &s.sizes, &DenseArrays { saved, ..*a }, args)
     }
 
     /// See [`crate::ops::message::message`].
@@ -286,24 +246,10 @@ impl Launcher {
     /// `CudaError::Launch` when one feature's filter weights do not fit a block's shared memory.
     pub fn message(&self, s: &MessageSizes, a: &MessageArrays<Address>) -> Result<Launch> {
         let k = padded(s.n_edge_features);
-        let shape = self.message_blocks("message_forward", s, |tile| (3 * tile + 4 * MESSAGE_BATCH) * k)?;
-        let args = args![
-            s.n_atoms,
-            s.n_features,
-            s.n_edge_features,
-            shape.atoms_per_block,
-            shape.tile,
-            a.edge_ptr,
-            a.senders,
-            a.nodes,
-            a.edges,
-            a.geometry,
-            a.weight,
-            a.bias,
-            a.sums
-        ];
-        let grid = [shape.groups, s.n_features.div_ceil(shape.tile).into()];
-        Ok(self.launch("message_forward", grid, shape.threads, shape.shared_bytes, args))
+        let blocks = self.message_blocks("message_forward", s, |tile| (3 * tile + 4 * MESSAGE_BATCH) * k)?;
+        let grid = [blocks.groups, s.n_features.div_ceil(blocks.tile).into()];
+        let args = args![blocks.atoms_per_block, blocks.tile];
+        Ok(self.operation("forward", (grid, blocks.threads, blocks.shared_bytes), s, a, args))
     }
 
     /// See [`crate::ops::message::message_vjp`].
@@ -313,27 +259,9 @@ impl Launcher {
     pub fn message_vjp(&self, s: &MessageSizes, a: &MessageArrays<Address>) -> Result<Launch> {
         let k = padded(s.n_edge_features);
         let elements = |tile| (3 * tile + MESSAGE_BATCH) * k + 3 * tile * MESSAGE_BATCH;
-        let shape = self.message_blocks("message_vjp", s, elements)?;
-        let args = args![
-            s.n_atoms,
-            s.n_features,
-            s.n_edge_features,
-            shape.atoms_per_block,
-            shape.tile,
-            a.edge_ptr,
-            a.senders,
-            a.reverse_edge,
-            a.nodes,
-            a.edges,
-            a.geometry,
-            a.weight,
-            a.bias,
-            a.grad_sums,
-            a.grad_nodes,
-            a.grad_edges,
-            a.grad_geometry
-        ];
-        Ok(self.launch("message_vjp", [shape.groups, 1], shape.threads, shape.shared_bytes, args))
+        let blocks = self.message_blocks("message_vjp", s, elements)?;
+        let args = args![blocks.atoms_per_block, blocks.tile];
+        Ok(self.operation("vjp", ([blocks.groups, 1], blocks.threads, blocks.shared_bytes), s, a, args))
     }
 
     /// The largest tile of features whose `elements(tile)` fit a block's shared memory.
@@ -366,56 +294,46 @@ impl Launcher {
         })
     }
 
-    fn per_feature(&self, name: &str, n_atoms: u32, n_features: u32, args: Vec<Arg>) -> Launch {
-        let per_thread = if n_features.is_multiple_of(4) { 4 } else { 1 };
-        self.per_thread(name, u64::from(n_atoms) * u64::from(n_features / per_thread), THREADS, args)
-    }
-
     /// See [`crate::ops::update::update_invariants`].
     pub fn update_invariants(&self, s: &InvariantsSizes, epsilon: f64, a: &InvariantsArrays<Address>) -> Launch {
-        let args = args![s.n_atoms, s.n_features, self.real(epsilon), a.mixed, a.invariants];
-        self.per_feature("update_invariants_forward", s.n_atoms, s.n_features, args)
+        self.operation("forward", per_feature(s.n_atoms, s.n_features), s, a, args![self.real(epsilon)])
     }
 
     /// See [`crate::ops::update::update_invariants_vjp`].
     pub fn update_invariants_vjp(&self, s: &InvariantsSizes, a: &InvariantsArrays<Address>) -> Launch {
-        let args = args![s.n_atoms, s.n_features, a.mixed, a.invariants, a.grad_invariants, a.grad_mixed];
-        self.per_feature("update_invariants_vjp", s.n_atoms, s.n_features, args)
+        self.operation("vjp", per_feature(s.n_atoms, s.n_features), s, a, args![])
     }
 
     /// See [`crate::ops::update::update_gate`].
     pub fn update_gate(&self, s: &GateSizes, a: &GateArrays<Address>) -> Launch {
-        let args = args![s.n_atoms, s.n_features, a.gates, a.mixed, a.invariants, a.change];
-        self.per_feature("update_gate_forward", s.n_atoms, s.n_features, args)
+        self.operation("forward", per_feature(s.n_atoms, s.n_features), s, a, args![])
     }
 
     /// See [`crate::ops::update::update_gate_vjp`].
     pub fn update_gate_vjp(&self, s: &GateSizes, a: &GateArrays<Address>) -> Launch {
-        let args = args![
-            s.n_atoms,
-            s.n_features,
-            a.gates,
-            a.mixed,
-            a.invariants,
-            a.grad_change,
-            a.grad_gates,
-            a.grad_mixed,
-            a.grad_invariants
-        ];
-        self.per_feature("update_gate_vjp", s.n_atoms, s.n_features, args)
+        self.operation("vjp", per_feature(s.n_atoms, s.n_features), s, a, args![])
     }
 
     /// See [`crate::ops::readout::readout`].
     pub fn readout(&self, s: &ReadoutSizes, energy_scale: f64, a: &ReadoutArrays<Address>) -> Launch {
-        let args = args![energy_scale, a.outputs, a.references, a.atoms_of, a.energies];
-        self.launch("readout_forward", [s.n_structures.into(), 1], 128, 0, args)
+        self.operation("forward", ([s.n_structures.into(), 1], 128, 0), s, a, args![energy_scale])
     }
 
     /// See [`crate::ops::readout::readout_vjp`].
     pub fn readout_vjp(&self, s: &ReadoutSizes, energy_scale: f64, a: &ReadoutArrays<Address>) -> Launch {
-        let args = args![energy_scale, a.atoms_of, a.grad_energies, a.grad_outputs];
-        self.launch("readout_vjp", [s.n_structures.into(), 1], 128, 0, args)
+        self.operation("vjp", ([s.n_structures.into(), 1], 128, 0), s, a, args![energy_scale])
     }
+}
+
+/// Grid, block and shared memory of so many threads.
+fn threads(n: u64, block: u32) -> ([u64; 2], u32, u64) {
+    ([n.div_ceil(u64::from(block)), 1], block, 0)
+}
+
+/// A thread for four features of an atom where rows allow it, else for one.
+fn per_feature(n_atoms: u32, n_features: u32) -> ([u64; 2], u32, u64) {
+    let per_thread = if n_features.is_multiple_of(4) { 4 } else { 1 };
+    threads(u64::from(n_atoms) * u64::from(n_features / per_thread), THREADS)
 }
 
 fn fits(s: &DenseShape) -> bool {

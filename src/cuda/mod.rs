@@ -10,6 +10,8 @@
 //! The tests run the kernels' source on the host and compile it for every architecture; on an H200 they ran as well
 //! (`benchmarks/results/gpu.md`).
 
+#[cfg(test)]
+mod arrays;
 mod blas;
 pub mod cache;
 mod choice;
@@ -47,7 +49,8 @@ pub struct Source {
 }
 
 /// The headers that files of kernels include: name and text.
-pub const HEADERS: [(&str, &str); 4] = [
+pub const HEADERS: [(&str, &str); 5] = [
+    ("arrays.cuh", include_str!("../../kernels/arrays.cuh")),
     ("common.cuh", include_str!("../../kernels/common.cuh")),
     ("painn.cuh", include_str!("../../kernels/adjoint/painn.cuh")),
     ("mma.cuh", include_str!("../../kernels/adjoint/mma.cuh")),

@@ -1,8 +1,8 @@
 //! The arrays of an operation, told once.
 //!
 //! [`operation!`](crate::ops::table::operation) turns a list of arrays into a struct of sizes and a struct with one entry for each array. Everything that must
-//! know the arrays asks these: kernels take them as they are (their twins in C++ stand in `kernels/`), uploads and checks of
-//! lengths go through [`Operation::arrays`], bytes and examples through [`Operation::table`].
+//! know the arrays asks these: kernels take both structs as they are (in C++ they stand in `kernels/arrays.cuh`, which a test
+//! writes), uploads and checks of lengths go through [`Operation::arrays`], bytes and examples through [`Operation::table`].
 
 /// What an array is to its operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +93,17 @@ pub trait Operation: Copy {
     /// Its name, as in files, kernels and components of the profiler.
     const NAME: &'static str;
 
+    /// Names of the two structs, the same in the kernels.
+    const STRUCTS: [&'static str; 2];
+
+    /// Names of the sizes, in order.
+    const SIZES: &'static [&'static str];
+
     /// One `A` for each array: an address, a length, whatever stands for it. The default stands for an absent one.
     type Arrays<A: Copy + Default>: Copy + Default;
+
+    /// Its sizes, in order.
+    fn sizes(&self) -> Vec<u32>;
 
     /// Its arrays, in order.
     fn table(&self) -> Vec<Array>;
@@ -150,7 +159,13 @@ macro_rules! operation {
 
         impl $crate::ops::table::Operation for $Sizes {
             const NAME: &'static str = $name;
+            const STRUCTS: [&'static str; 2] = [stringify!($Sizes), stringify!($Arrays)];
+            const SIZES: &'static [&'static str] = &[$(stringify!($size)),*];
             type Arrays<A: Copy + Default> = $Arrays<A>;
+
+            fn sizes(&self) -> Vec<u32> {
+                vec![$(self.$size),*]
+            }
 
             #[allow(unused_variables)]
             fn table(&self) -> Vec<$crate::ops::table::Array> {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, OnceLock};
 use mlff::Precision;
 use mlff::cuda::{Address, Backend, Device, Launch, Launcher, Limits, Step};
 use mlff::ops::example::Example;
+use mlff::ops::example::cases::Results;
 use mlff::ops::table::{Array, Element as Of, Operation, Role};
 use mlff::ops::{Real, Topology};
 
@@ -111,9 +112,6 @@ pub fn check<T: Element>(
         compare("device", [0, 1].map(|_| case(&mut Bench { backend: &mut *device, arrays: Vec::new(), limits })));
     }
 }
-
-/// Results of an operation on the processor, by the names of its arrays.
-pub type Results = Vec<(&'static str, Vec<f64>)>;
 
 /// An example with random numbers; what the operation overwrites is NaN. `fill` as for [`Example::new`].
 pub fn example<O: Operation>(

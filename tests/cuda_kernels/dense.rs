@@ -4,9 +4,10 @@ use mlff::ops::dense::{
     Activation, DenseArrays, LayerSizes, Linear, activation_dense, activation_dense_vjp, dense, dense_vjp,
 };
 use mlff::ops::example::Example;
+use mlff::ops::example::cases::Results;
 use mlff::ops::{Real, Topology};
 
-use crate::bench::{Element, Random, Results, SMALL, check, check_example, device, example, wide};
+use crate::bench::{Element, Random, SMALL, check, check_example, device, example, wide};
 use crate::host::say;
 
 /// SiLU and its derivative, from the definition.

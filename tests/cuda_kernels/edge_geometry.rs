@@ -1,19 +1,12 @@
 use mlff::cuda::Launcher;
 use mlff::cuda::unfused::scratch;
 use mlff::ops::Topology;
-use mlff::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes, edge_geometry, edge_geometry_vjp};
+use mlff::ops::choice::Variant;
+use mlff::ops::edge_geometry::{EdgeGeometryArrays, EdgeGeometrySizes};
 use mlff::ops::example::Example;
-use mlff::structure::{Mat3, Vec3};
+use mlff::ops::example::cases::{Case, GeometryCase, Results};
 
-use crate::bench::{Element, Random, Results, SMALL, check_example, example, topologies, wide};
-
-fn triples(values: &[f64]) -> Vec<Vec3> {
-    values.as_chunks().0.to_vec()
-}
-
-fn matrices(values: &[f64]) -> Vec<Mat3> {
-    values.as_chunks().0.as_chunks().0.to_vec()
-}
+use crate::bench::{Element, Random, SMALL, check_example, example, topologies, wide};
 
 /// Three structures (one without atoms), strained or not, periodic or not.
 fn arrays(topology: &Topology, strained: bool, periodic: bool) -> Example<EdgeGeometrySizes> {
@@ -45,37 +38,12 @@ fn arrays(topology: &Topology, strained: bool, periodic: bool) -> Example<EdgeGe
     })
 }
 
-/// What the processor makes of it; `geometry` is that which the VJP reads, in f64.
-fn on_the_processor(topology: &Topology, example: &Example<EdgeGeometrySizes>, epsilon: f64) -> [Vec<f64>; 3] {
-    let n_edges = topology.n_edges();
-    let structure_of: Vec<u32> = example.get("structure_of").iter().map(|&x| x as u32).collect();
-    let or_zero = |name: &str, n: usize| match example.get(name) {
-        [] => vec![0.0; n],
-        values => values.to_vec(),
-    };
-    let (offsets, strain) = (triples(&or_zero("offsets", 3 * n_edges)), matrices(&or_zero("strain", 27)));
-    let mut geometry = vec![[f64::NAN; 4]; n_edges];
-    let positions = triples(example.get("positions"));
-    edge_geometry(topology, &positions, &offsets, &strain, &structure_of, epsilon, &mut geometry);
-    let (mut grad_positions, mut grad_strain) =
-        (triples(example.get("grad_positions")), matrices(example.get("grad_strain")));
-    let grad = example.get("grad_geometry").as_chunks().0;
-    let read = match example.get("geometry") {
-        [first, ..] if first.is_finite() => example.get("geometry").as_chunks().0,
-        _ => &geometry[..],
-    };
-    let out = (&mut grad_positions, &mut grad_strain);
-    edge_geometry_vjp(topology, read, &structure_of, epsilon, grad, out.0, out.1);
-    [geometry.into_flattened(), grad_positions.into_flattened(), grad_strain.into_flattened().into_flattened()]
-}
-
 fn fused<T: Element>(epsilon: f64, strained: bool, periodic: bool) {
     for topology in &topologies() {
         let of = arrays(topology, strained, periodic);
         let s = of.sizes;
-        let [geometry, ..] = on_the_processor(topology, &of, epsilon);
-        let name = format!("{} atoms", s.n_atoms);
-        let want: Results = vec![("geometry", geometry.clone())];
+        let want: Results = GeometryCase::new(topology, &of, epsilon).run(Variant::Fused)[..1].to_vec();
+        let (name, geometry) = (format!("{} atoms", s.n_atoms), want[0].1.clone());
         check_example::<T, _>(&name, SMALL, &of, &want, |bench, launcher, a| {
             bench.run(&launcher.edge_geometry(&s, epsilon, a));
         });
@@ -87,8 +55,9 @@ fn fused<T: Element>(epsilon: f64, strained: bool, periodic: bool) {
             "grad_geometry" => Some(rounded(of.get("grad_geometry"))),
             name => Some(of.get(name).to_vec()),
         });
-        let [_, positions, strain] = on_the_processor(topology, &of, epsilon);
-        let want: Results = vec![("grad_positions", positions), ("grad_strain", strain)];
+        let mut case = GeometryCase::new(topology, &of, epsilon);
+        case.vjp(Variant::Fused);
+        let want: Results = case.results()[1..].to_vec();
         check_example::<T, _>(&format!("vjp, {name}"), SMALL, &of, &want, |bench, launcher, a| {
             bench.run(&launcher.edge_geometry_vjp(&s, epsilon, a));
             bench.run(&launcher.edge_geometry_strain_vjp(&s, a));
@@ -107,8 +76,7 @@ fn unfused(epsilon: f64, strained: bool, periodic: bool) {
     for topology in &topologies() {
         let (of, n, n_edges) = (arrays(topology, strained, periodic), topology.n_atoms(), topology.n_edges());
         let s = of.sizes;
-        let names = ["geometry", "grad_positions", "grad_strain"];
-        let want: Results = names.into_iter().zip(on_the_processor(topology, &of, epsilon)).collect();
+        let want = GeometryCase::new(topology, &of, epsilon).run(Variant::Fused);
         check_example::<f64, _>(&format!("unfused, {n} atoms"), SMALL, &of, &want, |bench, launcher, a| {
             let launcher = Launcher { precision: mlff::Precision::F32, ..launcher.clone() };
             let room = bench.room::<f64>(scratch::edge_geometry(n_edges));

@@ -143,7 +143,10 @@ impl Backend for Host {
             self.falling.into(),
             launch.args.len() as u64,
         ]);
-        words.extend(launch.args.iter().map(|arg| arg.0));
+        for arg in &launch.args {
+            words.push(arg.words().len() as u64);
+            words.extend(arg.words());
+        }
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         self.to.write_all(&bytes).map_err(died)?;
         self.to.flush().map_err(died)?;

@@ -1,12 +1,13 @@
 use mlff::Precision;
 use mlff::cuda::unfused::scratch;
 use mlff::cuda::{Launcher, Limits};
-use mlff::ops::dense::Linear;
+use mlff::ops::Topology;
+use mlff::ops::choice::Variant;
 use mlff::ops::example::Example;
-use mlff::ops::message::{MessageArrays, MessageGrads, MessageInputs, MessageSizes, message, message_vjp};
-use mlff::ops::{Real, Topology};
+use mlff::ops::example::cases::{Case, MessageCase, Results};
+use mlff::ops::message::{MessageArrays, MessageSizes};
 
-use crate::bench::{Element, Results, SMALL, check_example, example, topologies, topology, wide};
+use crate::bench::{Element, SMALL, check_example, example, topologies, topology};
 use crate::dense::launchers;
 
 /// Shared memory of a large device: one tile of features.
@@ -19,22 +20,8 @@ fn case<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool) -> (Exa
     let sizes = MessageSizes { n_atoms, n_edges, n_features, n_edge_features };
     let absent = |name: &str| name == "bias" && !bias;
     let example = example(sizes, topology, 6, |array| absent(array.name).then(Vec::new));
-    (example.clone(), on_the_processor::<T>(topology, &example))
-}
-
-fn on_the_processor<T: Real>(topology: &Topology, example: &Example<MessageSizes>) -> Results {
-    let of = |name: &str| example.numbers::<T>(name);
-    let (n, k) = (example.sizes.n_features as usize, example.sizes.n_edge_features as usize);
-    let bias = Some(of("bias")).filter(|bias| !bias.is_empty());
-    let filter = Linear { weight: of("weight"), bias, n_in: k, n_out: 3 * n };
-    let (nodes, edges, geometry) = (&of("nodes"), &of("edges"), &of("geometry"));
-    let inputs = MessageInputs { n_features: n, nodes, edges, geometry, filter: &filter };
-    let mut sums = of("sums");
-    message(topology, &inputs, &mut sums);
-    let [mut a, mut b, mut c] = ["grad_nodes", "grad_edges", "grad_geometry"].map(of);
-    let mut grads = MessageGrads { nodes: &mut a, edges: &mut b, geometry: &mut c };
-    message_vjp(topology, &inputs, &of("grad_sums"), &mut grads);
-    ["sums", "grad_nodes", "grad_edges", "grad_geometry"].into_iter().zip([sums, a, b, c].map(|x| wide(&x))).collect()
+    let want = MessageCase::<T>::new(topology, &example).run(Variant::Fused);
+    (example, want)
 }
 
 fn name(s: &MessageSizes) -> String {

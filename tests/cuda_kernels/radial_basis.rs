@@ -1,8 +1,10 @@
 use mlff::cuda::unfused::scratch;
 use mlff::ops::Topology;
-use mlff::ops::radial_basis::{RadialBasis, RadialBasisSizes, radial_basis, radial_basis_vjp};
+use mlff::ops::choice::Variant;
+use mlff::ops::example::cases::{BasisCase, Case};
+use mlff::ops::radial_basis::{RadialBasis, RadialBasisSizes};
 
-use crate::bench::{Element, Random, Results, SMALL, check_example, example, wide};
+use crate::bench::{Element, Random, SMALL, check_example, example};
 
 const CUTOFF: f64 = 4.0;
 
@@ -40,13 +42,7 @@ fn case<T: Element>(n_edges: usize, functions: &RadialBasis, stride: usize) {
         ("grad_distances", _) => Some(spread(random.array(n_edges))),
         _ => None,
     });
-    let of = |name: &str| example.numbers::<T>(name);
-    let firsts = |name: &str| -> Vec<T> { of(name).chunks_exact(stride).map(|row| row[0]).collect() };
-    let (distances, mut basis, mut grad) = (firsts("distances"), of("basis"), firsts("grad_distances"));
-    radial_basis(functions, CUTOFF, &distances, &mut basis);
-    radial_basis_vjp(functions, CUTOFF, &distances, &of("grad_basis"), &mut grad);
-    let grad = spread(grad.iter().map(|x| x.wide()).collect());
-    let want: Results = vec![("basis", wide(&basis)), ("grad_distances", grad)];
+    let want = BasisCase::<T>::new(&example, CUTOFF).run(Variant::Fused);
     let name = format!("{functions:.1?}, {n_edges} edges");
     check_example::<T, _>(&name, SMALL, &example, &want, |bench, launcher, a| {
         bench.run(&launcher.radial_basis(&sizes, CUTOFF, a));

@@ -1,7 +1,8 @@
 use mlff::ops::Topology;
+use mlff::ops::example::cases::Results;
 use mlff::ops::readout::{ReadoutSizes, readout, readout_vjp};
 
-use crate::bench::{Element, Results, SMALL, check_example, example, wide};
+use crate::bench::{Element, SMALL, check_example, example, wide};
 
 fn case<T: Element>(ranges: &[std::ops::Range<usize>], n: usize) {
     let sizes = ReadoutSizes { n_atoms: n as u32, n_structures: ranges.len() as u32 };

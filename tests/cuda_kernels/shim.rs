@@ -17,7 +17,7 @@ fn run(kernel: &str) -> Option<Vec<mlff::Result<Vec<u8>>>> {
             block: 64,
             cluster: 1,
             shared_bytes: 256,
-            args: vec![Arg(address)],
+            args: vec![Arg::Word(address)],
         };
         // SAFETY: the kernels are written to do harm, in a process of their own.
         let done = unsafe { host.launch(&launch).and_then(|()| host.download(address, &mut bytes)) };

@@ -1,12 +1,11 @@
 use mlff::cuda::unfused::scratch;
 use mlff::ops::Topology;
+use mlff::ops::choice::Variant;
 use mlff::ops::example::Example;
-use mlff::ops::update::{
-    GateGrads, GateInputs, GateSizes, InvariantsSizes, update_gate, update_gate_vjp, update_invariants,
-    update_invariants_vjp,
-};
+use mlff::ops::example::cases::{Case as _, GateCase, InvariantsCase, Results};
+use mlff::ops::update::{GateSizes, InvariantsSizes};
 
-use crate::bench::{Element, Random, Results, SMALL, check_example, check_skewed, example, wide};
+use crate::bench::{Element, Random, SMALL, check_example, check_skewed, example};
 
 /// Examples of both steps, on the same mixed vectors, and what the processor makes of them.
 struct Case {
@@ -25,28 +24,14 @@ impl Case {
         let is_mixed = |name: &str| (name == "mixed").then(|| mixed.clone());
         let sizes = InvariantsSizes { n_atoms: rows, n_features };
         let first = example(sizes, &none, 4, |array| is_mixed(array.name));
-        let of = |name: &str| first.numbers::<T>(name);
-        let rounded = of("mixed");
-        let (mut invariants, mut grad) = (of("invariants"), of("grad_mixed"));
-        update_invariants(n, epsilon, &rounded, &mut invariants);
-        update_invariants_vjp(n, &rounded, &invariants, &of("grad_invariants"), &mut grad);
-        let want_invariants = vec![("invariants", wide(&invariants)), ("grad_mixed", wide(&grad))];
-
+        let want_invariants = InvariantsCase::<T>::new(&first, epsilon).run(Variant::Fused);
         let fill = |name: &str| match name {
             "mixed" => Some(mixed.clone()),
-            "invariants" => Some(wide(&invariants)),
+            "invariants" => Some(want_invariants[0].1.clone()),
             _ => None,
         };
         let gate = example(GateSizes { n_atoms: rows, n_features }, &none, 5, |array| fill(array.name));
-        let of = |name: &str| gate.numbers::<T>(name);
-        let (gates, mut change) = (of("gates"), of("change"));
-        let inputs = GateInputs { n_features: n, gates: &gates, mixed: &rounded, invariants: &invariants };
-        update_gate(&inputs, &mut change);
-        let [mut a, mut b, mut c] = ["grad_gates", "grad_mixed", "grad_invariants"].map(of);
-        let mut grads = GateGrads { gates: &mut a, mixed: &mut b, invariants: &mut c };
-        update_gate_vjp(&inputs, &of("grad_change"), &mut grads);
-        let names = ["change", "grad_gates", "grad_mixed", "grad_invariants"];
-        let want_gate = names.into_iter().zip([change, a, b, c].map(|x| wide(&x))).collect();
+        let want_gate = GateCase::<T>::new(&gate).run(Variant::Fused);
         Case { invariants: first, gate, want_invariants, want_gate }
     }
 

@@ -1,5 +1,6 @@
 //! A batch on a GPU, and the custom operations on it: the kernels of `kernels/` over candle's storage.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
@@ -7,19 +8,56 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
-use super::element::{Element, OnGpu, choose};
-use super::gpu::{Gpu, GpuBasis, GpuLayer};
+use super::custom::{Op, check_length, shape_of, tensors};
+use super::element::{self, Element, choose};
+use super::gpu::Gpu;
 use crate::batch::PaddedBatch;
-use crate::cuda::unfused::scratch;
-use crate::cuda::{
-    Address, DenseArrays, DenseShape, DenseVjpArrays, EdgeGeometryArrays, EdgeGeometryVjpArrays, EdgeList, GateArrays,
-    Launch, Launcher, MessageArrays, MessageGradArrays, MessageShape, RadialBasisArrays, Step,
-};
-use crate::ops::choice::{Pattern, Size, Variant};
+use crate::cuda::{Address, DenseShape, Launcher, Step};
+use crate::ops::choice::Variant;
 use crate::ops::cost_model::CostModel;
-use crate::ops::dense::{Activation, Linear};
-use crate::ops::radial_basis::RadialBasis;
-use crate::settings::Precision;
+use crate::ops::count;
+use crate::ops::dense::{Activation, DenseArrays, LayerSizes, Linear};
+use crate::ops::table::{Array, Operation, Role};
+
+/// What keeps an array alive while a kernel that reads it is queued; what is freed later is freed behind it.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
+
+/// The arrays of an operation on a GPU.
+pub type Arrays<S> = <S as Operation>::Arrays<Address>;
+
+/// An operation on a GPU: what it adds to [`Op`]. Arrays are those of its table.
+pub trait OnGpu<const N: usize>: Op<N> {
+    /// Where a constant of the model is, such as weights; `None` for those that the batch has, and 0 where there is none.
+    ///
+    /// # Errors
+    /// What the tensor library reports.
+    fn constant(&self, gpu: &Gpu<Self::Real>, name: &str) -> Result<Option<(Address, Keeper)>>;
+
+    /// Its fused kernels: the forward, or the VJP.
+    ///
+    /// # Errors
+    /// Those of the launcher.
+    fn fused(
+        &self,
+        launcher: &Launcher,
+        s: &Self::Sizes,
+        a: &Arrays<Self::Sizes>,
+        vjp: bool,
+    ) -> crate::Result<Vec<Step>>;
+
+    /// Its chain of elementary kernels, and the elements of scratch that it takes; none where it has no chain.
+    fn chain(
+        &self,
+        launcher: &Launcher,
+        s: &Self::Sizes,
+        a: &Arrays<Self::Sizes>,
+        vjp: bool,
+        scratch: Address,
+    ) -> Vec<Step>;
+
+    /// Elements of scratch that the chain takes.
+    fn scratch(&self, s: &Self::Sizes, vjp: bool) -> usize;
+}
 
 /// A contiguous tensor on the GPU, held while kernels that read it are queued; what is freed later is freed behind them.
 struct Held {
@@ -27,7 +65,7 @@ struct Held {
     address: Address,
 }
 
-fn address_in<U: OnGpu>(storage: &CudaStorage, layout: &Layout) -> Result<Address> {
+fn address_in<U: element::OnGpu>(storage: &CudaStorage, layout: &Layout) -> Result<Address> {
     let slice = storage.as_cuda_slice::<U>()?;
     let Some((start, _)) = layout.contiguous_offsets() else {
         candle_core::bail!("custom operations need contiguous arguments, got strides {:?}", layout.stride())
@@ -36,7 +74,7 @@ fn address_in<U: OnGpu>(storage: &CudaStorage, layout: &Layout) -> Result<Addres
     Ok(slice.device_ptr(&stream).0 + (start * size_of::<U>()) as u64)
 }
 
-fn hold<U: OnGpu>(tensor: &Tensor) -> Result<Held> {
+fn hold<U: element::OnGpu>(tensor: &Tensor) -> Result<Held> {
     let tensor = tensor.contiguous()?;
     let address = {
         let (storage, layout) = tensor.storage_and_layout();
@@ -48,16 +86,10 @@ fn hold<U: OnGpu>(tensor: &Tensor) -> Result<Held> {
     Ok(Held { _tensor: tensor, address })
 }
 
-/// A layer's shape and activation for `n_rows` rows. The slope is what the forward saves.
+/// A layer's sizes and activation for `n_rows` rows. The slope is what the forward saves.
 fn dense_shape<T>(layer: &Linear<T>, activation: Activation, n_rows: usize) -> DenseShape {
-    DenseShape {
-        n_rows: n_rows as u32,
-        n_in: layer.n_in as u32,
-        n_out: layer.n_out as u32,
-        before: Activation::Identity,
-        activation,
-        save_slope: true,
-    }
+    let [n_rows, n_in, n_out] = [n_rows, layer.n_in, layer.n_out].map(count);
+    DenseShape { activation, save_slope: true, ..DenseShape::linear(LayerSizes { n_rows, n_in, n_out }) }
 }
 
 /// A batch's arrays on a GPU, and the operations on them. [`PaddedBatch`] counts rows and edges in 32 bits.
@@ -65,9 +97,6 @@ pub struct GpuBatch<T> {
     gpu: Arc<Gpu<T>>,
     launcher: Launcher,
     cost_model: Arc<CostModel>,
-    n_rows: usize,
-    n_edges: usize,
-    n_structures: usize,
     receivers: CudaSlice<u32>,
     senders: CudaSlice<u32>,
     edge_ptr: CudaSlice<u32>,
@@ -95,9 +124,6 @@ impl<T: Element> GpuBatch<T> {
         let offsets = batch.offsets.as_flattened();
         let offsets = if offsets.iter().any(|&x| x != 0.0) { Some(gpu.upload(offsets)?) } else { None };
         Ok(GpuBatch {
-            n_rows: batch.n_rows(),
-            n_edges: batch.topology.n_edges(),
-            n_structures: batch.n_structures(),
             receivers: gpu.upload(&batch.topology.receivers)?,
             senders: gpu.upload(&batch.topology.senders)?,
             edge_ptr: gpu.upload(&batch.topology.edge_ptr)?,
@@ -112,157 +138,149 @@ impl<T: Element> GpuBatch<T> {
         })
     }
 
-    /// Which variant of an operation runs.
-    fn choose(&self, pattern: Pattern, rows: usize, width: usize) -> Variant {
-        choose(&self.cost_model, pattern, Size { rows, width })
+    /// An array of the batch.
+    fn of_batch(&self, name: &str) -> Result<Address> {
+        let gpu = &self.gpu;
+        Ok(match name {
+            "receivers" => gpu.address(&self.receivers),
+            "senders" => gpu.address(&self.senders),
+            "edge_ptr" => gpu.address(&self.edge_ptr),
+            "reverse_edge" => gpu.address(&self.reverse_edge),
+            "structure_of" => gpu.address(&self.structure_of),
+            "atoms_of" => gpu.address(&self.atoms_of),
+            "references" => gpu.address(&self.references),
+            "offsets" => self.offsets.as_ref().map_or(0, |offsets| gpu.address(offsets)),
+            _ => candle_core::bail!("a batch has no array {name}"),
+        })
     }
 
-    /// Queues the fused launch, or the chain that is made with the address of `n_scratch` elements of U.
+    /// The arrays of an operation: constants of the model and of the batch, and what `tensor` says of all else.
+    fn arrays<const N: usize, O: OnGpu<N, Real = T>>(
+        &self,
+        op: &O,
+        sizes: &O::Sizes,
+        mut tensor: impl FnMut(&Array) -> Address,
+    ) -> Result<(Arrays<O::Sizes>, Vec<Keeper>)> {
+        let (mut keep, mut failed) = (Vec::new(), None);
+        let arrays = sizes.arrays(|array| match array.role {
+            Role::Index | Role::Constant => match op.constant(&self.gpu, array.name) {
+                Ok(Some((address, keeper))) => {
+                    keep.push(keeper);
+                    address
+                }
+                Ok(None) => self.of_batch(array.name).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    0
+                }),
+                Err(e) => {
+                    failed = Some(e);
+                    0
+                }
+            },
+            _ => tensor(array),
+        });
+        failed.map_or(Ok((arrays, keep)), Err)
+    }
+
+    /// Queues an operation in the variant that the cost model chooses.
     ///
     /// # Safety
-    /// The arrays of both are on this GPU, with the shapes that the kernels document.
-    unsafe fn either<U: OnGpu>(
+    /// The arrays are on this GPU and as long as the table says.
+    unsafe fn queue<const N: usize, O: OnGpu<N, Real = T>>(
         &self,
-        variant: Variant,
-        fused: impl FnOnce() -> crate::Result<Launch>,
-        n_scratch: usize,
-        unfused: impl FnOnce(Address) -> Vec<Step>,
+        op: &O,
+        sizes: &O::Sizes,
+        arrays: &Arrays<O::Sizes>,
+        vjp: bool,
     ) -> Result<()> {
-        match variant {
-            // SAFETY: the caller's.
-            Variant::Fused => unsafe { self.gpu.launch(&fused().map_err(candle_core::Error::msg)?) },
-            Variant::Unfused => {
-                // The chain writes what it reads of it, and it is freed behind the chain.
-                let scratch = self.gpu.uninitialised::<U>(n_scratch)?;
-                // SAFETY: the caller's.
-                unsafe { self.gpu.steps(&unfused(self.gpu.address(&scratch))) }
-            }
+        let variant = op.pattern().map_or(Variant::Fused, |(pattern, size)| choose(&self.cost_model, pattern, size));
+        // The edges' geometry is f64 whatever the network's precision, as on the processor.
+        let precision = <O::Argument as crate::ops::Real>::PRECISION;
+        let launcher = Launcher { precision, ..self.launcher.clone() };
+        if variant == Variant::Unfused {
+            // The chain writes what it reads of it, and it is freed behind the chain.
+            let scratch = self.gpu.uninitialised::<O::Argument>(op.scratch(sizes, vjp))?;
+            let steps = op.chain(&launcher, sizes, arrays, vjp, self.gpu.address(&scratch));
+            // SAFETY: the caller's; the scratch is as long as the chain takes.
+            return unsafe { self.gpu.steps(&steps) };
         }
+        let steps = op.fused(&launcher, sizes, arrays, vjp).map_err(candle_core::Error::msg)?;
+        // SAFETY: the caller's.
+        unsafe { self.gpu.steps(&steps) }
     }
 
-    fn finish<U: OnGpu>(&self, array: CudaSlice<U>, shape: impl Into<Shape>) -> Forward {
+    /// The forward of a custom operation.
+    pub fn forward<const N: usize, O: OnGpu<N, Real = T>>(
+        &self,
+        op: &O,
+        arguments: [(&CudaStorage, &Layout); N],
+    ) -> Forward {
+        let sizes = op.sizes();
+        let (inputs, result) = tensors(&sizes);
+        let mut at = [0; N];
+        for (k, (storage, layout)) in arguments.into_iter().enumerate() {
+            check_length::<O::Sizes>(inputs.get(k), layout.shape().elem_count())?;
+            at[k] = address_in::<O::Argument>(storage, layout)?;
+        }
+        let Some(result) = result else { candle_core::bail!("{} has no result", O::Sizes::NAME) };
+        let out = self.gpu.uninitialised::<O::Result>(result.len())?;
+        let mut next = at.into_iter();
+        let (arrays, _keep) = self.arrays(op, &sizes, |array| match array.role {
+            Role::Input => next.next().unwrap_or(0),
+            Role::Output => self.gpu.address(&out),
+            _ => 0,
+        })?;
+        // SAFETY: arguments were checked, the result was made for it, all else is the batch's and the model's.
+        unsafe { self.queue(op, &sizes, &arrays, false)? };
+        self.finish(out, shape_of(&result))
+    }
+
+    /// The VJP of a custom operation: a cotangent of each argument.
+    pub fn vjp<const N: usize, O: OnGpu<N, Real = T>>(
+        &self,
+        op: &O,
+        arguments: [&Tensor; N],
+        result: &Tensor,
+        grad: &Tensor,
+    ) -> Result<[Tensor; N]> {
+        let (sizes, gpu) = (op.sizes(), &self.gpu);
+        let (inputs, output) = tensors(&sizes);
+        for (k, argument) in arguments.iter().enumerate() {
+            check_length::<O::Sizes>(inputs.get(k), argument.elem_count())?;
+        }
+        for tensor in [result, grad] {
+            check_length::<O::Sizes>(output.as_ref(), tensor.elem_count())?;
+        }
+        let held: Vec<Held> = arguments.iter().map(|x| hold::<O::Argument>(x)).collect::<Result<_>>()?;
+        let (result, grad) = (hold::<O::Result>(result)?, hold::<O::Result>(grad)?);
+        // Zeros that the VJP adds to.
+        let grads = arguments.map(|x| gpu.candle.alloc_zeros::<O::Argument>(x.elem_count()));
+        let grads: Vec<CudaSlice<O::Argument>> = grads.into_iter().collect::<Result<_>>()?;
+        let room: usize = sizes.table().iter().filter(|a| a.role == Role::Room).map(Array::len).sum();
+        let room = gpu.uninitialised::<f64>(room.max(1))?;
+        let (mut next, mut next_grad) = (held.iter().map(|x| x.address), grads.iter().map(|x| gpu.address(x)));
+        let (arrays, _keep) = self.arrays(op, &sizes, |array| match array.role {
+            Role::Input => next.next().unwrap_or(0),
+            Role::Output => result.address,
+            Role::Cotangent => grad.address,
+            Role::Gradient => next_grad.next().unwrap_or(0),
+            _ => gpu.address(&room),
+        })?;
+        // SAFETY: arguments, result and cotangent were checked; gradients are as long as the arguments, in their order; no
+        // operation here has room for more than one array.
+        unsafe { self.queue(op, &sizes, &arrays, true)? };
+        let made: Vec<Tensor> =
+            grads.into_iter().zip(arguments).map(|(array, like)| self.tensor(array, like)).collect();
+        made.try_into().map_err(|_| candle_core::Error::msg("another number of cotangents"))
+    }
+
+    fn finish<U: element::OnGpu>(&self, array: CudaSlice<U>, shape: impl Into<Shape>) -> Forward {
         Ok((U::wrap_cuda_slice(array, self.gpu.candle.clone()), shape.into()))
     }
 
-    /// A cotangent of `like`: zeros that a VJP then adds to.
-    fn zeros<U: OnGpu>(&self, like: &Tensor) -> Result<(Address, CudaSlice<U>)> {
-        let array = self.gpu.candle.alloc_zeros::<U>(like.elem_count())?;
-        Ok((self.gpu.address(&array), array))
-    }
-
-    fn tensor<U: OnGpu>(&self, array: CudaSlice<U>, like: &Tensor) -> Result<Option<Tensor>> {
+    fn tensor<U: element::OnGpu>(&self, array: CudaSlice<U>, like: &Tensor) -> Tensor {
         let storage = Storage::Cuda(U::wrap_cuda_slice(array, self.gpu.candle.clone()));
-        Ok(Some(Tensor::from_storage(storage, like.shape(), BackpropOp::none(), false)))
-    }
-
-    /// In f64 whatever the network's precision, as on the processor.
-    fn geometry_launcher(&self) -> Launcher {
-        Launcher { precision: Precision::F64, ..self.launcher.clone() }
-    }
-
-    pub fn edge_geometry(
-        &self,
-        epsilon: f64,
-        positions: (&CudaStorage, &Layout),
-        strain: (&CudaStorage, &Layout),
-    ) -> Forward {
-        let gpu = &self.gpu;
-        let geometry = gpu.uninitialised::<f64>(4 * self.n_edges)?;
-        let arrays = EdgeGeometryArrays {
-            receivers: gpu.address(&self.receivers),
-            senders: gpu.address(&self.senders),
-            structure_of: gpu.address(&self.structure_of),
-            positions: address_in::<f64>(positions.0, positions.1)?,
-            offsets: self.offsets.as_ref().map_or(0, |offsets| gpu.address(offsets)),
-            strain: address_in::<f64>(strain.0, strain.1)?,
-            geometry: gpu.address(&geometry),
-        };
-        let (variant, launcher) = (self.choose(Pattern::EdgeGeometry, self.n_edges, 1), self.geometry_launcher());
-        let n_edges = self.n_edges as u32;
-        let fused = || Ok(launcher.edge_geometry(n_edges, epsilon, &arrays));
-        let unfused = |scratch| launcher.unfused_edge_geometry(n_edges, epsilon, &arrays, scratch);
-        // SAFETY: arrays of this batch; candle checked the types.
-        unsafe { self.either::<f64>(variant, fused, scratch::edge_geometry(self.n_edges), unfused)? };
-        self.finish(geometry, (self.n_edges, 4))
-    }
-
-    pub fn edge_geometry_vjp(
-        &self,
-        epsilon: f64,
-        [positions, strain, geometry, grad]: [&Tensor; 4],
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gpu = &self.gpu;
-        let (geometry, grad) = (hold::<f64>(geometry)?, hold::<f64>(grad)?);
-        let virials = gpu.uninitialised::<f64>(9 * self.n_rows)?;
-        let (grad_positions, positions_out) = self.zeros::<f64>(positions)?;
-        let (grad_strain, strain_out) = self.zeros::<f64>(strain)?;
-        let arrays = EdgeGeometryVjpArrays {
-            edge_ptr: gpu.address(&self.edge_ptr),
-            reverse_edge: gpu.address(&self.reverse_edge),
-            geometry: geometry.address,
-            grad_geometry: grad.address,
-            grad_positions,
-            virials: gpu.address(&virials),
-        };
-        let (variant, launcher) = (self.choose(Pattern::EdgeGeometry, self.n_edges, 1), self.geometry_launcher());
-        let (n_rows, n_edges) = (self.n_rows as u32, self.n_edges as u32);
-        let n_scratch = scratch::edge_geometry_vjp(self.n_rows, self.n_edges);
-        let fused = || Ok(launcher.edge_geometry_vjp(n_rows, epsilon, &arrays));
-        let unfused = |scratch| launcher.unfused_edge_geometry_vjp(n_rows, n_edges, epsilon, &arrays, scratch);
-        let (n_structures, atoms_of) = (self.n_structures as u32, gpu.address(&self.atoms_of));
-        // SAFETY: arrays of this batch; candle checked the types. The first call writes all virials.
-        unsafe {
-            self.either::<f64>(variant, fused, n_scratch, unfused)?;
-            gpu.launch(&launcher.edge_geometry_strain_vjp(n_structures, atoms_of, arrays.virials, grad_strain))?;
-        }
-        Ok((self.tensor(positions_out, positions)?, self.tensor(strain_out, strain)?))
-    }
-
-    fn radial_basis_arrays(&self, basis: &GpuBasis<T>, distances: Address) -> RadialBasisArrays {
-        let widths = basis.widths.as_ref().map_or(0, |widths| self.gpu.address(widths));
-        RadialBasisArrays { first: self.gpu.address(&basis.first), widths, distances, stride: 1 }
-    }
-
-    pub fn radial_basis(
-        &self,
-        functions: &RadialBasis,
-        cutoff: f64,
-        (storage, layout): (&CudaStorage, &Layout),
-    ) -> Forward {
-        let gpu = &self.gpu;
-        let (n, width) = (layout.shape().elem_count(), functions.len() + 1);
-        let on_gpu = gpu.basis(functions)?;
-        let out = gpu.uninitialised::<T>(n * width)?;
-        let arrays = self.radial_basis_arrays(&on_gpu, address_in::<T>(storage, layout)?);
-        let (variant, launcher) = (self.choose(Pattern::RadialBasis, n, functions.len()), &self.launcher);
-        let (n_edges, n_rbf, basis) = (n as u32, functions.len() as u32, gpu.address(&out));
-        let fused = || Ok(launcher.radial_basis(n_edges, n_rbf, cutoff, &arrays, basis));
-        let unfused = |scratch| launcher.unfused_radial_basis(n_edges, n_rbf, cutoff, &arrays, basis, scratch);
-        // SAFETY: `n` distances, rows of `width` for them.
-        unsafe { self.either::<T>(variant, fused, scratch::radial_basis(n, functions.len()), unfused)? };
-        self.finish(out, (n, width))
-    }
-
-    pub fn radial_basis_vjp(
-        &self,
-        functions: &RadialBasis,
-        cutoff: f64,
-        arg: &Tensor,
-        grad: &Tensor,
-    ) -> Result<Option<Tensor>> {
-        let gpu = &self.gpu;
-        let (distances, grad) = (hold::<T>(arg)?, hold::<T>(grad)?);
-        let on_gpu = gpu.basis(functions)?;
-        let (out, array) = self.zeros::<T>(arg)?;
-        let arrays = self.radial_basis_arrays(&on_gpu, distances.address);
-        let (n_edges, n_rbf, grad) = (arg.elem_count() as u32, functions.len() as u32, grad.address);
-        let (n_scratch, launcher) = (scratch::radial_basis_vjp(arg.elem_count(), functions.len()), &self.launcher);
-        let fused = || Ok(launcher.radial_basis_vjp(n_edges, n_rbf, cutoff, &arrays, grad, out));
-        let unfused = |room| launcher.unfused_radial_basis_vjp(n_edges, n_rbf, cutoff, &arrays, grad, out, room);
-        let variant = self.choose(Pattern::RadialBasis, arg.elem_count(), functions.len());
-        // SAFETY: as in the forward.
-        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
-        self.tensor(array, arg)
+        Tensor::from_storage(storage, like.shape(), BackpropOp::none(), false)
     }
 
     /// The result, and the activation's slope where it is to be kept.
@@ -283,9 +301,9 @@ impl<T: Element> GpuBatch<T> {
             x: address_in::<T>(storage, layout)?,
             weight: gpu.address(&weights.weight),
             bias: weights.bias.as_ref().map_or(0, |bias| gpu.address(bias)),
-            residual: 0,
             y: gpu.address(&y),
             saved: saved.as_ref().map_or(0, |saved| gpu.address(saved)),
+            ..DenseArrays::default()
         };
         // SAFETY: `n_rows` rows of the layer's lengths.
         unsafe { gpu.steps(&self.launcher.dense_steps(&dense_shape(layer, activation, n_rows), &arrays))? };
@@ -308,181 +326,22 @@ impl<T: Element> GpuBatch<T> {
         let gpu = &self.gpu;
         let grad = hold::<T>(grad)?;
         let weights = gpu.layer(layer)?;
-        let (grad_x, out) = self.zeros::<T>(arg)?;
-        let arrays = DenseVjpArrays {
-            grad_y: grad.address,
-            saved: saved.map_or(0, |saved| gpu.address(saved)),
-            weight: gpu.address(&weights.weight),
-            // Read only behind an activation of the argument, which these layers do not have.
-            x: 0,
-            grad_x,
-            grad_residual: 0,
-        };
+        let out = gpu.candle.alloc_zeros::<T>(arg.elem_count())?;
         let n_rows = arg.elem_count() / layer.n_in;
         let shape = dense_shape(layer, activation, n_rows);
         let behind_activation = self.launcher.dense_vjp_uses_library(&shape) && saved.is_some();
-        let scratch = if behind_activation { Some(gpu.uninitialised::<T>(n_rows * layer.n_out)?) } else { None };
-        let scratch_at = scratch.as_ref().map_or(0, |scratch| gpu.address(scratch));
-        // SAFETY: as in the forward; the first step writes the scratch array.
-        unsafe { gpu.steps(&self.launcher.dense_vjp_steps(&shape, &arrays, scratch_at))? };
-        self.tensor(out, arg)
-    }
-
-    fn message_inputs(&self, filter: &GpuLayer<T>, [nodes, edges, geometry]: [Address; 3]) -> MessageArrays {
-        let gpu = &self.gpu;
-        MessageArrays {
-            edge_ptr: gpu.address(&self.edge_ptr),
-            senders: gpu.address(&self.senders),
-            reverse_edge: gpu.address(&self.reverse_edge),
-            nodes,
-            edges,
-            geometry,
-            weight: gpu.address(&filter.weight),
-            bias: filter.bias.as_ref().map_or(0, |bias| gpu.address(bias)),
-        }
-    }
-
-    fn edge_list(&self) -> EdgeList {
-        EdgeList { n_edges: self.n_edges as u32, receivers: self.gpu.address(&self.receivers) }
-    }
-
-    fn message_shape(&self, n_features: usize, filter: &Linear<T>) -> MessageShape {
-        let n_atoms = self.n_rows as u32;
-        MessageShape { n_atoms, n_features: n_features as u32, n_edge_features: filter.n_in as u32 }
-    }
-
-    pub fn message(&self, n_features: usize, filter: &Arc<Linear<T>>, inputs: [(&CudaStorage, &Layout); 3]) -> Forward {
-        let gpu = &self.gpu;
-        let weights = gpu.layer(filter)?;
-        let [nodes, edges, geometry] = inputs.map(|(storage, layout)| address_in::<T>(storage, layout));
-        let arrays = self.message_inputs(&weights, [nodes?, edges?, geometry?]);
-        let width = 4 * n_features;
-        let sums = gpu.uninitialised::<T>(self.n_rows * width)?;
-        let shape = self.message_shape(n_features, filter);
-        let (list, launcher, out) = (self.edge_list(), &self.launcher, gpu.address(&sums));
-        let fused = || launcher.message(&shape, &arrays, out);
-        let unfused = |scratch| launcher.unfused_message(&shape, &list, &arrays, out, scratch);
-        let variant = self.choose(Pattern::Message, self.n_edges, n_features);
-        let n_scratch = scratch::message(self.n_rows, self.n_edges, n_features);
-        // SAFETY: arrays of this batch; the engine made the tensors with the shapes of the CPU operation.
-        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
-        self.finish(sums, (self.n_rows, width))
-    }
-
-    pub fn message_vjp(
-        &self,
-        n_features: usize,
-        filter: &Arc<Linear<T>>,
-        inputs: [&Tensor; 3],
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gpu = &self.gpu;
-        let weights = gpu.layer(filter)?;
-        let [nodes, edges, geometry] = inputs;
-        let held = [hold::<T>(nodes)?, hold::<T>(edges)?, hold::<T>(geometry)?];
-        let grad = hold::<T>(grad)?;
-        let arrays = self.message_inputs(&weights, [held[0].address, held[1].address, held[2].address]);
-        let (a, b, c) = (self.zeros::<T>(nodes)?, self.zeros::<T>(edges)?, self.zeros::<T>(geometry)?);
-        let grads = MessageGradArrays { nodes: a.0, edges: b.0, geometry: c.0 };
-        let shape = self.message_shape(n_features, filter);
-        let (list, launcher, grad) = (self.edge_list(), &self.launcher, grad.address);
-        let fused = || launcher.message_vjp(&shape, &arrays, grad, &grads);
-        let unfused = |scratch| launcher.unfused_message_vjp(&shape, &list, &arrays, grad, &grads, scratch);
-        let variant = self.choose(Pattern::Message, self.n_edges, n_features);
-        let n_scratch = scratch::message_vjp(self.n_rows, self.n_edges, n_features);
-        // SAFETY: as in the forward.
-        unsafe { self.either::<T>(variant, fused, n_scratch, unfused)? };
-        Ok((self.tensor(a.1, nodes)?, self.tensor(b.1, edges)?, self.tensor(c.1, geometry)?))
-    }
-
-    pub fn update_invariants(
-        &self,
-        n_features: usize,
-        epsilon: f64,
-        (storage, layout): (&CudaStorage, &Layout),
-    ) -> Forward {
-        let gpu = &self.gpu;
-        let n_rows = layout.shape().elem_count() / (6 * n_features);
-        let out = gpu.uninitialised::<T>(n_rows * 2 * n_features)?;
-        let (mixed, invariants) = (address_in::<T>(storage, layout)?, gpu.address(&out));
-        let (rows, n, launcher) = (n_rows as u32, n_features as u32, &self.launcher);
-        let fused = || Ok(launcher.update_invariants(rows, n, epsilon, mixed, invariants));
-        let unfused = |scratch| launcher.unfused_update_invariants(rows, n, epsilon, mixed, invariants, scratch);
-        let variant = self.choose(Pattern::Update, n_rows, n_features);
-        // SAFETY: `n_rows` rows.
-        unsafe { self.either::<T>(variant, fused, scratch::update_invariants(n_rows, n_features), unfused)? };
-        self.finish(out, (n_rows, 2 * n_features))
-    }
-
-    pub fn update_invariants_vjp(&self, n_features: usize, [arg, res, grad]: [&Tensor; 3]) -> Result<Option<Tensor>> {
-        let n_rows = arg.elem_count() / (6 * n_features);
-        let (mixed, invariants, grad) = (hold::<T>(arg)?, hold::<T>(res)?, hold::<T>(grad)?);
-        let (out, array) = self.zeros::<T>(arg)?;
-        let (rows, n, launcher) = (n_rows as u32, n_features as u32, &self.launcher);
-        let [x, norms, grad] = [mixed.address, invariants.address, grad.address];
-        let fused = || Ok(launcher.update_invariants_vjp(rows, n, x, norms, grad, out));
-        let unfused = |scratch| launcher.unfused_update_invariants_vjp(rows, n, x, norms, grad, out, scratch);
-        let variant = self.choose(Pattern::Update, n_rows, n_features);
-        // SAFETY: `n_rows` rows.
-        unsafe { self.either::<T>(variant, fused, scratch::update_invariants_vjp(n_rows, n_features), unfused)? };
-        self.tensor(array, arg)
-    }
-
-    pub fn update_gate(&self, n_features: usize, inputs: [(&CudaStorage, &Layout); 3]) -> Forward {
-        let gpu = &self.gpu;
-        let n_rows = inputs[0].1.shape().elem_count() / (3 * n_features);
-        let [gates, mixed, invariants] = inputs.map(|(storage, layout)| address_in::<T>(storage, layout));
-        let arrays = GateArrays { gates: gates?, mixed: mixed?, invariants: invariants? };
-        let change = gpu.uninitialised::<T>(n_rows * 4 * n_features)?;
-        let (rows, n, launcher, out) = (n_rows as u32, n_features as u32, &self.launcher, gpu.address(&change));
-        let fused = || Ok(launcher.update_gate(rows, n, &arrays, out));
-        let unfused = |scratch| launcher.unfused_update_gate(rows, n, &arrays, out, scratch);
-        let variant = self.choose(Pattern::Update, n_rows, n_features);
-        // SAFETY: `n_rows` rows.
-        unsafe { self.either::<T>(variant, fused, scratch::update_gate(n_rows, n_features), unfused)? };
-        self.finish(change, (n_rows, 4 * n_features))
-    }
-
-    pub fn update_gate_vjp(
-        &self,
-        n_features: usize,
-        inputs: [&Tensor; 3],
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [gates, mixed, invariants] = inputs;
-        let held = [hold::<T>(gates)?, hold::<T>(mixed)?, hold::<T>(invariants)?];
-        let grad = hold::<T>(grad)?;
-        let arrays = GateArrays { gates: held[0].address, mixed: held[1].address, invariants: held[2].address };
-        let (a, b, c) = (self.zeros::<T>(gates)?, self.zeros::<T>(mixed)?, self.zeros::<T>(invariants)?);
-        let grads = GateArrays { gates: a.0, mixed: b.0, invariants: c.0 };
-        let n_rows = gates.elem_count() / (3 * n_features);
-        let (rows, n, launcher, grad) = (n_rows as u32, n_features as u32, &self.launcher, grad.address);
-        let fused = || Ok(launcher.update_gate_vjp(rows, n, &arrays, grad, &grads));
-        let unfused = |scratch| launcher.unfused_update_gate_vjp(rows, n, &arrays, grad, &grads, scratch);
-        let variant = self.choose(Pattern::Update, n_rows, n_features);
-        // SAFETY: as in the forward.
-        unsafe { self.either::<T>(variant, fused, scratch::update_gate_vjp(n_rows, n_features), unfused)? };
-        Ok((self.tensor(a.1, gates)?, self.tensor(b.1, mixed)?, self.tensor(c.1, invariants)?))
-    }
-
-    pub fn readout(&self, energy_scale: f64, (storage, layout): (&CudaStorage, &Layout)) -> Forward {
-        let gpu = &self.gpu;
-        let energies = gpu.uninitialised::<f64>(self.n_structures)?;
-        let (references, atoms_of) = (gpu.address(&self.references), gpu.address(&self.atoms_of));
-        let (outputs, n) = (address_in::<T>(storage, layout)?, self.n_structures as u32);
-        let launch = self.launcher.readout(n, energy_scale, outputs, references, atoms_of, gpu.address(&energies));
-        // SAFETY: arrays of this batch.
-        unsafe { gpu.launch(&launch)? };
-        self.finish(energies, self.n_structures)
-    }
-
-    pub fn readout_vjp(&self, energy_scale: f64, arg: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let gpu = &self.gpu;
-        let grad = hold::<f64>(grad)?;
-        let (out, array) = self.zeros::<T>(arg)?;
-        let (n, atoms_of) = (self.n_structures as u32, gpu.address(&self.atoms_of));
-        // SAFETY: arrays of this batch.
-        unsafe { gpu.launch(&self.launcher.readout_vjp(n, energy_scale, atoms_of, grad.address, out))? };
-        self.tensor(array, arg)
+        let room = if behind_activation { Some(gpu.uninitialised::<T>(n_rows * layer.n_out)?) } else { None };
+        // The argument is read only behind an activation of its own, which these layers do not have.
+        let arrays = DenseArrays {
+            grad_y: grad.address,
+            saved: saved.map_or(0, |saved| gpu.address(saved)),
+            weight: gpu.address(&weights.weight),
+            grad_x: gpu.address(&out),
+            grad_z: room.as_ref().map_or(0, |room| gpu.address(room)),
+            ..DenseArrays::default()
+        };
+        // SAFETY: as in the forward; the first step writes the room.
+        unsafe { gpu.steps(&self.launcher.dense_vjp_steps(&shape, &arrays))? };
+        Ok(Some(self.tensor(out, arg)))
     }
 }

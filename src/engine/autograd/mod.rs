@@ -2,11 +2,14 @@
 //!
 //! The reference for the other engine, and what the profiler's autograd share is measured on.
 
+mod custom;
 mod element;
 #[cfg(feature = "candle-cuda")]
 mod gpu;
 #[cfg(feature = "candle-cuda")]
 mod gpu_batch;
+#[cfg(feature = "candle-cuda")]
+mod gpu_ops;
 mod layers;
 mod networks;
 pub mod ops;
@@ -32,7 +35,7 @@ use crate::settings::Want;
 use crate::structure::{Mat3, Vec3};
 pub use element::Element;
 use networks::{Forward, Network};
-use ops::{Dense, EdgeGeometry, Mlp, RadialBasisOp, Readout};
+use ops::{Basis, Custom, Dense, EdgeGeometry, Mlp, Readout};
 pub use place::{Place, Run};
 use timed::Timed;
 
@@ -118,17 +121,18 @@ impl<T: Element> Autograd<T> {
 
     fn forward(&self, run: &Arc<Run<T>>, positions: &Tensor, strain: &Tensor) -> candle_core::Result<Outputs> {
         let op = EdgeGeometry { run: run.clone(), epsilon: self.network.direction_epsilon() };
-        let geometry = positions.apply_op2(strain, Timed(op, Component::EdgeGeometry.into()))?.to_dtype(T::DTYPE)?;
+        let geometry =
+            positions.apply_op2(strain, Timed(Custom(op), Component::EdgeGeometry.into()))?.to_dtype(T::DTYPE)?;
         let distances = geometry.narrow(1, 0, 1)?.flatten_all()?.contiguous()?;
         let (functions, cutoff) = self.network.radial_basis();
-        let op = RadialBasisOp { functions: functions.clone(), cutoff, run: run.clone() };
-        let basis = distances.apply_op1(Timed(op, Component::RadialBasis.into()))?;
+        let op = Basis { functions: functions.clone(), cutoff, run: run.clone() };
+        let basis = distances.apply_op1(Timed(Custom(op), Component::RadialBasis.into()))?;
         let forward = Forward { run, geometry: &geometry, basis: &basis };
         let scalars = self.network.scalars(&forward)?;
         let part = Component::Readout.into();
         let atomic = mlp(run, scalars, self.network.readout(), part)?;
         let op = Readout { run: run.clone(), energy_scale: self.energy_scale };
-        let energies = atomic.apply_op1(Timed(op, part))?;
+        let energies = atomic.apply_op1(Timed(Custom(op), part))?;
         Ok(Outputs { energies, atomic })
     }
 

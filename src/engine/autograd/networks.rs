@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{D, Result, Tensor};
 
 use super::element::Element;
-use super::ops::{Message, UpdateGate, UpdateInvariants};
+use super::ops::{Custom, Message, UpdateGate, UpdateInvariants};
 use super::place::Run;
 use super::timed::Timed;
 use super::{dense, mlp};
@@ -103,7 +103,7 @@ impl State {
     ) -> Result<()> {
         let nodes = Tensor::cat(&[context, &self.vectors], 1)?;
         let op = Message { run: forward.run.clone(), n_features: self.n_features, filter: filter.clone() };
-        self.add(&nodes.apply_op3(edges, forward.geometry, Timed(op, self.part(Component::Message)))?)
+        self.add(&nodes.apply_op3(edges, forward.geometry, Timed(Custom(op), self.part(Component::Message)))?)
     }
 
     /// Adds a change `[n_rows, 4F]`.
@@ -136,11 +136,11 @@ fn painn_update<T: Element>(
     let vectors = state.vectors.reshape((forward.run.batch.n_rows(), 3, n))?;
     let mixed = dense(forward.run, &vectors, &layer.mix, Activation::Identity, part)?;
     let op = UpdateInvariants::<T> { n_features: n, epsilon: painn.epsilon, run: forward.run.clone() };
-    let invariants = mixed.apply_op1(Timed(op, part))?;
+    let invariants = mixed.apply_op1(Timed(Custom(op), part))?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
     let gates = mlp(forward.run, context, &layer.update, part)?;
     let op = UpdateGate::<T> { n_features: n, run: forward.run.clone() };
-    state.add(&gates.apply_op3(&mixed, &invariants, Timed(op, part))?)
+    state.add(&gates.apply_op3(&mixed, &invariants, Timed(Custom(op), part))?)
 }
 
 fn distiller_scalars<T: Element>(distiller: &Distiller<T>, forward: &Forward<T>, scalars: Tensor) -> Result<Tensor> {
@@ -166,7 +166,7 @@ fn distiller_update<T: Element>(layer: &DistillerLayer<T>, forward: &Forward<T>,
     // The norm of V is what `update_invariants` computes; W takes no part.
     let doubled = Tensor::cat(&[&vectors, &vectors.zeros_like()?], D::Minus1)?;
     let op = UpdateInvariants::<T> { n_features: n, epsilon: 0.0, run: forward.run.clone() };
-    let invariants = doubled.apply_op1(Timed(op, part))?;
+    let invariants = doubled.apply_op1(Timed(Custom(op), part))?;
     let context = Tensor::cat(&[&state.scalars, &invariants.narrow(1, 0, n)?], 1)?;
     let gates = mlp(forward.run, context, &layer.update, part)?;
     state.scalars = (&state.scalars + gates.narrow(1, 0, n)?)?;

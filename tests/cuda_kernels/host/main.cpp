@@ -2,7 +2,7 @@
 //
 // A n        -> address of n new bytes (0 for none)      W address n bytes   -> nothing
 // R address n -> n bytes                                 F address           -> nothing
-// L name grid[3] block[3] cluster shared order n_args args[]     -> length of an error message and the message, 0 when done
+// L name grid[3] block[3] cluster shared order n_args (n_words words[])[] -> length of an error message and the message, 0 when done
 // Numbers are 64-bit words in the order of the machine.
 #include "kernels.inc"  // the kernels' sources; KERNELS, their names
 
@@ -133,22 +133,22 @@ const double (*exchange_operands(const double (&own)[6]))[6] {
 
 namespace {
 
-using Words = std::vector<std::uint64_t>;
+using Words = std::vector<std::vector<std::uint64_t>>;  // of each argument
 struct Kernel {
-    std::size_t n_args;
+    std::vector<std::size_t> sizes;  // of the arguments, in words
     std::function<void(const Words&)> call;
 };
 
 template <typename P>
-P argument(std::uint64_t word) {
+P argument(const std::vector<std::uint64_t>& words) {
     P value;
-    std::memcpy(&value, &word, sizeof(P));
+    std::memcpy(&value, words.data(), sizeof(P));
     return value;
 }
 
 template <typename... P, std::size_t... I>
 Kernel unpack(void (*kernel)(P...), std::index_sequence<I...>) {
-    return {sizeof...(P), [kernel](const Words& args) { kernel(argument<P>(args[I])...); }};
+    return {{(sizeof(P) + 7) / 8 ...}, [kernel](const Words& args) { kernel(argument<P>(args[I])...); }};
 }
 
 template <typename... P>
@@ -185,11 +185,17 @@ std::string launch(const std::map<std::string, Kernel>& kernels) {
     const std::size_t shared_bytes = word();
     const bool falling = word() != 0;
     Words args(word());
-    for (auto& arg : args) arg = word();
+    for (auto& arg : args) {
+        arg.resize(word());
+        for (auto& w : arg) w = word();
+    }
 
     const auto kernel = kernels.find(name);
     if (kernel == kernels.end()) return "there is no kernel " + name;
-    if (kernel->second.n_args != args.size()) return name + " has another number of arguments";
+    if (kernel->second.sizes.size() != args.size()) return name + " has another number of arguments";
+    for (std::size_t k = 0; k < args.size(); k++) {
+        if (kernel->second.sizes[k] != args[k].size()) return name + ": argument " + std::to_string(k) + " has another size";
+    }
     const shim::Dim3 grid = shim::grid_size, block = shim::block_size;
     if (block.x % 32 != 0 || block.x == 0 || block.x > 1024 || block.y * block.z != 1) return name + ": bad block";
     if (cluster == 0 || cluster > 8 || grid.x % cluster != 0) return name + ": bad cluster";

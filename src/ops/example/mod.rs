@@ -1,5 +1,7 @@
 //! Arrays with plausible values, for calibrations, tests and benchmarks.
 
+pub mod cases;
+
 use super::table::{Array, Element, Operation};
 use super::{Real, Topology, count};
 use crate::settings::Precision;
