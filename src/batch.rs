@@ -251,7 +251,7 @@ impl PaddedBatch {
         let n_edges: usize = structures.iter().map(|s| s.edges.n_edges()).sum();
         if u32::try_from(n_rows.max(n_edges)).is_err() {
             return Err(Error::Usage(format!(
-                "a batch of {n_rows} rows and {n_edges} edges is too large: use --batch"
+                "a batch of {n_rows} rows and {n_edges} edges is too large: use a smaller BatchSize"
             )));
         }
         let mut batch = PaddedBatch {
@@ -346,7 +346,7 @@ impl PackedBatch {
         let (n_atoms, n_edges) = (first + structure.species.len(), first_edge + structure.edges.n_edges());
         if u32::try_from(n_atoms.max(n_edges)).is_err() {
             return Err(Error::Usage(format!(
-                "a batch of {n_atoms} atoms and {n_edges} edges is too large: use --batch"
+                "a batch of {n_atoms} atoms and {n_edges} edges is too large: use a smaller BatchSize"
             )));
         }
         // The kernels rely on it.
@@ -390,7 +390,7 @@ impl PackedBatch {
     pub fn push_atoms(&mut self, structure: &Prepared) -> Result<()> {
         let n_atoms = self.species.len() + structure.species.len();
         if u32::try_from(n_atoms).is_err() {
-            return Err(Error::Usage(format!("a batch of {n_atoms} atoms is too large: use --batch")));
+            return Err(Error::Usage(format!("a batch of {n_atoms} atoms is too large: use a smaller BatchSize")));
         }
         self.add_atoms(structure);
         self.edge_ptr.resize(n_atoms + 1, self.senders.len() as u32);

@@ -7,7 +7,7 @@ use mlff::model::import::{EnergyUnit, Import, ImportOptions, LengthUnit, Source,
 use mlff::structure::SYMBOLS;
 use mlff::{Error, Result};
 
-use super::{Outcome, complain};
+use super::{Outcome, complain, words};
 
 /// Turn another project's weights into a model directory
 ///
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let Import { model, notes } = import_with_notes(source, &args.src, &options)?;
     for note in notes {
-        complain(&format!("note: {note}"));
+        complain(&format!("note: {}", words::in_flags(&note)));
     }
     model.save(&args.output)?;
     let config = model.config();

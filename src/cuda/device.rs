@@ -418,7 +418,7 @@ mod tests {
                 let known = ["NVIDIA driver", "GPU", "NVRTC"];
                 assert!(known.iter().any(|word| text.contains(word)), "{text}");
                 if !driver_is_there() {
-                    assert!(text.contains("driver 525 or newer") && text.contains("--device cpu"), "{text}");
+                    assert!(text.contains("driver 525 or newer") && text.contains("DeviceKind::Cpu"), "{text}");
                 }
             }
         }

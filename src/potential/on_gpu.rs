@@ -133,7 +133,7 @@ impl<T: Scalar> Driver for OnGpu<T> {
                 out[s] = Some(result);
             }
         }
-        let missing = || Err(Error::Structure("the engine returned too few results".into()));
+        let missing = || Err(Error::Defect("the engine returned too few results".into()));
         out.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }
 
@@ -212,11 +212,7 @@ impl<T: Scalar> OnGpu<T> {
                 results.extend(self.group(model, structures, second, searched, want));
                 results
             }
-            Err(Error::Cuda(error)) => members.iter().map(|_| Err(Error::Cuda(error.clone()))).collect(),
-            Err(error) => {
-                let reason = error.to_string();
-                members.iter().map(|_| Err(Error::Usage(reason.clone()))).collect()
-            }
+            Err(error) => members.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 

@@ -130,7 +130,7 @@ impl<T: Element> GpuBatch<T> {
     ) -> Result<()> {
         match variant {
             // SAFETY: the caller's.
-            Variant::Fused => unsafe { self.gpu.launch(&fused().map_err(candle_core::Error::msg)?) },
+            Variant::Fused => unsafe { self.gpu.launch(&fused().map_err(super::into_candle)?) },
             Variant::Unfused => {
                 // The chain writes what it reads of it, and it is freed behind the chain.
                 let scratch = self.gpu.uninitialised::<U>(n_scratch)?;

@@ -73,9 +73,9 @@ impl<T: Element> Autograd<T> {
     /// Evaluates a batch; `cost_model` says which operations to fuse.
     ///
     /// # Errors
-    /// `Error::Tensor` if the tensor library fails.
+    /// `Error::Tensor` if the tensor library fails, `Error::Cuda` if a kernel of ours does.
     pub fn evaluate(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> Result<Vec<Evaluation>> {
-        self.run(batch, want, cost_model).map_err(|e| Error::Tensor(e.to_string()))
+        self.run(batch, want, cost_model).map_err(through_candle)
     }
 
     fn run(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> candle_core::Result<Vec<Evaluation>> {
@@ -162,6 +162,30 @@ impl<T: Element> Autograd<T> {
     }
 }
 
+/// An error of ours on its way through the tensor library.
+#[cfg_attr(
+    not(any(test, feature = "candle-cuda")),
+    expect(dead_code, reason = "operations on the processor have none")
+)]
+fn into_candle(error: impl Into<Error>) -> candle_core::Error {
+    candle_core::Error::Cuda(Box::new(error.into()))
+}
+
+/// The error of ours that went in, or what the tensor library says.
+fn through_candle(error: candle_core::Error) -> Error {
+    let mut inner = &error;
+    while let candle_core::Error::WithBacktrace { inner: next, .. } | candle_core::Error::Context { inner: next, .. } =
+        inner
+    {
+        inner = next;
+    }
+    match inner {
+        candle_core::Error::Cuda(ours) => ours.downcast_ref::<Error>().cloned(),
+        _ => None,
+    }
+    .unwrap_or_else(|| Error::Tensor(error.to_string()))
+}
+
 struct Outputs {
     energies: Tensor,
     atomic: Tensor,
@@ -218,4 +242,18 @@ fn mlp<T: Element>(
         x = dense(run, &x, layer, activation, part)?;
     }
     Ok(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CudaError;
+
+    #[test]
+    fn errors_of_ours_come_through_the_tensor_library_as_they_were() {
+        let memory = CudaError::OutOfMemory { asked: 2, free: 1 };
+        let error = through_candle(into_candle(memory.clone()).bt().context("an operation"));
+        assert!(matches!(error, Error::Cuda(found) if found == memory));
+        assert!(matches!(through_candle(candle_core::Error::msg("no")), Error::Tensor(text) if text.starts_with("no")));
+    }
 }

@@ -335,7 +335,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             EdgeSource::Listed { .. } => self.list.n_edges,
         };
         if u32::try_from(n_edges).is_err() {
-            return Err(Error::Usage(format!("a batch of {n_edges} edges is too large: use --batch")));
+            return Err(Error::Usage(format!("a batch of {n_edges} edges is too large: use a smaller BatchSize")));
         }
         Ok(Sizes {
             n_structures: batch.n_structures(),

@@ -69,7 +69,7 @@ pub fn import_with_notes(source: Source, path: &Path, options: &ImportOptions) -
             if !beside.exists() {
                 return Err(Error::model(
                     path,
-                    "needs a configuration: put config.json beside it or pass --config FILE (keys: see `mlff import --help`)",
+                    "needs a configuration: put config.json beside it or name it by ImportOptions::config (keys: see `mlff import --help`)",
                 ));
             }
             read_json(&beside)?
@@ -160,7 +160,7 @@ fn select_species(embedding: &Array, chosen: Option<&[u8]>, notes: &mut Vec<Stri
     if chosen.is_none() {
         notes.push(format!(
             "nothing says which elements the model was trained on; all {} rows of its embedding were taken, those that were \
-             never trained too (--species H,C,O restricts it)",
+             never trained too (ImportOptions::species restricts it)",
             all.len()
         ));
     }
