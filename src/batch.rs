@@ -1,15 +1,19 @@
 //! Batches: several structures with their edges in one set of arrays.
 
+mod check;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cpu::geometry::Edges;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::model::config::check_charge;
 use crate::model::limits::{Contact, Limits, Outside};
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::ops::Topology;
 use crate::structure::{Mat3, Structure, Vec3, dot, norm};
+pub(crate) use check::{check, check_edges};
 
 /// Atoms closer than this cannot be evaluated by any model, Å.
 pub const MIN_DISTANCE: f64 = 0.1;
@@ -52,9 +56,19 @@ pub struct Preparer {
     species: [Option<u16>; 256],
     references: [f64; 256],
     supported: Vec<u8>,
+    charge: i32,
     cutoff: f64,
     limits: Arc<Limits>,
     search: NeighborSearch,
+}
+
+impl std::fmt::Debug for Preparer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Preparer")
+            .field("supported", &self.supported)
+            .field("cutoff", &self.cutoff)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Preparer {
@@ -69,6 +83,7 @@ impl Preparer {
             species: model.species_table(),
             references,
             supported: config.species.clone(),
+            charge: config.charge,
             cutoff: config.cutoff,
             limits: model.limits().clone(),
             search: NeighborSearch::new(),
@@ -79,7 +94,7 @@ impl Preparer {
     ///
     /// # Errors
     /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::Overlap`,
-    /// `Error::OutOfRange`.
+    /// `Error::OutOfRange`, `Error::ChargeOrSpin`.
     pub fn prepare(&mut self, structure: &Structure) -> Result<Prepared> {
         let mut prepared = Prepared::default();
         self.prepare_into(structure, &mut prepared)?;
@@ -92,6 +107,7 @@ impl Preparer {
     /// Those of [`Preparer::prepare`].
     pub fn prepare_into(&mut self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
         let Prepared { species, references, positions, edges, offsets, volume, outside } = prepared;
+        self.charge(structure)?;
         check_images(structure.n_atoms(), structure.cell.as_ref(), structure.pbc)?;
         // The search validates the structure, so that nothing below needs to.
         self.search.search(structure, self.cutoff, edges)?;
@@ -121,8 +137,9 @@ impl Preparer {
     /// Checks a structure without periodicity, whose neighbours are searched elsewhere. After an error the contents mean nothing.
     ///
     /// # Errors
-    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`.
+    /// `Error::Structure` and `Error::Shape` (see [`Structure::validate`]), `Error::UnknownElement`, `Error::ChargeOrSpin`.
     pub fn prepare_atoms(&self, structure: &Structure, prepared: &mut Prepared) -> Result<()> {
+        self.charge(structure)?;
         structure.validate()?;
         self.species(&structure.atomic_numbers, &mut prepared.species)?;
         self.references(&structure.atomic_numbers, &mut prepared.references);
@@ -134,8 +151,9 @@ impl Preparer {
     /// Fills `batch` with the atoms of a valid structure, without edges.
     ///
     /// # Errors
-    /// `Error::UnknownElement`.
+    /// `Error::UnknownElement`, `Error::ChargeOrSpin`.
     pub(crate) fn describe(&self, structure: &Structure, batch: &mut PackedBatch) -> Result<()> {
+        self.charge(structure)?;
         batch.clear();
         let n_atoms = structure.n_atoms();
         self.species(&structure.atomic_numbers, &mut batch.species)?;
@@ -145,6 +163,10 @@ impl Preparer {
         batch.edge_ptr.resize(n_atoms + 1, 0);
         batch.volumes.push(structure.volume());
         Ok(())
+    }
+
+    fn charge(&self, structure: &Structure) -> Result<()> {
+        structure.charge.map_or(Ok(()), |charge| check_charge(charge.into(), self.charge))
     }
 
     fn species(&self, atomic_numbers: &[u8], species: &mut Vec<u16>) -> Result<()> {

@@ -125,7 +125,7 @@ impl ModelArgs {
         let potential = Potential::builder(model).precision(self.dtype.into()).engine(engine).device(device).build();
         let refused = |e: Error| match device {
             DeviceKind::Cpu => e,
-            DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {}", self.device, words::message(&e))),
+            _ => Error::Usage(format!("--device {}: {}", self.device, words::message(&e))),
         };
         let potential = potential.map_err(refused)?.with_batch_size(self.batch);
         match self.cost_model(&potential)? {
@@ -186,8 +186,8 @@ impl ModelArgs {
             Err(error) => return Err(error),
         };
         let gpu = match potential.device() {
-            DeviceKind::Cpu => None,
             DeviceKind::Cuda(ordinal) => Some(mlff::cuda::Device::open(ordinal)?.identity()?),
+            _ => None,
         };
         let gpu = gpu.as_ref().map(|(name, driver)| (name.as_str(), driver.as_str()));
         if let Some((name, driver)) = gpu

@@ -137,7 +137,7 @@ impl ChunkSize {
         match batch {
             BatchSize::Structures(n) if waiting => ChunkSize { multiple: n, frames: n, atoms: usize::MAX },
             BatchSize::Structures(n) => ChunkSize { multiple: n, frames, atoms },
-            BatchSize::Auto => ChunkSize { multiple: 1, frames, atoms },
+            _ => ChunkSize { multiple: 1, frames, atoms },
         }
     }
 

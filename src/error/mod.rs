@@ -69,7 +69,7 @@ pub enum Error {
         supported: Vec<u8>,
     },
     /// A driver's atom type stands for no element.
-    #[error("atom {atom} has type {found}, expected one of the types {first} to {last}, for which elements were given")]
+    #[error("atom {atom} has type {found}, but {}", elements_given(*first, *last))]
     UnknownType {
         /// Type found.
         found: i64,
@@ -232,6 +232,13 @@ impl Error {
 /// A number with its unit, short enough to read.
 fn amount(x: f64, unit: &str) -> String {
     if (1e-3..1e6).contains(&x.abs()) { format!("{x:.3} {unit}") } else { format!("{x:.3e} {unit}") }
+}
+
+fn elements_given(first: i64, last: i64) -> String {
+    match last < first {
+        true => "no elements were given for types".into(),
+        false => format!("elements were given for the types {first} to {last}"),
+    }
 }
 
 fn symbol_of(z: u8) -> &'static str {

@@ -29,6 +29,15 @@ pub struct Partial {
     live: Live,
 }
 
+impl std::fmt::Debug for Partial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partial")
+            .field("partial", &self.partial)
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Partial {
     /// Starts a file. `named` is what the user calls `destination` ([`super::place`]).
     ///

@@ -119,6 +119,7 @@ impl NeighborList {
 
 /// How to search; both ways give the same list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// The faster one for the size of the structure, as measured.
     #[default]

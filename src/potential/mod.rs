@@ -2,6 +2,7 @@
 
 mod builder;
 mod driver;
+mod evaluator;
 mod on_gpu;
 mod packed;
 mod padded;
@@ -133,7 +134,7 @@ impl Potential {
     ///
     /// # Errors
     /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
-    /// `Error::OutOfRange`, `Error::NonFinite`. What failed for several at once, such as `Error::Cuda` or `Error::Tensor`, is the
+    /// `Error::OutOfRange`, `Error::ChargeOrSpin`, `Error::NonFinite`. What failed for several at once, such as `Error::Cuda` or `Error::Tensor`, is the
     /// entry of each of them, and no fault of theirs: [`Error::is_of_structure`] tells these apart.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where

@@ -18,6 +18,7 @@ use crate::fork;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::model::{Model, Outside};
+use crate::ops::cost_model::CostModel;
 use crate::roofline::Peaks;
 use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
@@ -138,7 +139,7 @@ impl<T: Scalar> Driver for OnGpu<T> {
     }
 
     /// A worker for the session alone, with a stream of its own.
-    fn steps(self: Arc<Self>, model: &Model) -> Result<Box<dyn Steps>> {
+    fn steps(self: Arc<Self>, model: &Arc<Model>, _: &Arc<CostModel>) -> Result<Box<dyn Steps>> {
         let packer = Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?)?;
         Ok(Box::new(CudaStepper::new(packer.worker)))
     }

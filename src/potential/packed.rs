@@ -16,6 +16,7 @@ use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::error::Result;
 use crate::fork::PerProcess;
 use crate::model::{Model, Outside};
+use crate::ops::cost_model::CostModel;
 use crate::roofline::{self, Peaks};
 use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
@@ -75,7 +76,7 @@ impl<T: Lanes> Driver for Packed<T> {
         evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
     }
 
-    fn steps(self: Arc<Self>, _: &Model) -> Result<Box<dyn Steps>> {
+    fn steps(self: Arc<Self>, _: &Arc<Model>, _: &Arc<CostModel>) -> Result<Box<dyn Steps>> {
         Ok(Box::new(Stepper::new(self.engine.clone())))
     }
 
@@ -137,8 +138,9 @@ impl<T: Lanes> Packed<T> {
             // A second copy of so many edges is not worth keeping.
             *prepared = Prepared::default();
         }
-        self.engine.evaluate(batch, want, threads, workspace);
+        let done = self.engine.evaluate(batch, want, threads, workspace);
         let result = |(s, outside)| {
+            done.clone()?;
             let references = &batch.references[batch.atoms_of(s)];
             checked(model, workspace.results.evaluation(batch, s, want), outside, references)
         };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rayon::prelude::*;
 
 use super::driver::{Driver, Job};
+use super::evaluator::Evaluator;
 use super::session::Steps;
 use super::{checked, no_thread};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
@@ -85,8 +86,9 @@ impl<T: Element> Driver for Padded<T> {
         evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
     }
 
-    fn steps(self: Arc<Self>, _: &Model) -> Result<Box<dyn Steps>> {
-        Err(Error::Usage("a session needs the adjoint engine, which evaluates PaiNN".into()))
+    /// Each evaluates the system from nothing: this engine keeps nothing from call to call.
+    fn steps(self: Arc<Self>, model: &Arc<Model>, cost_model: &Arc<CostModel>) -> Result<Box<dyn Steps>> {
+        Ok(Box::new(Evaluator::new(self, model.clone(), cost_model.clone())))
     }
 
     fn clock(&self) -> Result<(Clock, String)> {

@@ -45,6 +45,12 @@ pub struct Writer {
     record: Option<Vec<u8>>,
 }
 
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("path", &self.path).field("frames", &self.frames).finish_non_exhaustive()
+    }
+}
+
 enum Target {
     File(Partial),
     Stream(Box<dyn Write + Send>),

@@ -131,10 +131,7 @@ impl Crew {
     }
 
     /// Runs `job(0)` here while helpers may run `job(1)`, `job(2)`, …, each never or several times; returns when all have
-    /// ended.
-    ///
-    /// # Panics
-    /// If a part of the job does, the caller's or a helper's. The crew can be used again.
+    /// ended. A panic of any part, the caller's or a helper's, comes out of here; the crew can be used again.
     pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
         if !self.is_alive() {

@@ -2,6 +2,7 @@
 //!
 //! The reference for the other engine, and what the profiler's autograd share is measured on.
 
+mod debug;
 mod element;
 #[cfg(feature = "candle-cuda")]
 mod gpu;
@@ -73,8 +74,12 @@ impl<T: Element> Autograd<T> {
     /// Evaluates a batch; `cost_model` says which operations to fuse.
     ///
     /// # Errors
-    /// `Error::Tensor` if the tensor library fails, `Error::Cuda` if a kernel of ours does.
+    /// `Error::Tensor` if the tensor library fails, `Error::Cuda` if a kernel of ours does; `Error::Usage` for virials of atoms,
+    /// of which the tape has only the sum.
     pub fn evaluate(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> Result<Vec<Evaluation>> {
+        if want.atomic_virials {
+            return Err(Error::Usage("batched autograd has no virials of atoms: the adjoint engine has them".into()));
+        }
         self.run(batch, want, cost_model).map_err(through_candle)
     }
 
@@ -155,6 +160,8 @@ impl<T: Element> Autograd<T> {
                 atomic_energies,
                 forces: gradients.as_ref().and_then(|g| g.forces(rows)),
                 stress: gradients.as_ref().and_then(|g| g.stress(s, batch.volumes[s])),
+                virial: gradients.as_ref().and_then(|g| g.virial(s)),
+                atomic_virials: None,
                 outside: Outside::default(),
             }
         };
@@ -209,6 +216,11 @@ impl Gradients {
     fn stress(&self, s: usize, volume: Option<f64>) -> Option<Mat3> {
         let (g, volume) = (&self.strain[s], volume.filter(|_| self.want.stress)?);
         Some(std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (g[a][b] + g[b][a]) / volume)))
+    }
+
+    fn virial(&self, s: usize) -> Option<Mat3> {
+        let g = &self.strain[s];
+        self.want.virial.then(|| std::array::from_fn(|a| std::array::from_fn(|b| 0.0 - 0.5 * (g[a][b] + g[b][a]))))
     }
 }
 

@@ -16,6 +16,7 @@ pub use units::{EnergyUnit, LengthUnit};
 
 /// Projects whose models can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// SchNetPack 2: the state dict of `PaiNN` with an `Atomwise` output.
     SchNetPack,
@@ -40,6 +41,7 @@ pub struct ImportOptions {
 
 /// An imported model, and what had to be assumed.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Import {
     /// The model, in eV and Å.
     pub model: Model,

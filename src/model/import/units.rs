@@ -11,6 +11,7 @@ use crate::model::weights::Weights;
 
 /// Unit of energies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EnergyUnit {
     /// eV.
     ElectronVolt,
@@ -59,6 +60,7 @@ impl EnergyUnit {
 
 /// Unit of lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LengthUnit {
     /// Å.
     Angstrom,
