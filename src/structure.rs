@@ -217,6 +217,17 @@ pub fn inverse(m: &Mat3) -> Mat3 {
     std::array::from_fn(|i| [a[i] / d, b[i] / d, c[i] / d])
 }
 
+/// Displacement from one atom to another, or to its image at `offset`, Å: the one way in which it is formed, so that whatever looks
+/// at a pair sees the same bits.
+#[inline(always)]
+pub(crate) fn displacement(from: &Vec3, to: &Vec3, offset: Option<&Vec3>) -> Vec3 {
+    let r: Vec3 = std::array::from_fn(|k| to[k] - from[k]);
+    match offset {
+        Some(offset) => std::array::from_fn(|k| r[k] + offset[k]),
+        None => r,
+    }
+}
+
 /// Inner product.
 pub fn dot(a: Vec3, b: Vec3) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

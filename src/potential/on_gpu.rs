@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::driver::{Driver, Job};
 use super::session::{CudaStepper, Steps};
 use super::{checked, no_thread};
-use crate::batch::{MIN_DISTANCE, PackedBatch, Prepared, Preparer};
+use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
 use crate::clock::{Clock, Component, enter};
 use crate::cuda::{Device, StreamEvents, measure_peaks};
 use crate::engine::Evaluation;
@@ -58,7 +58,6 @@ struct Workers<T: Scalar> {
 /// A worker and what it needs to pack a batch.
 struct Packer<T: Scalar> {
     preparer: Preparer,
-    prepared: Prepared,
     batch: PackedBatch,
     worker: Worker<T, Device>,
 }
@@ -265,12 +264,7 @@ fn is_out_of_memory(error: &Error) -> bool {
 
 impl<T: Scalar> Packer<T> {
     fn new(model: &Model, plan: Arc<Plan<T>>, device: Device) -> Result<Self> {
-        Ok(Packer {
-            preparer: Preparer::new(model),
-            prepared: Prepared::default(),
-            batch: PackedBatch::default(),
-            worker: Worker::new(plan, device)?,
-        })
+        Ok(Packer { preparer: Preparer::new(model), batch: PackedBatch::default(), worker: Worker::new(plan, device)? })
     }
 
     /// Results in the order of the members.
@@ -285,25 +279,24 @@ impl<T: Scalar> Packer<T> {
         searched: bool,
         want: Want,
     ) -> Result<Vec<Result<Evaluation>>> {
-        let Packer { preparer, prepared, batch, worker } = self;
+        let Packer { preparer, batch, worker } = self;
         batch.clear();
         let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(members.len());
         enter(if searched { Component::Batch } else { Component::NeighborSearch });
         for &member in members {
             let (structure, number) = (structures[member], batch.n_structures());
             let ready = match searched {
-                true => preparer.prepare_atoms(structure, prepared).and_then(|()| batch.push_atoms(prepared)),
-                false => preparer.prepare_into(structure, prepared).and_then(|()| batch.push(prepared)),
+                true => preparer.pack_atoms(structure, batch).map(|()| Outside::NONE),
+                false => preparer.pack(structure, batch),
             };
-            taken.push(ready.map(|()| (number, prepared.outside)));
+            taken.push(ready.map(|outside| (number, outside)));
         }
         let edges = if searched { EdgeSource::Search } else { EdgeSource::Given };
         worker.evaluate(batch, edges, want)?;
         let mut result = |member: usize, s: usize, mut outside: Outside| {
             if searched && worker.close[s] {
                 // Atoms near each other: whether too near, the processor says.
-                preparer.prepare_into(structures[member], prepared)?;
-                outside = prepared.outside;
+                outside = preparer.contacts(structures[member])?;
             }
             let references = &batch.references[batch.atoms_of(s)];
             checked(model, worker.results.evaluation(batch, s, want), outside, references)

@@ -13,9 +13,9 @@ use crate::engine::results::negative;
 use crate::error::{Error, Result};
 use crate::model::Outside;
 use crate::model::limits::Limits;
-use crate::neighbors::{NeighborList, NeighborSearch, translation};
+use crate::neighbors::{Algorithm, NeighborList, NeighborSearch, translation};
 use crate::settings::Want;
-use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
+use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, displacement, dot, inverse};
 use crate::threads;
 pub(crate) use steps::{CudaStepper, Stepper, Steps};
 
@@ -129,7 +129,6 @@ impl Potential {
     pub fn session(&self, structure: &Structure) -> Result<Session> {
         let steps = self.driver.clone().steps(&self.model, &self.cost_model)?;
         // Elements, shapes, periodicity.
-        structure.validate()?;
         let mut batch = PackedBatch::default();
         Preparer::new(&self.model).describe(structure, &mut batch)?;
         let references = batch.references.iter().sum();
@@ -414,10 +413,12 @@ impl System {
         self.reference.positions.copy_from_slice(positions);
         self.reference.cell = cell;
         self.list_skin = self.skin;
-        if self.search.search(&self.reference, self.cutoff + self.skin, &mut self.list).is_err() {
+        // Positions and cell have passed `update`, all else does not change.
+        let (search, auto) = (&mut self.search, Algorithm::Auto);
+        if search.search_valid(auto, &self.reference, self.cutoff + self.skin, &mut self.list).is_err() {
             // What an evaluation from nothing says counts: it looks no farther than the cutoff.
             self.list_skin = 0.0;
-            self.search.search(&self.reference, self.cutoff, &mut self.list)?;
+            search.search_valid(auto, &self.reference, self.cutoff, &mut self.list)?;
         }
         self.set_cell(cell);
         self.numbers.resize(self.list.n_edges(), 0);
@@ -464,10 +465,7 @@ impl System {
         for i in 0..positions.len() {
             for e in list.edges_of(i) {
                 let j = list.senders[e] as usize;
-                let mut r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k]);
-                if let Some(offset) = offsets.get(e) {
-                    r = std::array::from_fn(|k| r[k] + offset[k]);
-                }
+                let r = displacement(&positions[i], &positions[j], offsets.get(e));
                 let square = dot(r, r);
                 if square <= limit {
                     if square < contacts.nearest() {
