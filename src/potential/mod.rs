@@ -6,6 +6,7 @@ mod evaluator;
 mod on_gpu;
 mod packed;
 mod padded;
+mod pool;
 mod session;
 
 use std::borrow::Borrow;

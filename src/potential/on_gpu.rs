@@ -1,10 +1,11 @@
 //! Structures through the adjoint engine on a GPU: packed into large batches, a few batches under way at a time.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::driver::{Driver, Job};
+use super::pool::Pool;
 use super::session::{CudaStepper, Steps};
 use super::{checked, no_thread};
 use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
@@ -44,15 +45,7 @@ pub(super) struct OnGpu<T: Scalar> {
     /// Process that the device was opened in.
     generation: u32,
     plan: Arc<Plan<T>>,
-    workers: Mutex<Workers<T>>,
-    /// Tells that a worker is free.
-    freed: Condvar,
-}
-
-struct Workers<T: Scalar> {
-    free: Vec<Packer<T>>,
-    /// Those that exist, free or not.
-    n: usize,
+    workers: Pool<Packer<T>>,
 }
 
 /// A worker and what it needs to pack a batch.
@@ -88,8 +81,7 @@ impl<T: Scalar> OnGpu<T> {
         let plan =
             Arc::new(Plan::new(&painn, config.energy_scale, &nearest(model), device.limits(), Tuning::default())?);
         let first = Packer::new(model, plan.clone(), device)?;
-        let workers = Mutex::new(Workers { free: vec![first], n: 1 });
-        Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers, freed: Condvar::new() })
+        Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers: Pool::new(first, WORKERS) })
     }
 }
 
@@ -145,10 +137,8 @@ impl<T: Scalar> Driver for OnGpu<T> {
 
     /// Events of the stream that work is queued on if it comes from one thread.
     fn clock(&self) -> Result<(Clock, String)> {
-        match self.workers().free.last_mut() {
-            Some(packer) => StreamEvents::clock(packer.worker.backend().stream().clone()),
-            None => Err(Error::Usage("a profile needs a GPU that nothing else is evaluated on".into())),
-        }
+        let clock = self.workers.with_free(|packer| StreamEvents::clock(packer.worker.backend().stream().clone()));
+        clock.unwrap_or_else(|| Err(Error::Usage("a profile needs a GPU that nothing else is evaluated on".into())))
     }
 
     fn peaks(&self) -> Result<Peaks> {
@@ -198,13 +188,11 @@ impl<T: Scalar> OnGpu<T> {
         searched: bool,
         want: Want,
     ) -> Vec<Result<Evaluation>> {
-        let done = self.take(model).and_then(|mut packer| {
-            let done = packer.evaluate(model, structures, members, searched, want);
-            // A worker whose device failed is not used again.
-            self.give_back(packer, !matches!(&done, Err(error) if !is_out_of_memory(error)));
-            done
-        });
-        match done {
+        let make = || Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?);
+        let evaluate = |packer: &mut Packer<T>| packer.evaluate(model, structures, members, searched, want);
+        // A worker whose device failed is not used again.
+        let has_failed = |done: &Result<_>| matches!(done, Err(error) if !is_out_of_memory(error));
+        match self.workers.with(make, evaluate, has_failed).and_then(|done| done) {
             Ok(results) => results,
             Err(error) if is_out_of_memory(&error) && members.len() > 1 => {
                 let (first, second) = members.split_at(members.len() / 2);
@@ -214,42 +202,6 @@ impl<T: Scalar> OnGpu<T> {
             }
             Err(error) => members.iter().map(|_| Err(error.clone())).collect(),
         }
-    }
-
-    /// A free worker; a new one as long as there are few; else waits for one.
-    fn take(&self, model: &Model) -> Result<Packer<T>> {
-        let mut workers = self.workers();
-        loop {
-            if let Some(packer) = workers.free.pop() {
-                return Ok(packer);
-            }
-            if workers.n < WORKERS {
-                workers.n += 1;
-                drop(workers);
-                let made = Device::open(self.ordinal).and_then(|device| Packer::new(model, self.plan.clone(), device));
-                if made.is_err() {
-                    self.workers().n -= 1;
-                    self.freed.notify_one();
-                }
-                return made;
-            }
-            workers = self.freed.wait(workers).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, packer: Packer<T>, is_usable: bool) {
-        let mut workers = self.workers();
-        if is_usable {
-            workers.free.push(packer);
-        } else {
-            workers.n -= 1;
-        }
-        drop(workers);
-        self.freed.notify_one();
-    }
-
-    fn workers(&self) -> MutexGuard<'_, Workers<T>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::PoisonError;
 
 use sync::{
     Arc, AtomicBool, AtomicUsize, Builder, JoinHandle, Mutex, Ordering, UnsafeCell, park, spin_loop, yield_now,
@@ -223,16 +224,15 @@ impl Shared {
 
     /// Keeps a panic for the caller, who reads it when this helper has left the gate.
     fn keep(&self, panic: Panic) {
-        if let Ok(mut kept) = self.panic.lock() {
-            kept.get_or_insert(panic);
-        }
+        // Nothing can panic while it is held.
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         self.panicked.store(true, Ordering::Release);
     }
 
     #[cold]
     fn take_panic(&self) -> Panic {
         self.panicked.store(false, Ordering::Relaxed);
-        let panic = self.panic.lock().ok().and_then(|mut kept| kept.take());
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         panic.unwrap_or_else(|| Box::new("a helper thread panicked"))
     }
 
