@@ -214,7 +214,7 @@ fn what_is_assumed_is_said() {
     assert!(all.iter().any(|n| {
         n.contains("energies in eV (ImportOptions::energy_unit), lengths in angstrom (ImportOptions::length_unit)")
     }));
-    assert!(all.iter().any(|n| n.contains("all 99 rows") && n.contains("--species")), "{all:?}");
+    assert!(all.iter().any(|n| n.contains("all 99 rows") && n.contains("ImportOptions::species")), "{all:?}");
     let told = ImportOptions {
         species: Some(vec![1, 8]),
         energy_unit: Some(EnergyUnit::ElectronVolt),

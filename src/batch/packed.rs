@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Prepared, check_edges};
+use super::prepared::{Prepared, check_edges};
 use crate::cpu::geometry::Edges;
 use crate::error::{Error, Result};
 use crate::neighbors::NeighborList;
@@ -163,6 +163,29 @@ impl PackedBatch {
             self.offsets.reserve(max_edges);
         }
         EdgeWriter(self)
+    }
+
+    /// Refuses what would be read beyond its arrays, as parts of a batch may come from anywhere; edges only where they are the
+    /// batch's own.
+    ///
+    /// # Errors
+    /// `Error::Usage`.
+    pub(crate) fn check(&self, n_species: usize, has_edges: bool) -> Result<()> {
+        let n_atoms = self.n_atoms();
+        let lengths = [self.positions.len(), self.references.len()];
+        // The largest, in vectors.
+        let rows = self.species.iter().fold(0, |most, &s| s.max(most));
+        if lengths != [n_atoms; 2] || (n_atoms > 0 && usize::from(rows) >= n_species) {
+            return Err(Error::Usage("the batch was prepared for another model".into()));
+        }
+        if has_edges {
+            let n_offsets = self.offsets.len();
+            check_edges(&self.edge_ptr, &self.senders, &self.reverse_edge, n_atoms)?;
+            if n_offsets != 0 && n_offsets != self.n_edges() {
+                return Err(Error::Usage("the batch's edges do not fit together".into()));
+            }
+        }
+        Ok(())
     }
 
     /// Number of structures.

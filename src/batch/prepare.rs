@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::PackedBatch;
 use super::contacts::{check_images, look_through};
+use super::{PackedBatch, Prepared};
 use crate::clock::{Component, enter};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -11,25 +11,6 @@ use crate::model::config::check_charge;
 use crate::model::limits::{Limits, Outside};
 use crate::neighbors::{NeighborList, NeighborSearch, translation};
 use crate::structure::{Structure, Vec3};
-
-/// One structure, checked against a model, with its edges.
-#[derive(Debug, Clone, Default)]
-pub struct Prepared {
-    /// Row of the embedding of each atom.
-    pub species: Vec<u16>,
-    /// Energy of each free atom, eV.
-    pub references: Vec<f64>,
-    /// Positions, Å.
-    pub positions: Vec<Vec3>,
-    /// Edges, sorted by receiver.
-    pub edges: NeighborList,
-    /// `shift · cell` of each edge, Å.
-    pub offsets: Vec<Vec3>,
-    /// Volume where stress is defined, Å³.
-    pub volume: Option<f64>,
-    /// Whether atoms are closer than what the model was trained on.
-    pub outside: Outside,
-}
 
 /// Checks structures, finds their edges, and puts them into batches; keeps the search's buffers.
 pub struct Preparer {

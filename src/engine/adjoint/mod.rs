@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::batch::{PackedBatch, check};
+use crate::batch::PackedBatch;
 use crate::clock::{Component, enter};
 use crate::cpu::lanes::Lanes;
 use crate::error::{Error, Result};
@@ -147,7 +147,7 @@ impl<T: Lanes> Adjoint<T> {
         workspace: &mut Workspace<T>,
     ) -> Result<()> {
         // Its edges were checked when they were put there.
-        check(batch, self.weights.n_species(), false)?;
+        batch.check(self.weights.n_species(), false)?;
         let virials = want.needs_virials(batch.volumes.iter().any(Option::is_some));
         let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
         // Tiles enough for all threads, and none larger than the cache; a small batch is one tile.

@@ -19,7 +19,7 @@ mod weights;
 use std::sync::Arc;
 
 use super::results::Results;
-use crate::batch::{PackedBatch, check};
+use crate::batch::PackedBatch;
 use crate::clock::{Component, enter};
 use crate::cuda::{Address, Arg, Backend, HostMemory, Launch, Limits};
 use crate::error::{Error, Result};
@@ -256,7 +256,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         mut run: impl FnMut(&mut B, &Launch) -> Result<()>,
     ) -> Result<()> {
         let sizes = self.sizes(batch, edges, want)?;
-        check(batch, self.plan.n_species, edges == EdgeSource::Given)?;
+        batch.check(self.plan.n_species, edges == EdgeSource::Given)?;
         let layout = self.plan.layout(&sizes);
         self.reserve(layout.n_bytes)?;
         if sizes.n_atoms > 0 {
