@@ -109,7 +109,7 @@ fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTree
     let search = EdgeSource::Search;
     let mut evaluate = || {
         let start = Instant::now();
-        worker.evaluate(batch, search, Want { forces: true, stress: false }).unwrap();
+        worker.evaluate(batch, search, Want::FORCES).unwrap();
         start.elapsed().as_secs_f64()
     };
     for _ in 0..3 {
@@ -120,7 +120,7 @@ fn measure(worker: &mut Worker<f32, Device>, batch: &PackedBatch) -> (f64, BTree
     let mut kernels = BTreeMap::new();
     let repeats = if batch.n_atoms() > 1000 { 3 } else { 50 };
     worker
-        .evaluate_by(batch, search, Want { forces: true, stress: false }, |device, launch| {
+        .evaluate_by(batch, search, Want::FORCES, |device, launch| {
             // SAFETY: the launch is the engine's; done again it takes as long.
             let mut time = |n: u32| device.time(|d| (0..n).try_for_each(|_| unsafe { d.launch(launch) }));
             time(1)?;
@@ -141,7 +141,7 @@ fn many(model: &str, potential: &Potential, device: &str) -> serde_json::Value {
     }
     let structures: Vec<Structure> = structures.iter().cycle().take(4000).cloned().collect();
     let atoms: usize = structures.iter().map(Structure::n_atoms).sum();
-    let want = Want { forces: true, stress: false };
+    let want = Want::FORCES;
     let time = || {
         let start = Instant::now();
         potential.evaluate(&structures, want).into_iter().for_each(|result| drop(result.unwrap()));
@@ -241,7 +241,7 @@ fn main() {
         let (device, batch) = (Device::open(0).unwrap(), molecules(1024, 20, false));
         let plan = Plan::new(&painn(f), 1.0, &[0.01; 16], limits, none).unwrap();
         let mut worker = Worker::new(Arc::new(plan), device).unwrap();
-        worker.evaluate(&batch, EdgeSource::Search, Want { forces: true, stress: false }).unwrap();
+        worker.evaluate(&batch, EdgeSource::Search, Want::FORCES).unwrap();
         return;
     }
     let mut rows = Vec::new();

@@ -98,7 +98,7 @@ impl Driver {
                 Ok(json!({ "results": results }))
             }
             Command::Batch { repeats, minimum, stress } => {
-                Ok(json!({ "seconds": self.batch(repeats, minimum, Want { forces: true, stress })? }))
+                Ok(json!({ "seconds": self.batch(repeats, minimum, Want::FORCES.with_stress(stress))? }))
             }
             Command::Step { steps, jitter, stress } => {
                 let structure = self.structures.first().ok_or("no structure is loaded")?;

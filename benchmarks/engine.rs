@@ -14,7 +14,7 @@ use mlff::{EngineKind, Precision};
 use mlff::{Model, Potential, Structure};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/trajectory.xyz");
-const FORCES: Want = Want { forces: true, stress: false };
+const FORCES: Want = Want::FORCES;
 
 fn main() {
     // SAFETY: no other thread runs yet. candle's own threads would compete with the one that is measured.

@@ -37,7 +37,7 @@ fn liquid(n_atoms: usize, periodic: bool, shuffled: bool) -> Structure {
         }
     }
     let cell = periodic.then_some([[length, 0.0, 0.0], [0.0, length, 0.0], [0.0, 0.0, length]]);
-    Structure { atomic_numbers: vec![8; n_atoms], positions, cell, pbc: [periodic; 3] }
+    Structure::default().with_atomic_numbers(vec![8; n_atoms]).with_positions(positions).with_cell(cell, [periodic; 3])
 }
 
 /// Median seconds of one search, and its number of edges.

@@ -16,6 +16,12 @@ pub fn symbol(z: u8) -> Option<&'static str> {
     SYMBOLS.get(z as usize).copied().filter(|_| z != 0)
 }
 
+/// Atomic number of a symbol, written as `Cl`; `None` for what is none.
+pub fn atomic_number(symbol: &str) -> Option<u8> {
+    let number = SYMBOLS.iter().position(|s| *s == symbol)?;
+    u8::try_from(number).ok().filter(|&z| z > 0)
+}
+
 /// A hartree, eV; CODATA 2022.
 pub(crate) const HARTREE: f64 = 27.211_386_245_981;
 
@@ -47,5 +53,7 @@ mod tests {
     fn symbols_cover_the_known_elements() {
         assert_eq!((symbol(1), symbol(6), symbol(118)), (Some("H"), Some("C"), Some("Og")));
         assert_eq!((symbol(0), symbol(119)), (None, None));
+        assert!((1..=118).all(|z| symbol(z).and_then(atomic_number) == Some(z)));
+        assert_eq!((atomic_number("X"), atomic_number("cl")), (None, None));
     }
 }

@@ -13,6 +13,8 @@
 //! `r_ij = positions[j] - positions[i] + shift * cell`.
 //! `x_vjp` is the analytic backward of `x`; it accumulates into its outputs. `grad_x` is the cotangent of `x`.
 
+#![warn(missing_debug_implementations)]
+
 pub mod batch;
 pub mod calibration;
 pub(crate) mod clock;

@@ -1,10 +1,12 @@
 //! Structures: atomic numbers, positions, cell and periodicity.
 
 pub(crate) mod reduce;
+mod types;
 
-pub use crate::elements::{SYMBOLS, symbol};
+pub use crate::elements::{SYMBOLS, atomic_number, symbol};
 use crate::error::{Error, Result};
 use reduce::{Reduced, fullness, reduced};
+pub use types::ElementTypes;
 
 /// Three Cartesian components.
 pub type Vec3 = [f64; 3];
@@ -21,8 +23,20 @@ const SHORTEST: f64 = 0.1;
 /// One system of atoms.
 ///
 /// Positions (Å) may lie outside the cell. `cell` rows are lattice vectors (Å), of either handedness; it is present
-/// whenever a direction is periodic, and may hold zero rows for directions that are not.
+/// whenever a direction is periodic, and may hold zero rows for directions that are not. Fields may be changed; what is
+/// evaluated is checked anew.
+///
+/// ```
+/// use mlff::Structure;
+///
+/// let hydroxide = Structure::molecule(vec![8, 1], vec![[0.0; 3], [0.0, 0.0, 0.97]])?.with_charge(-1);
+/// let cell = [[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]];
+/// let boxed = hydroxide.clone().with_cell(Some(cell), [true; 3]);
+/// assert_eq!((boxed.charge, boxed.volume()), (Some(-1), Some(729.0)));
+/// # Ok::<(), mlff::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Structure {
     /// Atomic numbers, `[n_atoms]`, 1..=118.
     pub atomic_numbers: Vec<u8>,
@@ -32,6 +46,9 @@ pub struct Structure {
     pub cell: Option<Mat3>,
     /// Which of the three cell directions repeat.
     pub pbc: [bool; 3],
+    /// Total charge, e. A model refuses another charge than the one that it describes; `None`, where nobody said any, is
+    /// taken for that one.
+    pub charge: Option<i32>,
 }
 
 impl Structure {
@@ -40,7 +57,7 @@ impl Structure {
     /// # Errors
     /// See [`Structure::validate`].
     pub fn new(atomic_numbers: Vec<u8>, positions: Vec<Vec3>, cell: Option<Mat3>, pbc: [bool; 3]) -> Result<Self> {
-        let structure = Structure { atomic_numbers, positions, cell, pbc };
+        let structure = Structure { atomic_numbers, positions, cell, pbc, charge: None };
         structure.validate()?;
         Ok(structure)
     }
@@ -51,6 +68,34 @@ impl Structure {
     /// See [`Structure::validate`].
     pub fn molecule(atomic_numbers: Vec<u8>, positions: Vec<Vec3>) -> Result<Self> {
         Self::new(atomic_numbers, positions, None, [false; 3])
+    }
+
+    /// With this total charge, e.
+    #[must_use]
+    pub fn with_charge(mut self, charge: i32) -> Self {
+        self.charge = Some(charge);
+        self
+    }
+
+    /// With other atomic numbers; checked as positions are.
+    #[must_use]
+    pub fn with_atomic_numbers(mut self, atomic_numbers: Vec<u8>) -> Self {
+        self.atomic_numbers = atomic_numbers;
+        self
+    }
+
+    /// With other positions, Å; they are checked when the structure is evaluated, or by [`Structure::validate`].
+    #[must_use]
+    pub fn with_positions(mut self, positions: Vec<Vec3>) -> Self {
+        self.positions = positions;
+        self
+    }
+
+    /// With another cell, Å, and periodic directions; checked as positions are.
+    #[must_use]
+    pub fn with_cell(mut self, cell: Option<Mat3>, pbc: [bool; 3]) -> Self {
+        (self.cell, self.pbc) = (cell, pbc);
+        self
     }
 
     /// Number of atoms.
@@ -170,6 +215,17 @@ pub fn inverse(m: &Mat3) -> Mat3 {
     let d = determinant(m);
     let (a, b, c) = (cross(m[1], m[2]), cross(m[2], m[0]), cross(m[0], m[1]));
     std::array::from_fn(|i| [a[i] / d, b[i] / d, c[i] / d])
+}
+
+/// Displacement from one atom to another, or to its image at `offset`, Å: the one way in which it is formed, so that whatever looks
+/// at a pair sees the same bits.
+#[inline(always)]
+pub(crate) fn displacement(from: &Vec3, to: &Vec3, offset: Option<&Vec3>) -> Vec3 {
+    let r: Vec3 = std::array::from_fn(|k| to[k] - from[k]);
+    match offset {
+        Some(offset) => std::array::from_fn(|k| r[k] + offset[k]),
+        None => r,
+    }
 }
 
 /// Inner product.

@@ -12,7 +12,7 @@ use mlff::batch::{PackedBatch, Preparer};
 use mlff::cpu::lanes::Lanes;
 use mlff::engine::adjoint::{Adjoint, Crew, FilterKind, Instructions, Threads, Workspace};
 use mlff::{BatchSize, EngineKind, Precision};
-use mlff::{Error, Potential, Structure};
+use mlff::{Error, Model, Potential, Structure};
 use mlff::{Evaluation, Want};
 use proptest::prelude::*;
 
@@ -63,7 +63,7 @@ fn assert_within(got: &Evaluation, want: &Evaluation, limits: [f64; 3]) {
 
 fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluation> {
     let mut workspace = Workspace::default();
-    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
+    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace).unwrap();
     (0..batch.n_structures()).map(|s| workspace.results.evaluation(batch, s, Want::ALL)).collect()
 }
 
@@ -171,7 +171,7 @@ proptest! {
         let engine = Adjoint::<f32>::new(&model, FilterKind::Auto).unwrap();
         let mut workspace = Workspace::default();
         let mut run = |threads: Threads| {
-            engine.evaluate(&batch, Want::ALL, threads, &mut workspace);
+            engine.evaluate(&batch, Want::ALL, threads, &mut workspace).unwrap();
             workspace.results.evaluation(&batch, 0, Want::ALL)
         };
         let one = run(Threads::One);
@@ -207,10 +207,43 @@ fn a_workspace_can_be_used_again_after_a_panic() {
     let mut workspace = Workspace::default();
     for valid in [&batch, &small] {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            engine.evaluate(&broken, Want::ALL, Threads::One, &mut workspace);
+            engine.evaluate(&broken, Want::ALL, Threads::One, &mut workspace).unwrap();
         }));
         assert!(outcome.is_err(), "edges that are no pairs passed");
-        engine.evaluate(valid, Want::ALL, Threads::One, &mut workspace);
+        engine.evaluate(valid, Want::ALL, Threads::One, &mut workspace).unwrap();
         assert_equal(&workspace.results.evaluation(valid, 0, Want::ALL), &evaluate(&engine, valid)[0]);
     }
+}
+
+#[test]
+fn a_batch_of_another_model_is_refused() {
+    let [few, many] = [vec![1], vec![1, 6, 8]].map(|species| with_species(&species));
+    let structure = Structure::molecule(vec![8, 1], vec![[0.0; 3], [0.0, 0.0, 0.96]]).unwrap();
+    let mut batch = PackedBatch::default();
+    batch.push(&Preparer::new(&many).prepare(&structure).unwrap()).unwrap();
+    let mut workspace = Workspace::default();
+    let mut run = |model| {
+        let engine = Adjoint::<f32>::new(model, FilterKind::Auto).unwrap();
+        engine.evaluate(&batch, Want::ALL, Threads::One, &mut workspace)
+    };
+    run(&many).unwrap();
+    let error = run(&few).unwrap_err();
+    assert!(error.code() == "usage" && error.to_string().contains("another model"), "{error}");
+    run(&many).unwrap();
+}
+
+/// The shipped model with these rows of its embedding.
+fn with_species(species: &[u8]) -> Model {
+    let model = Model::load("ani2x-painn-64").unwrap();
+    let [config, weights] = model.to_bytes().unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config["species"] = species.into();
+    config["atomic_energies"] = serde_json::json!({});
+    config.as_object_mut().unwrap().remove("training_range");
+    let config: mlff::model::config::ModelConfig = serde_json::from_value(config).unwrap();
+    let mut weights = mlff::model::weights::Weights::from_safetensors("w".as_ref(), &weights).unwrap();
+    let embedding = weights.0.get_mut("embedding").unwrap();
+    embedding.shape[0] = species.len();
+    embedding.data.truncate(species.len() * embedding.shape[1]);
+    Model::new(config, weights, String::new()).unwrap()
 }

@@ -316,7 +316,7 @@ fn import_says_what_is_missing_beside_the_weights() {
     fs::write(&config, "{\"n_rbf\": ").unwrap();
     copy.refuses(&["config.json", "not JSON"]);
     fs::remove_file(&config).unwrap();
-    copy.refuses(&[SAFETENSORS, "put config.json beside it", "--config"]);
+    copy.refuses(&[SAFETENSORS, "put config.json beside it", "ImportOptions::config"]);
     let elsewhere =
         ImportOptions { config: Some(folder("shared-filters").join("config.json")), ..ImportOptions::default() };
     assert!(import(Source::SchNetPack, &copy.path(), &elsewhere).is_ok());

@@ -137,7 +137,10 @@ fn energies_of_atoms_are_converted_with_the_output() {
     config["mean"] = json!(-2.0);
     let place = Place::new("exported-hartree", &config);
     // Taken as eV they are refused, and the unit is named.
-    place.refused(&ImportOptions::default(), &["free atoms in kcal/mol", "--energy-unit kcal/mol", "O: -4700"]);
+    place.refused(
+        &ImportOptions::default(),
+        &["free atoms in kcal/mol", "ImportOptions::energy_unit kcal/mol", "O: -4700"],
+    );
     place.refused(&energy_unit(EnergyUnit::KcalPerMol).tap(|o| o.species = Some(vec![99, 200])), &["200"]);
     let (model, notes) = place.import(&energy_unit(EnergyUnit::KcalPerMol)).unwrap();
     assert!(notes.iter().all(|n| !n.contains("eV (")), "{notes:?}");
@@ -160,7 +163,7 @@ impl Tap for ImportOptions {}
 #[test]
 fn means_below_all_electrons_are_refused() {
     let place = Place::with("shared-both", "mean", json!(-10800.0));
-    place.refused(&ImportOptions::default(), &["-10800 eV", "kcal/mol or kJ/mol", "--energy-unit"]);
+    place.refused(&ImportOptions::default(), &["-10800 eV", "kcal/mol or kJ/mol", "ImportOptions::energy_unit"]);
     assert!(place.import(&energy_unit(EnergyUnit::KcalPerMol)).is_ok());
     for mean in [-468.0, -5.0, 0.0, 3.0] {
         assert!(Place::with("shared-both", "mean", json!(mean)).import(&ImportOptions::default()).is_ok(), "{mean}");
@@ -208,8 +211,10 @@ fn what_is_assumed_is_said() {
         import_with_notes(source, &fixture(name).join(file), options).unwrap().notes
     };
     let all = notes("shared-filters", &ImportOptions::default());
-    assert!(all.iter().any(|n| n.contains("energies in eV (--energy-unit), lengths in angstrom (--length-unit)")));
-    assert!(all.iter().any(|n| n.contains("all 99 rows") && n.contains("--species")), "{all:?}");
+    assert!(all.iter().any(|n| {
+        n.contains("energies in eV (ImportOptions::energy_unit), lengths in angstrom (ImportOptions::length_unit)")
+    }));
+    assert!(all.iter().any(|n| n.contains("all 99 rows") && n.contains("ImportOptions::species")), "{all:?}");
     let told = ImportOptions {
         species: Some(vec![1, 8]),
         energy_unit: Some(EnergyUnit::ElectronVolt),

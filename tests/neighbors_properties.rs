@@ -176,8 +176,8 @@ proptest! {
         };
         let b = add(given[1], m, given[0]);
         let thin = [given[0], b, add(add(given[2], n, given[0]), o, b)];
-        let short = Structure { cell: Some(given), ..structure.clone() };
-        let thin = Structure { cell: Some(thin), ..structure };
+        let short = structure.clone().with_cell(Some(given), structure.pbc);
+        let thin = structure.with_cell(Some(thin), short.pbc);
         prop_assume!(short.validate().is_ok());
         let list = both(&thin, cutoff);
         check_invariants(&thin, cutoff, &list);
@@ -417,7 +417,7 @@ fn limits_are_errors_with_numbers() {
         assert!(message(&one(cube(9.0), [true; 3]), cutoff).contains("cutoff"));
     }
     for huge in [1e150, 1e-150, f64::MAX] {
-        let structure = Structure { cell: cube(huge), ..one(cube(9.0), [true; 3]) };
+        let structure = one(cube(9.0), [true; 3]).with_cell(cube(huge), [true; 3]);
         // Refused or searched, never a panic.
         let _ = neighbor_list(&structure, 5.0);
     }
@@ -426,17 +426,18 @@ fn limits_are_errors_with_numbers() {
 
 #[test]
 fn invalid_structures_are_errors() {
+    let of = |numbers, positions| Structure::default().with_atomic_numbers(numbers).with_positions(positions);
     let cell = Some([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]);
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         for pbc in [[false; 3], [true; 3]] {
             let positions = vec![[0.0; 3], [0.0, bad, 0.0], [1.0; 3]];
-            let structure = Structure { atomic_numbers: vec![1; 3], positions, cell, pbc };
+            let structure = of(vec![1; 3], positions).with_cell(cell, pbc);
             assert!(neighbor_list(&structure, 5.0).is_err());
         }
     }
-    let no_cell = Structure { atomic_numbers: vec![1], positions: vec![[0.0; 3]], cell: None, pbc: [true; 3] };
+    let no_cell = of(vec![1], vec![[0.0; 3]]).with_cell(None, [true; 3]);
     assert!(neighbor_list(&no_cell, 5.0).is_err());
-    let lengths = Structure { atomic_numbers: vec![1; 2], positions: vec![[0.0; 3]], ..Structure::default() };
+    let lengths = of(vec![1; 2], vec![[0.0; 3]]);
     assert!(neighbor_list(&lengths, 5.0).is_err());
 }
 

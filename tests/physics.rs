@@ -75,10 +75,8 @@ proptest! {
         p in potentials(), s in molecules(8), angles in prop::array::uniform3(0.0..6.3_f64), t in prop::array::uniform3(-50.0..50.0_f64),
     ) {
         let m = rotation(angles);
-        let moved = Structure {
-            positions: s.positions.iter().map(|&r| { let r = times(r, &m); std::array::from_fn(|k| r[k] + t[k]) }).collect(),
-            ..s.clone()
-        };
+        let place = |&r| { let r = times(r, &m); std::array::from_fn(|k| r[k] + t[k]) };
+        let moved = s.clone().with_positions(s.positions.iter().map(place).collect());
         let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &moved).unwrap());
         close(b.energy, a.energy);
         let turned: Vec<f64> = a.forces.unwrap().iter().flat_map(|&f| times(f, &m)).collect();
@@ -88,11 +86,9 @@ proptest! {
     #[test]
     fn stress_turns_with_the_crystal(p in potentials(), s in crystals(), angles in prop::array::uniform3(0.0..6.3_f64)) {
         let m = rotation(angles);
-        let moved = Structure {
-            positions: s.positions.iter().map(|&r| times(r, &m)).collect(),
-            cell: s.cell.map(|c| c.map(|row| times(row, &m))),
-            ..s.clone()
-        };
+        let moved = s.clone()
+            .with_positions(s.positions.iter().map(|&r| times(r, &m)).collect())
+            .with_cell(s.cell.map(|c| c.map(|row| times(row, &m))), s.pbc);
         let Some(a) = evaluate(&p, &s) else { return Ok(()) };
         let b = evaluate(&p, &moved).unwrap();
         close(b.energy, a.energy);
@@ -108,11 +104,9 @@ proptest! {
         let mut order: Vec<usize> = (0..s.n_atoms()).collect();
         let mut random = Random(seed);
         order.sort_by_cached_key(|_| (random.next() * 1e9) as i64);
-        let shuffled = Structure {
-            atomic_numbers: order.iter().map(|&k| s.atomic_numbers[k]).collect(),
-            positions: order.iter().map(|&k| s.positions[k]).collect(),
-            ..Structure::default()
-        };
+        let shuffled = Structure::default()
+            .with_atomic_numbers(order.iter().map(|&k| s.atomic_numbers[k]).collect())
+            .with_positions(order.iter().map(|&k| s.positions[k]).collect());
         let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &shuffled).unwrap());
         close(b.energy, a.energy);
         let fa = a.forces.unwrap();
@@ -125,13 +119,10 @@ proptest! {
     #[test]
     fn cell_images_do_not_matter(p in potentials(), s in crystals(), shifts in prop::collection::vec(prop::array::uniform3(-3..4_i32), 9)) {
         let cell = s.cell.unwrap();
-        let moved = Structure {
-            positions: s.positions.iter().zip(&shifts).map(|(r, n)| {
-                let d = times(n.map(f64::from), &cell);
-                std::array::from_fn(|k| r[k] + d[k])
-            }).collect(),
-            ..s.clone()
-        };
+        let moved = s.clone().with_positions(s.positions.iter().zip(&shifts).map(|(r, n)| {
+            let d = times(n.map(f64::from), &cell);
+            std::array::from_fn(|k| r[k] + d[k])
+        }).collect());
         let Some(a) = evaluate(&p, &s) else { return Ok(()) };
         let b = evaluate(&p, &moved).unwrap();
         close(b.energy, a.energy);
@@ -143,7 +134,8 @@ proptest! {
     fn supercells_multiply_the_energy(p in potentials(), s in crystals(), n in prop::array::uniform3(1..3_usize)) {
         let cell = s.cell.unwrap();
         let Some(a) = evaluate(&p, &s) else { return Ok(()) };
-        let mut large = Structure { cell: Some(std::array::from_fn(|k| cell[k].map(|x| x * n[k] as f64))), pbc: s.pbc, ..Structure::default() };
+        let large_cell = std::array::from_fn(|k| cell[k].map(|x| x * n[k] as f64));
+        let mut large = Structure::default().with_cell(Some(large_cell), s.pbc);
         for image in (0..n[0]).flat_map(|i| (0..n[1]).flat_map(move |j| (0..n[2]).map(move |k| [i, j, k]))) {
             let d = times(image.map(|x| x as f64), &cell);
             large.atomic_numbers.extend(&s.atomic_numbers);
@@ -231,11 +223,9 @@ proptest! {
                 let mut strain = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
                 strain[a][b] += 0.5 * h;
                 strain[b][a] += 0.5 * h;
-                energy(&p, &Structure {
-                    positions: s.positions.iter().map(|&r| times(r, &strain)).collect(),
-                    cell: s.cell.map(|c| c.map(|row| times(row, &strain))),
-                    ..s.clone()
-                })
+                energy(&p, &s.clone()
+                    .with_positions(s.positions.iter().map(|&r| times(r, &strain)).collect())
+                    .with_cell(s.cell.map(|c| c.map(|row| times(row, &strain))), s.pbc))
             }) / volume;
             prop_assert!((stress[a][b] - want).abs() < 1e-6 * want.abs().max(1.0), "{} {want}", stress[a][b]);
             prop_assert_eq!(stress[a][b], stress[b][a]);
@@ -288,8 +278,7 @@ fn isolated_atom_has_no_force() {
     let e = evaluate(&p, &atom).unwrap();
     assert_eq!(e.forces, Some(vec![[0.0; 3]]));
     assert_eq!(e.stress, None);
-    let boxed =
-        Structure { cell: Some([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]), pbc: [true; 3], ..atom };
+    let boxed = atom.with_cell(Some([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]), [true; 3]);
     let b = evaluate(&p, &boxed).unwrap();
     assert_eq!((b.energy, b.stress), (e.energy, Some([[0.0; 3]; 3])));
 }
@@ -319,12 +308,11 @@ fn one_atom_in_a_tiny_cell_equals_its_supercell() {
     let e = evaluate(&p, &tiny).unwrap();
     assert!(worst(&forces(&e), &[0.0; 3]) < 1e-10);
     let cell = tiny.cell.unwrap();
-    let double = Structure {
-        atomic_numbers: vec![6; 2],
-        positions: vec![tiny.positions[0], std::array::from_fn(|k| tiny.positions[0][k] + cell[1][k])],
-        cell: Some([cell[0], cell[1].map(|x| 2.0 * x), cell[2]]),
-        pbc: [true; 3],
-    };
+    let positions = vec![tiny.positions[0], std::array::from_fn(|k| tiny.positions[0][k] + cell[1][k])];
+    let double = Structure::default()
+        .with_atomic_numbers(vec![6; 2])
+        .with_positions(positions)
+        .with_cell(Some([cell[0], cell[1].map(|x| 2.0 * x), cell[2]]), [true; 3]);
     let d = evaluate(&p, &double).unwrap();
     close(d.energy, 2.0 * e.energy);
     assert!(worst(d.stress.unwrap().as_flattened(), e.stress.unwrap().as_flattened()) < 1e-9);
@@ -347,8 +335,7 @@ fn what_cannot_be_evaluated_is_refused_by_name() {
     assert!(message.contains("Fe") && message.contains("atom 1") && message.contains("H C O"), "{message}");
     let message = refused(&Structure::molecule(vec![1, 1], vec![[0.0; 3], [0.0, 0.0, 0.05]]).unwrap());
     assert!(message.contains("atoms 0 and 1 overlap: 0.0500 Å"), "{message}");
-    let message =
-        refused(&Structure { positions: vec![[f64::NAN; 3]], atomic_numbers: vec![1], ..Structure::default() });
+    let message = refused(&Structure::default().with_atomic_numbers(vec![1]).with_positions(vec![[f64::NAN; 3]]));
     assert!(message.contains("not finite"), "{message}");
     // The others of its batch are not disturbed.
     let good = crossing(1.3);

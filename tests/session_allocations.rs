@@ -57,7 +57,7 @@ fn session_allocates_nothing_after_the_first_step() {
     let mut reader = Reader::open("examples/data/trajectory.xyz").unwrap();
     let molecule = reader.next_frame().unwrap().unwrap().structure;
     let cell = [[8.0, 0.0, 0.0], [1.0, 8.0, 0.0], [0.0, 0.0, 8.0]];
-    let periodic = Structure { cell: Some(cell), pbc: [true; 3], ..molecule.clone() };
+    let periodic = molecule.clone().with_cell(Some(cell), [true; 3]);
     for structure in [molecule, periodic] {
         for n_threads in [1, 2] {
             assert_eq!(count(&structure, n_threads), 0, "{n_threads} threads, pbc {:?}", structure.pbc);

@@ -285,7 +285,7 @@ fn odd_frames_within_the_limit_are_read() {
     let reader = |most: usize| Reader::from_reader("t", Cursor::new(text)).unwrap().with_max_frame(most);
     assert!(reader(64).next_frame().unwrap().is_some(), "two atoms of 32 bytes");
     let error = reader(63).next_frame().unwrap_err().to_string();
-    assert!(error.contains("line 4: the frame is larger than 1 atoms") && error.contains("--max-frame"), "{error}");
+    assert!(error.contains("line 4: the frame is larger than 1 atoms") && error.contains("with_max_frame"), "{error}");
     let text = format!("1\n{}\nH 0 0 0\n", "x".repeat(100));
     let reader = |most: usize| Reader::from_reader("t", Cursor::new(text.clone())).unwrap().with_max_frame(most);
     assert!(reader(text.len()).next_frame().unwrap().is_some());

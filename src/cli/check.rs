@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reading::ReadArgs;
 use super::warnings::Warnings;
-use super::{Outcome, complain, escape_json, print};
+use super::{Outcome, complain, escape_json, print, words};
 
 /// Read trajectories without a model: say what is in them, or what is wrong and where
 #[derive(clap::Args)]
@@ -70,7 +70,7 @@ fn check(args: &Args, path: &Path) -> Result<bool> {
     let mut errors = 0;
     let mut complain_about = |error: &Error| {
         errors += 1;
-        complain(&format!("error: {error}"));
+        complain(&format!("error: {}", words::message(error)));
     };
     match args.reading.reading(false).open(path) {
         Err(error) => complain_about(&error),

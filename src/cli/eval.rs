@@ -17,7 +17,7 @@ use super::predict::outside_line;
 use super::reading::ReadArgs;
 use super::trajectory::{self, ChunkSize, Entry, Evaluated, FrameSlice};
 use super::warnings::{Kind, Warnings};
-use super::{Outcome, complain, json, print, signals};
+use super::{Outcome, complain, json, print, signals, words};
 
 /// Compare a model with the energies, forces and stresses in files
 #[derive(clap::Args)]
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         &progress,
         |results| results,
         |done| {
-            compare(&potential, &keys, done, &mut tally);
+            compare(&potential, &keys, done, &mut tally)?;
             signals::frames_done(tally.n_frames + tally.n_failed);
             Ok(true)
         },
@@ -190,7 +190,9 @@ impl Args {
     }
 }
 
-fn compare(potential: &Potential, keys: &LabelKeys, done: Done<Vec<Evaluated>>, tally: &mut Tally) {
+/// # Errors
+/// What is no fault of a frame, and ends the run.
+fn compare(potential: &Potential, keys: &LabelKeys, done: Done<Vec<Evaluated>>, tally: &mut Tally) -> Result<()> {
     for Evaluated { entry, outcome } in done.made {
         match (entry, outcome) {
             (Entry::Frame(frame, path), Ok(evaluation)) => {
@@ -200,13 +202,15 @@ fn compare(potential: &Potential, keys: &LabelKeys, done: Done<Vec<Evaluated>>, 
                     tally.fail(&error);
                 }
             }
-            (_, Err(error)) => tally.fail(&error),
+            (_, Err(error)) if error.is_of_structure() => tally.fail(&error),
+            (_, Err(error)) => return Err(error),
             (Entry::Bad(_), Ok(_)) => {}
         }
     }
     if let Some(error) = done.end {
         tally.fail(&error);
     }
+    Ok(())
 }
 
 impl Lacking {
@@ -222,7 +226,7 @@ impl Lacking {
 impl Tally {
     fn fail(&mut self, error: &Error) {
         self.n_failed += 1;
-        complain(&format!("failed: {error}"));
+        complain(&format!("failed: {}", words::message(error)));
     }
 
     /// `atomic` is the sum of the model's atomic energies, eV: shown energies are less that, or elements would be all

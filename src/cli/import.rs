@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use mlff::model::import::{EnergyUnit, Import, ImportOptions, LengthUnit, Source, import_with_notes};
-use mlff::structure::SYMBOLS;
+use mlff::structure::atomic_number;
 use mlff::{Error, Result};
 
-use super::{Outcome, complain};
+use super::{Outcome, complain, words};
 
 /// Turn another project's weights into a model directory
 ///
@@ -74,9 +74,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
         energy_unit: args.energy_unit,
         length_unit: args.length_unit,
     };
-    let Import { model, notes } = import_with_notes(source, &args.src, &options)?;
+    let Import { model, notes, .. } = import_with_notes(source, &args.src, &options)?;
     for note in notes {
-        complain(&format!("note: {note}"));
+        complain(&format!("note: {}", words::in_flags(&note)));
     }
     model.save(&args.output)?;
     let config = model.config();
@@ -96,7 +96,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn element(symbol: &str) -> Result<u8> {
-    let z = SYMBOLS.iter().position(|s| *s == symbol).filter(|&z| z > 0);
-    z.map(|z| z as u8)
+    atomic_number(symbol)
         .ok_or_else(|| Error::Usage(format!("--species: {symbol} is no element, expected such as H,C,N,O")))
 }

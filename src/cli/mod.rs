@@ -17,6 +17,7 @@ mod signals;
 mod standard_output;
 mod trajectory;
 mod warnings;
+mod words;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -88,10 +89,10 @@ pub enum Outcome {
 fn report(error: &Error) -> ExitCode {
     // Whoever reads our output has seen enough, as with `mlff check … | head`: nothing to say, but not all was done.
     if !matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
-        complain(&format!("error: {error}"));
+        complain(&format!("error: {}", words::message(error)));
     }
     match error {
-        Error::Usage(_) | Error::Model { .. } | Error::Calibration { .. } => ExitCode::from(2),
+        Error::Usage(_) | Error::Exists { .. } | Error::Model { .. } | Error::Calibration { .. } => ExitCode::from(2),
         _ => ExitCode::from(1),
     }
 }

@@ -9,7 +9,7 @@ use mlff::calibration::{Calibration, CostModel, Kind, Reading};
 use mlff::{BatchSize, DeviceKind, EngineKind, Precision};
 use mlff::{Error, Model, Potential, Result, threads};
 
-use super::complain;
+use super::{complain, words};
 
 /// Model and engine.
 #[derive(clap::Args)]
@@ -125,7 +125,7 @@ impl ModelArgs {
         let potential = Potential::builder(model).precision(self.dtype.into()).engine(engine).device(device).build();
         let refused = |e: Error| match device {
             DeviceKind::Cpu => e,
-            DeviceKind::Cuda(_) => Error::Usage(format!("--device {}: {e}", self.device)),
+            _ => Error::Usage(format!("--device {}: {}", self.device, words::message(&e))),
         };
         let potential = potential.map_err(refused)?.with_batch_size(self.batch);
         match self.cost_model(&potential)? {
@@ -145,7 +145,7 @@ impl ModelArgs {
     /// Starts the threads to compute with: as many as the system gives, with a warning where these are fewer.
     fn start_threads(&self) -> Result<()> {
         let wanted = self.threads.map_or_else(threads::default_number, usize::from);
-        threads::check(wanted).map_err(|e| Error::Usage(format!("--threads: {e}")))?;
+        threads::check(wanted).map_err(|e| Error::Usage(format!("--threads: {}", words::message(&e))))?;
         // The reader's and the writer's, and the progress bar's.
         let spare = 2 + usize::from(std::io::stderr().is_terminal());
         let remedy = "raise the limit of processes (`ulimit -u`, or pids.max of the container)";
@@ -186,8 +186,8 @@ impl ModelArgs {
             Err(error) => return Err(error),
         };
         let gpu = match potential.device() {
-            DeviceKind::Cpu => None,
             DeviceKind::Cuda(ordinal) => Some(mlff::cuda::Device::open(ordinal)?.identity()?),
+            _ => None,
         };
         let gpu = gpu.as_ref().map(|(name, driver)| (name.as_str(), driver.as_str()));
         if let Some((name, driver)) = gpu

@@ -7,8 +7,8 @@ use mlff::calibration::Calibration;
 use mlff::files::{Identity, Partial, Place, place};
 use mlff::{Error, Result};
 
-use super::complain;
 use super::model::ModelArgs;
+use super::{complain, words};
 
 /// The files of a command: none is written that is read, and none twice, whatever it is called (`a` and `./a`, links).
 /// Known before anything is computed.
@@ -37,7 +37,7 @@ impl Files {
     /// Something that is written besides: a report.
     ///
     /// # Errors
-    /// As [`Files::writes`]; `Error::Usage` where it exists and `overwrite` is not set.
+    /// As [`Files::writes`]; `Error::Exists` where it exists and `overwrite` is not set.
     pub fn writes_report(&mut self, path: &Path, overwrite: bool) -> Result<()> {
         self.writes(path)?;
         refuse_existing(path, overwrite)
@@ -78,12 +78,10 @@ impl Files {
 /// Refuses a file that exists, unless it is to be replaced.
 ///
 /// # Errors
-/// `Error::Usage`.
+/// `Error::Exists`.
 pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
     match place(path) {
-        Ok(Place::File(file)) if !overwrite && file.exists() => {
-            Err(Error::Usage(format!("{} exists already; --overwrite replaces it", path.display())))
-        }
+        Ok(Place::File(file)) if !overwrite && file.exists() => Err(Error::Exists { path: path.to_path_buf() }),
         _ => Ok(()),
     }
 }
@@ -114,7 +112,7 @@ pub fn unreadable<'a>(inputs: impl IntoIterator<Item = &'a PathBuf>) -> Vec<Erro
 pub fn refuse_unreadable<'a>(inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     let mut errors = unreadable(inputs);
     let Some(last) = errors.pop() else { return Ok(()) };
-    errors.iter().for_each(|error| complain(&format!("error: {error}")));
+    errors.iter().for_each(|error| complain(&format!("error: {}", words::message(error))));
     Err(last)
 }
 
@@ -128,7 +126,7 @@ impl Output {
     /// Makes sure that the file can be written.
     ///
     /// # Errors
-    /// `Error::Usage` for a path that is no file's, or is there and not to be replaced; `Error::Io` if it cannot be created.
+    /// `Error::Usage` for a path that is no file's, `Error::Exists` where it is there and not to be replaced; `Error::Io` if it cannot be created.
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
         if path.is_dir() || path.file_name().is_none() {
             return Err(Error::Usage(format!("{}: expected the name of a file to write", path.display())));

@@ -170,5 +170,5 @@ pub fn no_thread(what: &str, e: &std::io::Error) -> Error {
 
 /// What stands for a panic.
 pub fn defect() -> Error {
-    Error::Structure("a thread of this program failed unexpectedly: please report it".into())
+    Error::Defect("a thread of this program failed unexpectedly".into())
 }

@@ -137,7 +137,7 @@ impl ChunkSize {
         match batch {
             BatchSize::Structures(n) if waiting => ChunkSize { multiple: n, frames: n, atoms: usize::MAX },
             BatchSize::Structures(n) => ChunkSize { multiple: n, frames, atoms },
-            BatchSize::Auto => ChunkSize { multiple: 1, frames, atoms },
+            _ => ChunkSize { multiple: 1, frames, atoms },
         }
     }
 
@@ -297,7 +297,7 @@ pub fn evaluate(potential: &Potential, mut chunk: Vec<Entry>, want: Want) -> Vec
         .zip(allowed)
         .map(|(entry, allowed)| {
             allowed?;
-            let result = results.next().unwrap_or_else(|| Err(Error::Structure("no result".into())));
+            let result = results.next().unwrap_or_else(|| Err(Error::Defect("a structure has no result".into())));
             result.map_err(|error| locate(entry, error))
         })
         .collect();
@@ -311,7 +311,7 @@ fn check_state(potential: &Potential, entry: &mut Entry) -> Result<()> {
         Entry::Frame(frame, _) => frame.check_state(potential.model().config()).map(|warnings| {
             warnings.into_iter().for_each(|warning| frame.warn(warning));
         }),
-        Entry::Bad(bad) => return Err(restate(&bad.error)),
+        Entry::Bad(bad) => return Err(bad.error.clone()),
     };
     checked.map_err(|error| match error {
         Error::ChargeOrSpin { .. } => locate(entry, error),
@@ -319,24 +319,11 @@ fn check_state(potential: &Potential, entry: &mut Entry) -> Result<()> {
     })
 }
 
-/// The same error again: errors of the system cannot be cloned.
-pub fn restate(error: &Error) -> Error {
-    match error {
-        Error::Xyz { path, frame, line, reason } => {
-            Error::Xyz { path: path.clone(), frame: *frame, line: *line, reason: reason.clone() }
-        }
-        Error::Io { path, source } => Error::io(path, std::io::Error::new(source.kind(), source.to_string())),
-        Error::Usage(reason) => Error::Usage(reason.clone()),
-        Error::Cuda(error) => Error::Cuda(error.clone()),
-        other => Error::Structure(other.to_string()),
-    }
-}
-
 /// Adds where a structure stands in its file.
-fn locate(entry: &Entry, error: Error) -> Error {
+pub fn locate(entry: &Entry, error: Error) -> Error {
     match entry {
-        // No fault of the structure.
-        _ if matches!(error, Error::Cuda(_)) => error,
+        // No fault of the frame.
+        _ if !error.is_of_structure() => error,
         Entry::Frame(frame, path) => {
             Error::Xyz { path: path.to_path_buf(), frame: frame.index, line: frame.line, reason: error.to_string() }
         }

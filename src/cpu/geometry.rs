@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::lanes::Lanes;
-use crate::structure::{Mat3, Vec3, dot};
+use crate::structure::{Mat3, Vec3, displacement, dot};
 
 /// Who sends to whom, sorted by receiver.
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +41,7 @@ impl Edges<'_> {
     /// Displacement from receiver to sender, Å.
     #[inline(always)]
     pub fn displacement(&self, positions: &[Vec3], i: usize, e: usize) -> Vec3 {
-        let j = self.senders[e] as usize;
-        let r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k]);
-        match self.offsets.get(e) {
-            Some(offset) => std::array::from_fn(|k| r[k] + offset[k]),
-            None => r,
-        }
+        displacement(&positions[i], &positions[self.senders[e] as usize], self.offsets.get(e))
     }
 }
 

@@ -52,6 +52,12 @@ pub struct Nvrtc {
     _builtins: Option<Library>,
 }
 
+impl std::fmt::Debug for Nvrtc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nvrtc").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
 impl Nvrtc {
     /// Finds NVRTC: `$MLFF_NVRTC` (a file or a folder; nothing else is searched then), the system's loader, `$CUDA_HOME`,
     /// `$CUDA_PATH`, `/usr/local/cuda`, and the packages of the active Python environment.

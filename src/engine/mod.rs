@@ -3,14 +3,18 @@
 pub mod adjoint;
 pub mod autograd;
 pub mod cuda;
-mod results;
+pub(crate) mod results;
 
 use crate::model::Outside;
 use crate::structure::{Mat3, Vec3};
 pub use results::Results;
 
 /// Results for one structure.
+///
+/// Conventions of signs: forces are `-dE/dpositions`, stress is `(1/V) dE/dstrain`, the virial is `-dE/dstrain`, so that
+/// `virial = -V * stress`.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Energy, eV.
     pub energy: f64,
@@ -20,6 +24,11 @@ pub struct Evaluation {
     pub forces: Option<Vec<Vec3>>,
     /// Stress, eV/Å³, symmetric; only for structures periodic in three directions.
     pub stress: Option<Mat3>,
+    /// Virial, eV, symmetric; of any structure.
+    pub virial: Option<Mat3>,
+    /// Share of each atom in the virial, eV, `[n_atoms]`: of each of its pairs half, the product of displacement and force. An
+    /// atom's own need not be symmetric; their sum is the virial up to rounding.
+    pub atomic_virials: Option<Vec<Mat3>>,
     /// In which ways structure and results lie outside of what the model was trained on.
     pub outside: Outside,
 }
@@ -33,6 +42,15 @@ impl Evaluation {
             Some("a force")
         } else if self.stress.iter().flatten().flatten().any(|x| !x.is_finite()) {
             Some("the stress")
+        } else if self
+            .virial
+            .iter()
+            .chain(self.atomic_virials.iter().flatten())
+            .flatten()
+            .flatten()
+            .any(|x| !x.is_finite())
+        {
+            Some("the virial")
         } else {
             None
         }

@@ -17,8 +17,8 @@ pub struct Results {
     pub gradients: Vec<Vec3>,
     /// Derivative of each structure's energy with respect to strain, eV; where asked for.
     pub strain_gradients: Vec<Mat3>,
-    /// Each atom's share of it.
-    pub(super) virials: Vec<Mat3>,
+    /// Each atom's share of it, not symmetric; where asked for.
+    pub virials: Vec<Mat3>,
 }
 
 impl Results {
@@ -30,8 +30,10 @@ impl Results {
         Evaluation {
             energy: self.energies[s],
             atomic_energies: self.atomic_energies[atoms.clone()].to_vec(),
-            forces: want.forces.then(|| self.gradients[atoms].iter().map(force).collect()),
+            forces: want.forces.then(|| self.gradients[atoms.clone()].iter().map(force).collect()),
             stress: self.stress(batch, s).filter(|_| want.stress),
+            virial: self.virial(s).filter(|_| want.virial),
+            atomic_virials: want.atomic_virials.then(|| self.virials[atoms].iter().map(negative).collect()),
             outside: Outside::default(),
         }
     }
@@ -40,6 +42,11 @@ impl Results {
     pub fn stress(&self, batch: &PackedBatch, s: usize) -> Option<Mat3> {
         let volume = batch.volumes[s]?;
         self.strain_gradients.get(s).map(|strain| strain.map(|row| row.map(|x| x / volume)))
+    }
+
+    /// Virial, eV, of one structure, where it was asked for.
+    pub fn virial(&self, s: usize) -> Option<Mat3> {
+        self.strain_gradients.get(s).map(negative)
     }
 
     /// Makes room for what the atoms contribute.
@@ -70,4 +77,9 @@ impl Results {
             *strain = std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (sum[a][b] + sum[b][a])));
         }
     }
+}
+
+/// A virial of its derivative; zeros keep their sign.
+pub(crate) fn negative(gradient: &Mat3) -> Mat3 {
+    gradient.map(|row| row.map(|x| 0.0 - x))
 }

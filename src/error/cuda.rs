@@ -12,7 +12,7 @@ pub enum CudaError {
     /// The driver's library is not on this machine.
     #[error(
         "no NVIDIA driver found (libcuda.so.1): a GPU needs NVIDIA's driver {} or newer on the host, and a container must be started \
-         with the GPU, for example `docker run --gpus all`; without one use --device cpu",
+         with the GPU, for example `docker run --gpus all`; without one use DeviceKind::Cpu",
         driver_for(OLDEST_DRIVER)
     )]
     NoDriver,
@@ -95,7 +95,7 @@ pub enum CudaError {
     },
     /// There is no room for an array.
     #[error(
-        "the GPU has {} MiB of memory left, {} MiB are needed: use a smaller --batch, or end what else runs on it",
+        "the GPU has {} MiB of memory left, {} MiB are needed: use a smaller BatchSize, or end what else runs on it",
         free >> 20, (asked >> 20) + 1
     )]
     OutOfMemory {

@@ -1,8 +1,11 @@
 //! The one error type of the library: plain data, rendered for people by the command line.
+//!
+//! Texts name settings as the library has them (`BatchSize`, `Reader::with_max_frame`); the command line has flags for them.
 
 mod cuda;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use cuda::CudaError;
 pub(crate) use cuda::OLDEST_DRIVER;
@@ -11,7 +14,9 @@ pub(crate) use cuda::OLDEST_DRIVER;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, with the values a caller needs to act on it.
-#[derive(Debug, thiserror::Error)]
+///
+/// Programs tell errors apart by variant or, across languages, by [`code`](Error::code); texts are for people and may change.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read, written or renamed.
@@ -20,7 +25,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
+    },
+    /// A file is there already, and was not to be replaced.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// An XYZ file holds something that cannot be read as a structure.
     #[error("{}: frame {frame}, line {line}: {reason}", path.display())]
@@ -56,6 +67,18 @@ pub enum Error {
         atom: usize,
         /// Atomic numbers that the model knows.
         supported: Vec<u8>,
+    },
+    /// A driver's atom type stands for no element.
+    #[error("atom {atom} has type {found}, but {}", elements_given(*first, *last))]
+    UnknownType {
+        /// Type found.
+        found: i64,
+        /// Index of the first such atom.
+        atom: usize,
+        /// First type that an element was given for.
+        first: i64,
+        /// Last one.
+        last: i64,
     },
     /// Two atoms lie closer than any model can say something about.
     #[error("atoms {i} and {j} overlap: {distance:.4} Å apart, less than {minimum} Å; are positions and cell in Å?")]
@@ -122,12 +145,82 @@ pub enum Error {
     /// The tensor library failed.
     #[error("tensor library: {0}")]
     Tensor(String),
+    /// This library or program has a defect.
+    #[error("{0}: please report it")]
+    Defect(String),
 }
 
 impl Error {
+    /// A word for the kind of error, which never changes:
+    ///
+    /// | code | | whose fault |
+    /// |---|---|---|
+    /// | `parse` | [`Xyz`](Error::Xyz) | the frame's |
+    /// | `shape` | [`Shape`](Error::Shape) | the structure's |
+    /// | `structure` | [`Structure`](Error::Structure) | the structure's |
+    /// | `unknown_element` | [`UnknownElement`](Error::UnknownElement) | the structure's |
+    /// | `unknown_type` | [`UnknownType`](Error::UnknownType) | the structure's |
+    /// | `overlap` | [`Overlap`](Error::Overlap) | the structure's |
+    /// | `out_of_range` | [`OutOfRange`](Error::OutOfRange) | the structure's |
+    /// | `charge_or_spin` | [`ChargeOrSpin`](Error::ChargeOrSpin) | the structure's |
+    /// | `non_finite` | [`NonFinite`](Error::NonFinite) | the structure's |
+    /// | `io` | [`Io`](Error::Io) | of the run |
+    /// | `exists` | [`Exists`](Error::Exists) | of the run |
+    /// | `model` | [`Model`](Error::Model) | of the run |
+    /// | `calibration` | [`Calibration`](Error::Calibration) | of the run |
+    /// | `usage` | [`Usage`](Error::Usage) | of the run |
+    /// | `cuda` | [`Cuda`](Error::Cuda) | of the run |
+    /// | `tensor` | [`Tensor`](Error::Tensor) | of the run |
+    /// | `defect` | [`Defect`](Error::Defect) | of the run |
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Io { .. } => "io",
+            Error::Exists { .. } => "exists",
+            Error::Xyz { .. } => "parse",
+            Error::Shape { .. } => "shape",
+            Error::Structure(_) => "structure",
+            Error::UnknownElement { .. } => "unknown_element",
+            Error::UnknownType { .. } => "unknown_type",
+            Error::Overlap { .. } => "overlap",
+            Error::OutOfRange { .. } => "out_of_range",
+            Error::ChargeOrSpin { .. } => "charge_or_spin",
+            Error::NonFinite { .. } => "non_finite",
+            Error::Model { .. } => "model",
+            Error::Calibration { .. } => "calibration",
+            Error::Usage(_) => "usage",
+            Error::Cuda(_) => "cuda",
+            Error::Tensor(_) => "tensor",
+            Error::Defect(_) => "defect",
+        }
+    }
+
+    /// Whether it is the fault of one structure or frame, without which others can be evaluated. What else fails is no
+    /// structure's fault, and would most likely fail again.
+    pub fn is_of_structure(&self) -> bool {
+        match self {
+            Error::Xyz { .. }
+            | Error::Shape { .. }
+            | Error::Structure(_)
+            | Error::UnknownElement { .. }
+            | Error::UnknownType { .. }
+            | Error::Overlap { .. }
+            | Error::OutOfRange { .. }
+            | Error::ChargeOrSpin { .. }
+            | Error::NonFinite { .. } => true,
+            Error::Io { .. }
+            | Error::Exists { .. }
+            | Error::Model { .. }
+            | Error::Calibration { .. }
+            | Error::Usage(_)
+            | Error::Cuda(_)
+            | Error::Tensor(_)
+            | Error::Defect(_) => false,
+        }
+    }
+
     /// Wraps an I/O error with the path it happened on.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::Io { path: path.as_ref().to_path_buf(), source }
+        Error::Io { path: path.as_ref().to_path_buf(), source: Arc::new(source) }
     }
 
     /// Refuses a model directory or weight file.
@@ -141,10 +234,67 @@ fn amount(x: f64, unit: &str) -> String {
     if (1e-3..1e6).contains(&x.abs()) { format!("{x:.3} {unit}") } else { format!("{x:.3e} {unit}") }
 }
 
+fn elements_given(first: i64, last: i64) -> String {
+    match last < first {
+        true => "no elements were given for types".into(),
+        false => format!("elements were given for the types {first} to {last}"),
+    }
+}
+
 fn symbol_of(z: u8) -> &'static str {
     crate::elements::symbol(z).unwrap_or("?")
 }
 
 fn symbols_of(numbers: &[u8]) -> String {
     numbers.iter().map(|&z| symbol_of(z)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One error of each kind, with the code that programs know it by and whether it is a structure's. Codes never change:
+    /// lines are added here, and none is edited.
+    fn all() -> Vec<(Error, &'static str, bool)> {
+        let path = PathBuf::from("f");
+        vec![
+            (Error::io("f", std::io::ErrorKind::NotFound.into()), "io", false),
+            (Error::Exists { path: path.clone() }, "exists", false),
+            (Error::Xyz { path: path.clone(), frame: 0, line: 1, reason: String::new() }, "parse", true),
+            (Error::Shape { what: "x".into(), expected: vec![1], got: vec![2] }, "shape", true),
+            (Error::Structure(String::new()), "structure", true),
+            (Error::UnknownElement { z: 9, atom: 0, supported: vec![1] }, "unknown_element", true),
+            (Error::UnknownType { found: 3, atom: 0, first: 1, last: 2 }, "unknown_type", true),
+            (Error::Overlap { i: 0, j: 1, distance: 0.0, minimum: 0.1 }, "overlap", true),
+            (Error::OutOfRange { what: "x".into(), unit: "eV", got: 2.0, limit: 1.0 }, "out_of_range", true),
+            (Error::ChargeOrSpin { what: "total charge", got: 1.0, supported: 0.0 }, "charge_or_spin", true),
+            (Error::NonFinite { what: "the energy".into() }, "non_finite", true),
+            (Error::model("f", ""), "model", false),
+            (Error::Calibration { path, reason: String::new() }, "calibration", false),
+            (Error::Usage(String::new()), "usage", false),
+            (CudaError::NoGpu { ordinal: 0, found: 0 }.into(), "cuda", false),
+            (Error::Tensor(String::new()), "tensor", false),
+            (Error::Defect(String::new()), "defect", false),
+        ]
+    }
+
+    #[test]
+    fn codes_of_errors_never_change() {
+        for (error, code, is_of_structure) in all() {
+            assert_eq!((error.code(), error.is_of_structure()), (code, is_of_structure), "{error:?}");
+            assert_eq!(error.to_string(), error.clone().to_string());
+        }
+        // Each is in the list of the documentation, and nothing else is.
+        let codes: std::collections::BTreeSet<&str> = all().iter().map(|(_, code, _)| *code).collect();
+        let listed = include_str!("mod.rs").lines().filter_map(|line| line.trim().strip_prefix("/// | `"));
+        let listed: std::collections::BTreeSet<&str> = listed.filter_map(|line| line.split('`').next()).collect();
+        assert_eq!(codes, listed);
+    }
+
+    #[test]
+    fn errors_of_the_system_keep_their_source() {
+        let error = Error::io("f", std::io::ErrorKind::NotFound.into());
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains(&source) && error.to_string().starts_with("f: "));
+    }
 }

@@ -178,7 +178,7 @@ fn refuse_existing(destination: &Path, named: &Path, overwrite: bool) -> Result<
     if overwrite || fs::symlink_metadata(destination).is_err() {
         return Ok(());
     }
-    Err(Error::Usage(format!("{} exists already; --overwrite replaces it", named.display())))
+    Err(Error::Exists { path: named.to_path_buf() })
 }
 
 #[cfg(test)]

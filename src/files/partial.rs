@@ -29,11 +29,20 @@ pub struct Partial {
     live: Live,
 }
 
+impl std::fmt::Debug for Partial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partial")
+            .field("partial", &self.partial)
+            .field("destination", &self.destination)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Partial {
     /// Starts a file. `named` is what the user calls `destination` ([`super::place`]).
     ///
     /// # Errors
-    /// `Error::Usage` where it exists and `overwrite` is not set; `Error::Io`, also where another run is writing it.
+    /// `Error::Exists` where it exists and `overwrite` is not set; `Error::Io`, also where another run is writing it.
     pub fn create(named: &Path, destination: &Path, overwrite: bool) -> Result<Self> {
         let partial = hidden_name(destination)?;
         for _ in 0..ATTEMPTS {
@@ -133,7 +142,7 @@ impl Partial {
     /// Makes sure that all of it is on disk, and gives it its name. A file that is replaced hands on its mode and owner.
     ///
     /// # Errors
-    /// `Error::Io`; `Error::Usage` where a file of this name has appeared since and is not to be replaced.
+    /// `Error::Io`; `Error::Exists` where a file of this name has appeared since and is not to be replaced.
     pub fn finish(mut self) -> Result<()> {
         let io_error = |e| Error::io(&self.named, e);
         self.copy_mode(0).map_err(io_error)?;
@@ -315,7 +324,7 @@ fn remove_stale(partial: &Path, named: &Path) -> Result<()> {
         Lock::Unknown => {
             let reason = format!(
                 "{} is there: an earlier run has left it, or another one is writing it, which this file system cannot \
-                 tell: remove it if no other run is going, or go on with --resume",
+                 tell: remove it if no other run is going, or go on with it (Writer::resume)",
                 partial.display()
             );
             Err(io_error(io::Error::other(reason)))

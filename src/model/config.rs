@@ -82,6 +82,7 @@ impl Default for Units {
 /// Network types and their sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[non_exhaustive]
 pub enum Architecture {
     /// PaiNN (Schütt, Unke, Gastegger, ICML 2021), as SchNetPack 2 has it.
     #[serde(rename = "painn")]
@@ -158,6 +159,7 @@ pub struct RadialBasisConfig {
 /// Kinds of radial basis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RadialBasisKind {
     /// `exp(-½ ((d − center) / width)²)`.
     Gaussian,
@@ -168,6 +170,7 @@ pub enum RadialBasisKind {
 /// Cutoff functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Envelope {
     /// `½ (cos(π d / cutoff) + 1)`.
     #[default]
@@ -177,6 +180,7 @@ pub enum Envelope {
 /// Activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ActivationName {
     /// `x / (1 + exp(-x))`.
     #[default]
@@ -295,6 +299,22 @@ impl ModelConfig {
         self.validate_species()
     }
 
+    /// Refuses a structure's total charge that the model does not describe.
+    ///
+    /// # Errors
+    /// `Error::ChargeOrSpin`.
+    pub fn check_charge(&self, charge: i64) -> Result<()> {
+        check_charge(charge, self.charge)
+    }
+
+    /// Refuses a spin multiplicity that the model does not describe.
+    ///
+    /// # Errors
+    /// `Error::ChargeOrSpin`.
+    pub fn check_spin_multiplicity(&self, multiplicity: i64) -> Result<()> {
+        check_state("spin multiplicity", multiplicity, self.spin_multiplicity.into())
+    }
+
     fn validate_species(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Usage(format!("config.json: {what}")));
         if self.species.is_empty() {
@@ -317,5 +337,21 @@ impl ModelConfig {
             return range.validate(&self.species).or_else(refuse);
         }
         Ok(())
+    }
+}
+
+/// Refuses another total charge than the one that a model describes.
+///
+/// # Errors
+/// `Error::ChargeOrSpin`.
+pub(crate) fn check_charge(charge: i64, supported: i32) -> Result<()> {
+    check_state("total charge", charge, supported.into())
+}
+
+#[allow(clippy::cast_precision_loss)] // of charges and spins
+fn check_state(what: &'static str, got: i64, supported: i64) -> Result<()> {
+    match got == supported {
+        true => Ok(()),
+        false => Err(Error::ChargeOrSpin { what, got: got as f64, supported: supported as f64 }),
     }
 }

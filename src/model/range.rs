@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::elements::SYMBOLS;
+use crate::elements::atomic_number;
 
 /// What a model was trained on, as `scripts/training_range.py` measures it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,5 @@ impl TrainingRange {
 /// The two elements of a name such as `C-H`.
 pub(super) fn elements(name: &str) -> Option<[u8; 2]> {
     let (a, b) = name.split_once('-')?;
-    let number = |s: &str| SYMBOLS.iter().position(|x| *x == s).filter(|&z| z > 0).map(|z| z as u8);
-    Some([number(a)?, number(b)?])
+    Some([atomic_number(a)?, atomic_number(b)?])
 }

@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::structure::reduce::{self, Reduced};
-use crate::structure::{Mat3, Structure, Vec3, dot};
+use crate::structure::{self, Mat3, Structure, Vec3, dot};
 use linked_cells::Grid;
 use points::Points;
 
@@ -119,6 +119,7 @@ impl NeighborList {
 
 /// How to search; both ways give the same list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// The faster one for the size of the structure, as measured.
     #[default]
@@ -169,6 +170,19 @@ impl NeighborSearch {
         list: &mut NeighborList,
     ) -> Result<()> {
         list.clear();
+        structure.validate()?;
+        self.search_valid(algorithm, structure, cutoff, list)
+    }
+
+    /// As [`search_with`](Self::search_with), for a structure that has been validated.
+    pub(crate) fn search_valid(
+        &mut self,
+        algorithm: Algorithm,
+        structure: &Structure,
+        cutoff: f64,
+        list: &mut NeighborList,
+    ) -> Result<()> {
+        list.clear();
         let outcome = self.fill(algorithm, structure, cutoff, list);
         if outcome.is_err() {
             list.clear();
@@ -186,7 +200,6 @@ impl NeighborSearch {
         if !(cutoff.is_finite() && cutoff > 0.0) {
             return Err(Error::Usage(format!("cutoff is {cutoff} Å, expected a positive number")));
         }
-        structure.validate()?;
         let n_atoms = structure.n_atoms();
         if u32::try_from(n_atoms).is_err() {
             return Err(Error::Structure(format!("{n_atoms} atoms, more than 2^32 - 1: split the structure")));
@@ -229,8 +242,7 @@ pub fn neighbor_list(structure: &Structure, cutoff: f64) -> Result<NeighborList>
 
 /// `r_ij = (to - from) + shift·cell`, Å: the displacement of an edge, exactly negated for its reverse edge.
 pub fn displacement(from: Vec3, to: Vec3, shift: [i32; 3], cell: &Mat3) -> Vec3 {
-    let offset = translation(shift, cell);
-    std::array::from_fn(|k| (to[k] - from[k]) + offset[k])
+    structure::displacement(&from, &to, Some(&translation(shift, cell)))
 }
 
 /// `shift·cell`, Å.

@@ -39,11 +39,11 @@ pub(crate) trait Driver: Send + Sync {
     /// Evaluates structures; results are in their order, each with an error of its own.
     fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>>;
 
-    /// What computes the steps of a session.
+    /// What computes the steps of a session with this driver's model.
     ///
     /// # Errors
-    /// `Error::Usage` where the engine has no sessions; what a GPU reports.
-    fn steps(self: Arc<Self>, model: &Model) -> Result<Box<dyn Steps>>;
+    /// What a GPU reports.
+    fn steps(self: Arc<Self>, model: &Arc<Model>, cost_model: &Arc<CostModel>) -> Result<Box<dyn Steps>>;
 
     /// What stamps the profiler's boundaries, and the device's name.
     ///

@@ -2,9 +2,11 @@
 
 mod builder;
 mod driver;
+mod evaluator;
 mod on_gpu;
 mod packed;
 mod padded;
+mod pool;
 mod session;
 
 use std::borrow::Borrow;
@@ -125,7 +127,7 @@ impl Potential {
     pub fn evaluate_one(&self, structure: &Structure, want: Want) -> Result<Evaluation> {
         self.evaluate(std::slice::from_ref(structure), want)
             .pop()
-            .unwrap_or_else(|| Err(Error::Structure("no structure was evaluated".into())))
+            .unwrap_or_else(|| Err(Error::Defect("no structure was evaluated".into())))
     }
 
     /// Evaluates structures of any sizes; results are in their order, and one that cannot be evaluated does not
@@ -133,7 +135,8 @@ impl Potential {
     ///
     /// # Errors
     /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
-    /// `Error::OutOfRange`, `Error::NonFinite`; `Error::Cuda` where the GPU failed, which is no fault of the structure.
+    /// `Error::OutOfRange`, `Error::ChargeOrSpin`, `Error::NonFinite`. What failed for several at once, such as `Error::Cuda` or `Error::Tensor`, is the
+    /// entry of each of them, and no fault of theirs: [`Error::is_of_structure`] tells these apart.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
         S: Borrow<Structure> + Sync,

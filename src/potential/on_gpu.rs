@@ -1,13 +1,14 @@
 //! Structures through the adjoint engine on a GPU: packed into large batches, a few batches under way at a time.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::driver::{Driver, Job};
+use super::pool::Pool;
 use super::session::{CudaStepper, Steps};
 use super::{checked, no_thread};
-use crate::batch::{MIN_DISTANCE, PackedBatch, Prepared, Preparer};
+use crate::batch::{MIN_DISTANCE, PackedBatch, Preparer};
 use crate::clock::{Clock, Component, enter};
 use crate::cuda::{Device, StreamEvents, measure_peaks};
 use crate::engine::Evaluation;
@@ -18,6 +19,7 @@ use crate::fork;
 use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::model::{Model, Outside};
+use crate::ops::cost_model::CostModel;
 use crate::roofline::Peaks;
 use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
@@ -43,21 +45,12 @@ pub(super) struct OnGpu<T: Scalar> {
     /// Process that the device was opened in.
     generation: u32,
     plan: Arc<Plan<T>>,
-    workers: Mutex<Workers<T>>,
-    /// Tells that a worker is free.
-    freed: Condvar,
-}
-
-struct Workers<T: Scalar> {
-    free: Vec<Packer<T>>,
-    /// Those that exist, free or not.
-    n: usize,
+    workers: Pool<Packer<T>>,
 }
 
 /// A worker and what it needs to pack a batch.
 struct Packer<T: Scalar> {
     preparer: Preparer,
-    prepared: Prepared,
     batch: PackedBatch,
     worker: Worker<T, Device>,
 }
@@ -88,8 +81,7 @@ impl<T: Scalar> OnGpu<T> {
         let plan =
             Arc::new(Plan::new(&painn, config.energy_scale, &nearest(model), device.limits(), Tuning::default())?);
         let first = Packer::new(model, plan.clone(), device)?;
-        let workers = Mutex::new(Workers { free: vec![first], n: 1 });
-        Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers, freed: Condvar::new() })
+        Ok(OnGpu { ordinal, generation: fork::generation(), plan, workers: Pool::new(first, WORKERS) })
     }
 }
 
@@ -133,22 +125,20 @@ impl<T: Scalar> Driver for OnGpu<T> {
                 out[s] = Some(result);
             }
         }
-        let missing = || Err(Error::Structure("the engine returned too few results".into()));
+        let missing = || Err(Error::Defect("the engine returned too few results".into()));
         out.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }
 
     /// A worker for the session alone, with a stream of its own.
-    fn steps(self: Arc<Self>, model: &Model) -> Result<Box<dyn Steps>> {
+    fn steps(self: Arc<Self>, model: &Arc<Model>, _: &Arc<CostModel>) -> Result<Box<dyn Steps>> {
         let packer = Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?)?;
         Ok(Box::new(CudaStepper::new(packer.worker)))
     }
 
     /// Events of the stream that work is queued on if it comes from one thread.
     fn clock(&self) -> Result<(Clock, String)> {
-        match self.workers().free.last_mut() {
-            Some(packer) => StreamEvents::clock(packer.worker.backend().stream().clone()),
-            None => Err(Error::Usage("a profile needs a GPU that nothing else is evaluated on".into())),
-        }
+        let clock = self.workers.with_free(|packer| StreamEvents::clock(packer.worker.backend().stream().clone()));
+        clock.unwrap_or_else(|| Err(Error::Usage("a profile needs a GPU that nothing else is evaluated on".into())))
     }
 
     fn peaks(&self) -> Result<Peaks> {
@@ -198,13 +188,11 @@ impl<T: Scalar> OnGpu<T> {
         searched: bool,
         want: Want,
     ) -> Vec<Result<Evaluation>> {
-        let done = self.take(model).and_then(|mut packer| {
-            let done = packer.evaluate(model, structures, members, searched, want);
-            // A worker whose device failed is not used again.
-            self.give_back(packer, !matches!(&done, Err(error) if !is_out_of_memory(error)));
-            done
-        });
-        match done {
+        let make = || Packer::new(model, self.plan.clone(), Device::open(self.ordinal)?);
+        let evaluate = |packer: &mut Packer<T>| packer.evaluate(model, structures, members, searched, want);
+        // A worker whose device failed is not used again.
+        let has_failed = |done: &Result<_>| matches!(done, Err(error) if !is_out_of_memory(error));
+        match self.workers.with(make, evaluate, has_failed).and_then(|done| done) {
             Ok(results) => results,
             Err(error) if is_out_of_memory(&error) && members.len() > 1 => {
                 let (first, second) = members.split_at(members.len() / 2);
@@ -212,48 +200,8 @@ impl<T: Scalar> OnGpu<T> {
                 results.extend(self.group(model, structures, second, searched, want));
                 results
             }
-            Err(Error::Cuda(error)) => members.iter().map(|_| Err(Error::Cuda(error.clone()))).collect(),
-            Err(error) => {
-                let reason = error.to_string();
-                members.iter().map(|_| Err(Error::Usage(reason.clone()))).collect()
-            }
+            Err(error) => members.iter().map(|_| Err(error.clone())).collect(),
         }
-    }
-
-    /// A free worker; a new one as long as there are few; else waits for one.
-    fn take(&self, model: &Model) -> Result<Packer<T>> {
-        let mut workers = self.workers();
-        loop {
-            if let Some(packer) = workers.free.pop() {
-                return Ok(packer);
-            }
-            if workers.n < WORKERS {
-                workers.n += 1;
-                drop(workers);
-                let made = Device::open(self.ordinal).and_then(|device| Packer::new(model, self.plan.clone(), device));
-                if made.is_err() {
-                    self.workers().n -= 1;
-                    self.freed.notify_one();
-                }
-                return made;
-            }
-            workers = self.freed.wait(workers).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, packer: Packer<T>, is_usable: bool) {
-        let mut workers = self.workers();
-        if is_usable {
-            workers.free.push(packer);
-        } else {
-            workers.n -= 1;
-        }
-        drop(workers);
-        self.freed.notify_one();
-    }
-
-    fn workers(&self) -> MutexGuard<'_, Workers<T>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,12 +216,7 @@ fn is_out_of_memory(error: &Error) -> bool {
 
 impl<T: Scalar> Packer<T> {
     fn new(model: &Model, plan: Arc<Plan<T>>, device: Device) -> Result<Self> {
-        Ok(Packer {
-            preparer: Preparer::new(model),
-            prepared: Prepared::default(),
-            batch: PackedBatch::default(),
-            worker: Worker::new(plan, device)?,
-        })
+        Ok(Packer { preparer: Preparer::new(model), batch: PackedBatch::default(), worker: Worker::new(plan, device)? })
     }
 
     /// Results in the order of the members.
@@ -288,25 +231,24 @@ impl<T: Scalar> Packer<T> {
         searched: bool,
         want: Want,
     ) -> Result<Vec<Result<Evaluation>>> {
-        let Packer { preparer, prepared, batch, worker } = self;
+        let Packer { preparer, batch, worker } = self;
         batch.clear();
         let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(members.len());
         enter(if searched { Component::Batch } else { Component::NeighborSearch });
         for &member in members {
             let (structure, number) = (structures[member], batch.n_structures());
             let ready = match searched {
-                true => preparer.prepare_atoms(structure, prepared).and_then(|()| batch.push_atoms(prepared)),
-                false => preparer.prepare_into(structure, prepared).and_then(|()| batch.push(prepared)),
+                true => preparer.pack_atoms(structure, batch).map(|()| Outside::NONE),
+                false => preparer.pack(structure, batch),
             };
-            taken.push(ready.map(|()| (number, prepared.outside)));
+            taken.push(ready.map(|outside| (number, outside)));
         }
         let edges = if searched { EdgeSource::Search } else { EdgeSource::Given };
         worker.evaluate(batch, edges, want)?;
         let mut result = |member: usize, s: usize, mut outside: Outside| {
             if searched && worker.close[s] {
                 // Atoms near each other: whether too near, the processor says.
-                preparer.prepare_into(structures[member], prepared)?;
-                outside = prepared.outside;
+                outside = preparer.contacts(structures[member])?;
             }
             let references = &batch.references[batch.atoms_of(s)];
             checked(model, worker.results.evaluation(batch, s, want), outside, references)

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::driver::{Driver, Job};
 use super::session::{Stepper, Steps};
 use super::{checked, no_thread};
-use crate::batch::{PackedBatch, Prepared, Preparer};
+use crate::batch::{PackedBatch, Preparer};
 use crate::clock::{Clock, Component, enter};
 use crate::cpu::lanes::Lanes;
 use crate::engine::Evaluation;
@@ -16,6 +16,7 @@ use crate::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use crate::error::Result;
 use crate::fork::PerProcess;
 use crate::model::{Model, Outside};
+use crate::ops::cost_model::CostModel;
 use crate::roofline::{self, Peaks};
 use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision, Want};
 use crate::structure::Structure;
@@ -36,7 +37,6 @@ pub(super) struct Packed<T> {
 /// What a thread needs to evaluate a batch.
 struct Worker<T> {
     preparer: Preparer,
-    prepared: Prepared,
     batch: PackedBatch,
     workspace: Workspace<T>,
 }
@@ -75,7 +75,7 @@ impl<T: Lanes> Driver for Packed<T> {
         evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
     }
 
-    fn steps(self: Arc<Self>, _: &Model) -> Result<Box<dyn Steps>> {
+    fn steps(self: Arc<Self>, _: &Arc<Model>, _: &Arc<CostModel>) -> Result<Box<dyn Steps>> {
         Ok(Box::new(Stepper::new(self.engine.clone())))
     }
 
@@ -123,22 +123,20 @@ impl<T: Lanes> Packed<T> {
 
     fn batch(&self, model: &Model, structures: &[&Structure], want: Want, threads: Threads) -> Vec<Result<Evaluation>> {
         let mut worker = self.take(model);
-        let Worker { preparer, prepared, batch, workspace } = &mut worker;
+        let Worker { preparer, batch, workspace } = &mut worker;
         batch.clear();
         let mut taken: Vec<Result<(usize, Outside)>> = Vec::with_capacity(structures.len());
         for structure in structures {
             let number = batch.n_structures();
-            enter(Component::NeighborSearch);
-            let ready = preparer.prepare_into(structure, prepared);
-            enter(Component::Batch);
-            taken.push(ready.and_then(|()| batch.push(prepared)).map(|()| (number, prepared.outside)));
+            taken.push(preparer.pack(structure, batch).map(|outside| (number, outside)));
         }
         if batch.n_atoms() >= LARGE_ATOMS {
             // A second copy of so many edges is not worth keeping.
-            *prepared = Prepared::default();
+            preparer.forget();
         }
-        self.engine.evaluate(batch, want, threads, workspace);
+        let done = self.engine.evaluate(batch, want, threads, workspace);
         let result = |(s, outside)| {
+            done.clone()?;
             let references = &batch.references[batch.atoms_of(s)];
             checked(model, workspace.results.evaluation(batch, s, want), outside, references)
         };
@@ -152,7 +150,6 @@ impl<T: Lanes> Packed<T> {
         let kept = self.workers().pop();
         kept.unwrap_or_else(|| Worker {
             preparer: Preparer::new(model),
-            prepared: Prepared::default(),
             batch: PackedBatch::default(),
             workspace: Workspace::default(),
         })

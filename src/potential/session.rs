@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use super::Potential;
 use crate::batch::{Contacts, PackedBatch, Preparer, check_images};
+use crate::engine::Evaluation;
 use crate::engine::Results;
 use crate::engine::adjoint::Crew;
+use crate::engine::results::negative;
 use crate::error::{Error, Result};
 use crate::model::Outside;
 use crate::model::limits::Limits;
-use crate::neighbors::{NeighborList, NeighborSearch, translation};
-use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, dot, inverse};
+use crate::neighbors::{Algorithm, NeighborList, NeighborSearch, translation};
+use crate::settings::Want;
+use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, displacement, dot, inverse};
 use crate::threads;
 pub(crate) use steps::{CudaStepper, Stepper, Steps};
 
@@ -34,6 +37,9 @@ const ATOMS_PER_THREAD: usize = 8;
 /// cause, on whichever thread, and which comes out of [`compute`](Session::compute).
 ///
 /// In a process made by `fork` a session goes on with one thread; [`with_threads`](Session::with_threads) starts others.
+///
+/// Batched autograd, which keeps nothing from call to call, evaluates each step from nothing: the same results, and neither
+/// its speed nor its memory.
 ///
 /// A session of 36 atoms takes about 1.5 MB. Programs that make and drop hundreds of them will see much of that stay with
 /// the process: glibc's allocator keeps small pieces for the next ones, which take them up again.
@@ -82,6 +88,8 @@ pub(crate) struct Last {
     cell: Option<Mat3>,
     atomic_energies: Vec<f64>,
     stress: Option<Mat3>,
+    virial: Option<Mat3>,
+    atomic_virials: Vec<Mat3>,
     outside: Outside,
 }
 
@@ -107,7 +115,7 @@ pub(crate) struct System {
     /// Number of each edge of the list in the batch.
     numbers: Vec<u32>,
     batch: PackedBatch,
-    stress: bool,
+    want: Want,
     /// Whether `list` is that of `reference`.
     is_searched: bool,
     n_searches: u64,
@@ -117,11 +125,10 @@ impl Potential {
     /// Starts a session for one system; its elements and periodic directions stay those of `structure`.
     ///
     /// # Errors
-    /// As [`Potential::evaluate_one`]; `Error::Usage` for models that only the autograd engine evaluates.
+    /// As [`Potential::evaluate_one`].
     pub fn session(&self, structure: &Structure) -> Result<Session> {
-        let steps = self.driver.clone().steps(&self.model)?;
+        let steps = self.driver.clone().steps(&self.model, &self.cost_model)?;
         // Elements, shapes, periodicity.
-        structure.validate()?;
         let mut batch = PackedBatch::default();
         Preparer::new(&self.model).describe(structure, &mut batch)?;
         let references = batch.references.iter().sum();
@@ -139,7 +146,7 @@ impl Potential {
             offsets_cell: None,
             numbers: Vec::new(),
             batch,
-            stress: false,
+            want: Want::FORCES,
             is_searched: false,
             n_searches: 0,
         };
@@ -147,9 +154,12 @@ impl Potential {
             cell: structure.cell,
             atomic_energies: Vec::with_capacity(structure.n_atoms()),
             stress: None,
+            virial: None,
+            atomic_virials: Vec::new(),
             outside: Outside::NONE,
         };
-        let n_threads = threads::n_cores().min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
+        let most = if steps.takes_crew() { threads::n_cores() } else { 1 };
+        let n_threads = most.min(structure.n_atoms() / ATOMS_PER_THREAD).max(1);
         // Nobody asked for helpers: where there are none to be had, one thread does it.
         let crew = (n_threads > 1).then(|| Crew::new(n_threads - 1).ok()).flatten();
         Ok(Session { steps, crew, system, last, in_step: false })
@@ -173,14 +183,14 @@ impl Session {
 
     /// Chooses how many threads share a step; they wait for work between steps, so one that is busy elsewhere is
     /// better left out. Without a choice: one for every 8 atoms, as far as there are cores, and the calling one alone where
-    /// the system has none to give.
+    /// the system has none to give. Steps of batched autograd and of a GPU are shared by none of them.
     ///
     /// # Errors
     /// `Error::Usage` if the system cannot start them, or for far more than there are cores.
     pub fn with_threads(mut self, n_threads: usize) -> Result<Self> {
         threads::check(n_threads)?;
         self.crew = None;
-        if n_threads > 1 {
+        if n_threads > 1 && self.steps.takes_crew() {
             let refused = |e| Error::Usage(format!("{n_threads} threads cannot be started: {e}"));
             self.crew = Some(Crew::new(n_threads - 1).map_err(refused)?);
         }
@@ -195,7 +205,21 @@ impl Session {
     /// Chooses whether steps compute the stress, which [`Session::stress`] then has.
     #[must_use]
     pub fn with_stress(mut self, stress: bool) -> Self {
-        self.system.stress = stress;
+        self.system.want.stress = stress;
+        self
+    }
+
+    /// Chooses whether steps compute the virial, which [`Session::virial`] then has.
+    #[must_use]
+    pub fn with_virial(mut self, virial: bool) -> Self {
+        self.system.want.virial = virial;
+        self
+    }
+
+    /// Chooses whether steps compute each atom's share of the virial, which [`Session::atomic_virials`] then has.
+    #[must_use]
+    pub fn with_atomic_virials(mut self, atomic_virials: bool) -> Self {
+        self.system.want.atomic_virials = atomic_virials;
         self
     }
 
@@ -257,6 +281,18 @@ impl Session {
         self.last.stress
     }
 
+    /// Virial of the last step that succeeded, eV, minus the derivative along a symmetric strain: with
+    /// [`Session::with_virial`], for molecules too.
+    pub fn virial(&self) -> Option<Mat3> {
+        self.last.virial
+    }
+
+    /// Share of each atom in the virial of the last step that succeeded, eV, `[n_atoms]`: of each of its pairs half, the
+    /// product of displacement and force. Empty before the first step, and without [`Session::with_atomic_virials`].
+    pub fn atomic_virials(&self) -> &[Mat3] {
+        &self.last.atomic_virials
+    }
+
     /// Energy of each atom in the last step that succeeded, eV; empty before the first.
     pub fn atomic_energies(&self) -> &[f64] {
         &self.last.atomic_energies
@@ -268,7 +304,29 @@ impl Session {
     }
 }
 
+impl Last {
+    /// Keeps all but the forces; returns the energy, eV.
+    pub fn take(&mut self, evaluation: Evaluation) -> f64 {
+        let Evaluation { energy, atomic_energies, stress, virial, atomic_virials, outside, .. } = evaluation;
+        (self.stress, self.virial, self.outside) = (stress, virial, outside);
+        self.atomic_energies = atomic_energies;
+        self.atomic_virials = atomic_virials.unwrap_or_default();
+        energy
+    }
+}
+
 impl System {
+    /// The system at the positions and in the cell at hand.
+    pub fn now(&self) -> Structure {
+        let positions = self.batch.positions.clone();
+        Structure { positions, cell: self.offsets_cell, ..self.reference.clone() }
+    }
+
+    /// What steps compute.
+    pub fn want(&self) -> Want {
+        self.want
+    }
+
     /// Checks what an evaluation led to, and hands it on. Returns the energy.
     fn take_results(&self, results: &Results, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
         let refuse = |what: &str| Err(Error::NonFinite { what: what.into() });
@@ -279,7 +337,7 @@ impl System {
             return refuse("a force");
         }
         if !results.strain_gradients.iter().flatten().flatten().all(|x| x.is_finite()) {
-            return refuse("the stress");
+            return refuse(if self.want.stress { "the stress" } else { "the virial" });
         }
         let energy = results.energies[0];
         let outside = self.contacts
@@ -290,7 +348,12 @@ impl System {
         }
         last.atomic_energies.clear();
         last.atomic_energies.extend_from_slice(&results.atomic_energies);
-        last.stress = results.stress(&self.batch, 0);
+        last.stress = results.stress(&self.batch, 0).filter(|_| self.want.stress);
+        last.virial = results.virial(0).filter(|_| self.want.virial);
+        last.atomic_virials.clear();
+        if self.want.atomic_virials {
+            last.atomic_virials.extend(results.virials.iter().map(negative));
+        }
         last.outside = outside;
         Ok(energy)
     }
@@ -350,10 +413,12 @@ impl System {
         self.reference.positions.copy_from_slice(positions);
         self.reference.cell = cell;
         self.list_skin = self.skin;
-        if self.search.search(&self.reference, self.cutoff + self.skin, &mut self.list).is_err() {
+        // Positions and cell have passed `update`, all else does not change.
+        let (search, auto) = (&mut self.search, Algorithm::Auto);
+        if search.search_valid(auto, &self.reference, self.cutoff + self.skin, &mut self.list).is_err() {
             // What an evaluation from nothing says counts: it looks no farther than the cutoff.
             self.list_skin = 0.0;
-            self.search.search(&self.reference, self.cutoff, &mut self.list)?;
+            search.search_valid(auto, &self.reference, self.cutoff, &mut self.list)?;
         }
         self.set_cell(cell);
         self.numbers.resize(self.list.n_edges(), 0);
@@ -400,10 +465,7 @@ impl System {
         for i in 0..positions.len() {
             for e in list.edges_of(i) {
                 let j = list.senders[e] as usize;
-                let mut r: Vec3 = std::array::from_fn(|k| positions[j][k] - positions[i][k]);
-                if let Some(offset) = offsets.get(e) {
-                    r = std::array::from_fn(|k| r[k] + offset[k]);
-                }
+                let r = displacement(&positions[i], &positions[j], offsets.get(e));
                 let square = dot(r, r);
                 if square <= limit {
                     if square < contacts.nearest() {
@@ -443,7 +505,6 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::settings::Want;
 
     /// Waters in a row, enough for several tiles.
     fn waters(n: usize) -> Structure {

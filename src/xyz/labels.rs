@@ -9,6 +9,7 @@ use crate::structure::{Mat3, Vec3};
 
 /// Reference results of one frame, as far as the file has them.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Labels {
     /// Energy, eV.
     pub energy: Option<f64>,

@@ -34,6 +34,7 @@ const ATOM_BYTES: usize = 32;
 
 /// A frame that is there but cannot be used.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BadFrame {
     /// Index in the file, from 0.
     pub index: usize,
@@ -89,6 +90,12 @@ pub struct Reader {
     spares: Spares,
     /// Spares at hand.
     stock: Vec<Frame>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("path", &self.path).field("frames", &self.frames).finish_non_exhaustive()
+    }
 }
 
 impl Reader {
@@ -300,8 +307,13 @@ impl Reader {
         if let Some(ipi) = &parsed.ipi {
             ipi.scale(&mut atoms.positions);
         }
-        let structure =
-            Structure { atomic_numbers: atoms.numbers, positions: atoms.positions, cell: parsed.cell, pbc: parsed.pbc };
+        let structure = Structure {
+            atomic_numbers: atoms.numbers,
+            positions: atoms.positions,
+            cell: parsed.cell,
+            pbc: parsed.pbc,
+            charge: None,
+        };
         let extra = atoms.extra.unwrap_or_default();
         let checked = structure.validate().map_err(|e| (header.line + 1, e.to_string()));
         let padding = extra.1.saturating_mul(header.n_atoms) - atoms.n_extra;
@@ -350,6 +362,10 @@ impl Reader {
             needs_numbers: atoms.needs_numbers,
             warnings,
         };
+        // One that cannot be read is an error of `check_state`.
+        let charge = frame.charge().ok().flatten();
+        #[allow(clippy::cast_possible_truncation)] // whole, and no more than a million
+        (frame.structure.charge = charge.map(|charge| charge as i32));
         let numeric = seen::numeric_species(&mut frame).map_err(|(atom, reason)| (header.line + 2 + atom, reason));
         let rewritten = || parsed.ipi.map_or(Ok(()), |ipi| ipi.rewrite(&mut frame));
         if let Err((line, reason)) = numeric.and_then(|()| rewritten().map_err(|reason| (header.line + 1, reason))) {

@@ -103,15 +103,8 @@ impl Frame {
     pub fn check_state(&self, config: &ModelConfig) -> Result<Vec<String>> {
         let charge = self.said_charge()?;
         let multiplicity = self.said_multiplicity()?;
-        let states = [
-            ("total charge", &charge, i64::from(config.charge)),
-            ("spin multiplicity", &multiplicity, i64::from(config.spin_multiplicity)),
-        ];
-        for (what, said, supported) in states {
-            if let Some(said) = said.as_ref().filter(|said| said.value != supported) {
-                return Err(Error::ChargeOrSpin { what, got: said.value as f64, supported: supported as f64 });
-            }
-        }
+        charge.as_ref().map_or(Ok(()), |said| config.check_charge(said.value))?;
+        multiplicity.as_ref().map_or(Ok(()), |said| config.check_spin_multiplicity(said.value))?;
         let mut warnings = Vec::new();
         let total = i64::from(config.charge);
         if is_odd(&self.structure, total) != config.spin_multiplicity.is_multiple_of(2) {

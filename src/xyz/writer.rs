@@ -45,6 +45,12 @@ pub struct Writer {
     record: Option<Vec<u8>>,
 }
 
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("path", &self.path).field("frames", &self.frames).finish_non_exhaustive()
+    }
+}
+
 enum Target {
     File(Partial),
     Stream(Box<dyn Write + Send>),
@@ -55,7 +61,7 @@ impl Writer {
     /// Starts a new file; `-` is standard output. A partial file of an earlier run is thrown away.
     ///
     /// # Errors
-    /// `Error::Usage` where the file exists and `overwrite` is not set; `Error::Io`.
+    /// `Error::Exists` where the file exists and `overwrite` is not set; `Error::Io`.
     pub fn create(path: impl AsRef<Path>, overwrite: bool) -> Result<Self> {
         let path = path.as_ref();
         let target = match place(path)? {
@@ -72,7 +78,7 @@ impl Writer {
     /// so that the finished file has the same bytes as one written in one go.
     ///
     /// # Errors
-    /// `Error::Usage` where the finished file exists and `overwrite` is not set, and for destinations that cannot be
+    /// `Error::Exists` where the finished file exists and `overwrite` is not set, `Error::Usage` for destinations that cannot be
     /// resumed; `Error::Io`.
     pub fn resume(path: impl AsRef<Path>, overwrite: bool) -> Result<(Self, usize)> {
         let path = path.as_ref();
@@ -245,7 +251,7 @@ impl Writer {
     /// Writes what is left, makes sure that it is on disk, and gives the file its name.
     ///
     /// # Errors
-    /// `Error::Io`; `Error::Usage` where a file of this name has appeared since and `overwrite` is not set.
+    /// `Error::Io`; `Error::Exists` where a file of this name has appeared since and `overwrite` is not set.
     pub fn finish(mut self) -> Result<()> {
         // A file without frames is a valid, empty container too.
         if !self.chunk.is_empty() || (self.frames == 0 && self.compression != Compression::None) {

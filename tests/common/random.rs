@@ -119,7 +119,7 @@ pub fn crystals() -> impl Strategy<Value = Structure> {
             if left {
                 cell.swap(0, 1);
             }
-            Structure { cell: Some(cell), pbc: [true; 3], ..molecule }
+            molecule.with_cell(Some(cell), [true; 3])
         },
     )
 }

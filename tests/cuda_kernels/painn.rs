@@ -107,7 +107,7 @@ fn box_of_water() -> Structure {
 fn on_the_processor(model: &Model, batch: &PackedBatch) -> Vec<Evaluation> {
     let engine = Adjoint::<f64>::new(model, FilterKind::Basis).unwrap();
     let mut workspace = Workspace::default();
-    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace);
+    engine.evaluate(batch, Want::ALL, Threads::One, &mut workspace).unwrap();
     (0..batch.n_structures()).map(|s| workspace.results.evaluation(batch, s, Want::ALL)).collect()
 }
 

@@ -11,7 +11,7 @@ use mlff::{Error, Result};
 
 use super::model::{DeviceName, Dtype, parse_device};
 use super::output::{Files, Output};
-use super::{Outcome, complain, json, print};
+use super::{Outcome, complain, json, print, words};
 
 /// Measure which operations are worth fusing on this machine
 ///
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let measured = match args.device {
         DeviceName::Auto | DeviceName::Cpu => measure(&options, &mut progress)?,
         DeviceName::Cuda(ordinal) => measure_cuda(ordinal, &options, &mut progress)
-            .map_err(|e| Error::Usage(format!("--device {}: {e}", args.device)))?,
+            .map_err(|e| Error::Usage(format!("--device {}: {}", args.device, words::message(&e))))?,
     };
     bar.finish_and_clear();
     let mut all = earlier.unwrap_or_else(|| Calibration::new(args.threshold));

@@ -7,8 +7,8 @@ use mlff::xyz::{Item, Reader};
 use mlff::{Error, Result};
 
 use super::Args;
-use crate::cli::complain;
 use crate::cli::output::{Files, Output, refuse_existing, unreadable};
+use crate::cli::{complain, words};
 
 /// One output file and the inputs that go into it.
 pub struct Job {
@@ -19,7 +19,7 @@ pub struct Job {
 impl Job {
     /// An error of it, which may not name it.
     pub fn about(&self, error: &Error) -> String {
-        let (text, name) = (error.to_string(), self.name());
+        let (text, name) = (words::message(error), self.name());
         if text.contains(&name) { text } else { format!("{name}: {text}") }
     }
 
@@ -104,7 +104,7 @@ pub fn plan(args: &Args) -> Result<Plan> {
 fn refuse(args: &Args, job: &Job) -> Result<()> {
     let mut errors = unreadable(&job.inputs);
     if let Some(last) = errors.pop() {
-        errors.iter().for_each(|error| complain(&format!("error: {error}")));
+        errors.iter().for_each(|error| complain(&format!("error: {}", words::message(error))));
         return Err(last);
     }
     if args.output.is_none()

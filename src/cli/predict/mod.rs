@@ -164,10 +164,8 @@ fn run_job(
     summary: &mut Summary,
 ) -> Result<()> {
     let Some((mut writer, done)) = open_output(args, record, job, summary)? else { return Ok(()) };
-    let want = Want {
-        forces: args.properties.contains(&Property::Forces),
-        stress: args.properties.contains(&Property::Stress),
-    };
+    let asks = |property| args.properties.contains(&property);
+    let want = Want::ENERGY.with_forces(asks(Property::Forces)).with_stress(asks(Property::Stress));
     let to_stream = Writer::partial_path(&job.output)?.is_none();
     summary.n_resumed += done;
     let failed_before = summary.n_failed;

@@ -10,7 +10,7 @@ use mlff::{Error, Result};
 use super::Args;
 use super::summary::{Summary, fail};
 use crate::cli::complain;
-use crate::cli::trajectory::{Entry, Evaluated, restate};
+use crate::cli::trajectory::{Entry, Evaluated};
 
 /// What is kept of some frames.
 pub struct Part {
@@ -74,7 +74,7 @@ impl Part {
         for note in &self.notes {
             match note {
                 // No fault of the frame: what failed once fails again.
-                Note::Failure(error @ Error::Cuda(_)) => return Err(restate(error)),
+                Note::Failure(error) if !error.is_of_structure() => return Err(error.clone()),
                 Note::Failure(error) => fail(args, summary, error)?,
                 Note::Outside(outside, frame, path) => {
                     summary.n_outside += 1;
@@ -98,5 +98,45 @@ impl Part {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlff::xyz::Reader;
+
+    use super::*;
+    use crate::cli::trajectory::locate;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn evaluated(error: Error) -> Evaluated {
+        let mut reader = Reader::from_reader("in.xyz", std::io::Cursor::new("1\n\nH 0 0 0\n")).unwrap();
+        let frame = reader.next_frame().unwrap().unwrap();
+        let entry = Entry::Frame(Box::new(frame), Path::new("in.xyz").into());
+        let outcome = Err(locate(&entry, error));
+        Evaluated { entry, outcome }
+    }
+
+    #[test]
+    fn failures_that_are_no_frames_fault_end_a_run_that_skips_bad_frames() {
+        let Command { args } = clap::Parser::parse_from(["predict", "in.xyz", "--on-error", "skip"]);
+        let tally = |error: Error| {
+            let frames = vec![evaluated(error)];
+            let part = Part::new(frames, &WriteOptions::default(), Texts::default(), &Spares::default()).unwrap();
+            let mut summary = Summary::default();
+            part.tally(&args, &mut summary).map(|()| summary.n_failed)
+        };
+        let memory = mlff::error::CudaError::OutOfMemory { asked: 1, free: 0 };
+        for error in [Error::Tensor("no memory".into()), memory.into(), Error::Usage("a batch is too large".into())] {
+            let ended = tally(error.clone()).unwrap_err();
+            assert_eq!((ended.code(), ended.to_string()), (error.code(), error.to_string()));
+        }
+        let overlap = Error::Overlap { i: 0, j: 1, distance: 0.0, minimum: 0.1 };
+        assert_eq!(tally(overlap).unwrap(), 1);
     }
 }

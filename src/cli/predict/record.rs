@@ -49,8 +49,8 @@ impl Record {
         // The adjoint engine gives the same bits whatever the batch, and takes no choice of operations.
         if autograd {
             let batch = match args.model.batch {
-                BatchSize::Auto => "auto".to_string(),
                 BatchSize::Structures(n) => n.to_string(),
+                _ => "auto".to_string(),
             };
             parts.extend([("batch", batch), ("calibration", calibration(args)?)]);
         }

@@ -10,7 +10,8 @@ use super::jobs::Job;
 use super::{Args, OnError};
 use crate::cli::output::Output;
 use crate::cli::warnings::Warnings;
-use crate::cli::{complain, json, trajectory};
+use crate::cli::words::{in_flags, message};
+use crate::cli::{complain, json};
 
 /// What `--summary` writes.
 #[derive(Default, Serialize)]
@@ -85,17 +86,20 @@ const FAILURES_KEPT: usize = 100;
 pub fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
     summary.n_failed += 1;
     let failure = match error {
-        Error::Xyz { path, frame, line, reason } => {
-            Failure { file: path.display().to_string(), frame: Some(*frame), line: Some(*line), reason: reason.clone() }
-        }
-        other => Failure { file: String::new(), frame: None, line: None, reason: other.to_string() },
+        Error::Xyz { path, frame, line, reason } => Failure {
+            file: path.display().to_string(),
+            frame: Some(*frame),
+            line: Some(*line),
+            reason: in_flags(reason),
+        },
+        other => Failure { file: String::new(), frame: None, line: None, reason: message(other) },
     };
     if summary.failures.len() < FAILURES_KEPT {
         summary.failures.push(failure);
     }
     if args.on_error == OnError::Fail {
         // Stops everything; the message is the error itself.
-        return Err(match trajectory::restate(error) {
+        return Err(match error.clone() {
             Error::Xyz { path, frame, line, reason } => {
                 let reason = format!("{reason} (--on-error skip goes on without such frames)");
                 Error::Xyz { path, frame, line, reason }
@@ -104,7 +108,7 @@ pub fn fail(args: &Args, summary: &mut Summary, error: &Error) -> Result<()> {
         });
     }
     if args.verbose {
-        complain(&format!("failed: {error}"));
+        complain(&format!("failed: {}", message(error)));
     }
     Ok(())
 }

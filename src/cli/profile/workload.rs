@@ -12,7 +12,7 @@ use mlff::{Error, Potential, Result, Structure};
 
 use super::Args;
 use crate::cli::reading::Reading;
-use crate::cli::trajectory::{ChunkSize, Entry, FrameSlice, count_frames, evaluate, read_chunks, restate};
+use crate::cli::trajectory::{ChunkSize, Entry, FrameSlice, count_frames, evaluate, read_chunks};
 
 /// Structures to evaluate.
 pub struct Workload {
@@ -89,7 +89,7 @@ fn read(input: &Path, index: Option<FrameSlice>, n: usize, potential: &Potential
         done.outcome?;
         match done.entry {
             Entry::Frame(frame, _) => Ok(frame.structure),
-            Entry::Bad(bad) => Err(restate(&bad.error)),
+            Entry::Bad(bad) => Err(bad.error),
         }
     };
     evaluate(potential, entries, Want::ENERGY).into_iter().map(structure).collect()

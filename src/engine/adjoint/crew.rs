@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::PoisonError;
 
 use sync::{
     Arc, AtomicBool, AtomicUsize, Builder, JoinHandle, Mutex, Ordering, UnsafeCell, park, spin_loop, yield_now,
@@ -131,10 +132,7 @@ impl Crew {
     }
 
     /// Runs `job(0)` here while helpers may run `job(1)`, `job(2)`, …, each never or several times; returns when all have
-    /// ended.
-    ///
-    /// # Panics
-    /// If a part of the job does, the caller's or a helper's. The crew can be used again.
+    /// ended. A panic of any part, the caller's or a helper's, comes out of here; the crew can be used again.
     pub fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
         if !self.is_alive() {
@@ -226,16 +224,15 @@ impl Shared {
 
     /// Keeps a panic for the caller, who reads it when this helper has left the gate.
     fn keep(&self, panic: Panic) {
-        if let Ok(mut kept) = self.panic.lock() {
-            kept.get_or_insert(panic);
-        }
+        // Nothing can panic while it is held.
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         self.panicked.store(true, Ordering::Release);
     }
 
     #[cold]
     fn take_panic(&self) -> Panic {
         self.panicked.store(false, Ordering::Relaxed);
-        let panic = self.panic.lock().ok().and_then(|mut kept| kept.take());
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         panic.unwrap_or_else(|| Box::new("a helper thread panicked"))
     }
 

@@ -82,6 +82,15 @@ pub struct Adjoint<T> {
     pub(crate) helpers_fail: std::sync::atomic::AtomicBool,
 }
 
+impl<T> std::fmt::Debug for Adjoint<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adjoint")
+            .field("arch", &self.arch)
+            .field("energy_scale", &self.energy_scale)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Atoms that a thread carries through a layer at a time, at most.
 const TILE_ATOMS: usize = 64;
 
@@ -125,12 +134,21 @@ impl<T: Lanes> Adjoint<T> {
 
     /// Evaluates a batch; results stand in the workspace.
     ///
-    /// # Panics
-    /// If the batch was prepared for another model, and if a thread of the crew or the pool does. The workspace can be used
-    /// again afterwards.
-    pub fn evaluate(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
-        // Nobody asks for the virial of structures without a volume.
-        let want = Want { stress: want.stress && batch.volumes.iter().any(Option::is_some), ..want };
+    /// A panic of any thread, which only a defect of this crate can cause, comes out of here. The workspace can be used again
+    /// afterwards.
+    ///
+    /// # Errors
+    /// `Error::Usage` for a batch that was prepared for another model.
+    pub fn evaluate(
+        &self,
+        batch: &PackedBatch,
+        want: Want,
+        threads: Threads,
+        workspace: &mut Workspace<T>,
+    ) -> Result<()> {
+        // Its edges were checked when they were put there.
+        batch.check(self.weights.n_species(), false)?;
+        let virials = want.needs_virials(batch.volumes.iter().any(Option::is_some));
         let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
         // Tiles enough for all threads, and none larger than the cache; a small batch is one tile.
         let tile = match n_threads {
@@ -140,11 +158,12 @@ impl<T: Lanes> Adjoint<T> {
         };
         enter(Component::Batch);
         workspace.begin();
-        workspace.resize(&self.weights, batch, tile, n_threads, want);
+        workspace.resize(&self.weights, batch, tile, n_threads, want.gradient(), virials);
         self.run(batch, want, threads, workspace);
         workspace.end();
         enter(Component::Results);
         workspace.results.collect(batch);
+        Ok(())
     }
 
     /// Radial functions that are evaluated for a pair.

@@ -45,6 +45,7 @@ pub(super) struct Run<'a, T> {
     atomic_energies: Shared<'a, f64>,
     gradients: Shared<'a, Vec3>,
     virials: Shared<'a, Mat3>,
+    has_virials: bool,
 }
 
 impl<'a, T: Lanes> Run<'a, T> {
@@ -63,6 +64,7 @@ impl<'a, T: Lanes> Run<'a, T> {
             energy_scale,
             batch,
             edges: batch.edges(),
+            has_virials: !workspace.results.virials.is_empty(),
             want,
             partition: &workspace.partition,
             scalars: Rows::new(&mut arrays.scalars, n_atoms, n),
@@ -357,7 +359,7 @@ impl<'a, T: Lanes> Run<'a, T> {
         }
     }
 
-    /// From pairs to positions, and the virial of structures with a volume.
+    /// From pairs to positions, and to virials where they are asked for.
     fn positions_vjp(&self, tile: &Tile) {
         let (edges, positions) = (&self.edges, &self.batch.positions);
         for group in tile.groups.clone() {
@@ -367,7 +369,7 @@ impl<'a, T: Lanes> Run<'a, T> {
             unsafe {
                 let (pairs, cotangents) = (self.pair_of_edge.read(range.clone()), self.cotangents.read(range.clone()));
                 let gradients = self.gradients.write(atoms.clone());
-                let virials = if self.want.stress { self.virials.write(atoms.clone()) } else { &mut [] };
+                let virials = if self.has_virials { self.virials.write(atoms.clone()) } else { &mut [] };
                 for (row, i) in atoms.clone().enumerate() {
                     let pairs = &pairs[edges.of(i).start - range.start..edges.of(i).end - range.start];
                     if let Some(virial) = virials.get_mut(row) {

@@ -37,6 +37,11 @@ pub(super) struct Update<T> {
 }
 
 impl<T: Lanes> Weights<T> {
+    /// Rows of the embedding.
+    pub fn n_species(&self) -> usize {
+        self.embedding.len() / self.n
+    }
+
     pub fn new<S: Simd>(simd: S, painn: &Painn<T>, exact: bool) -> Self {
         let f = painn.n_features;
         let pad = Padding::new::<T>(f);

@@ -10,7 +10,6 @@ use crate::cpu::lanes::{Buffer, Lanes};
 use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
 use crate::cpu::pairs::{Counts, Pair};
 use crate::engine::Results;
-use crate::settings::Want;
 
 /// Buffers of one evaluation and its results.
 #[derive(Debug)]
@@ -230,11 +229,11 @@ impl<T: Lanes> Workspace<T> {
         batch: &PackedBatch,
         tile: usize,
         n_threads: usize,
-        want: Want,
+        gradient: bool,
+        virials: bool,
     ) {
         let (n, n_atoms, n_edges) = (weights.n, batch.n_atoms(), batch.n_edges());
         self.partition.fill(batch, tile);
-        let gradient = want.gradient();
         let arrays = &mut self.arrays;
         arrays.scalars.resize(n_atoms * n);
         let n_layers = weights.n_layers;
@@ -260,7 +259,7 @@ impl<T: Lanes> Workspace<T> {
         for scratch in &mut self.scratch {
             scratch.get_mut().unwrap_or_else(PoisonError::into_inner).resize(weights, n_atoms, n_tile, n_group);
         }
-        self.results.resize(n_atoms, gradient, want.stress);
+        self.results.resize(n_atoms, gradient, virials);
     }
 }
 

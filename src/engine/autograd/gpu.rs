@@ -138,7 +138,7 @@ impl<T: Element> Gpu<T> {
     pub(super) unsafe fn steps(&self, steps: &[Step]) -> Result<()> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's.
-        steps.iter().try_for_each(|step| unsafe { kernels.step(step) }).map_err(candle_core::Error::msg)
+        steps.iter().try_for_each(|step| unsafe { kernels.step(step) }).map_err(super::into_candle)
     }
 
     /// # Safety
@@ -146,7 +146,7 @@ impl<T: Element> Gpu<T> {
     pub(super) unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's.
-        unsafe { kernels.launch(launch) }.map_err(candle_core::Error::msg)
+        unsafe { kernels.launch(launch) }.map_err(super::into_candle)
     }
 
     pub(super) fn address<U>(&self, slice: &CudaSlice<U>) -> Address {

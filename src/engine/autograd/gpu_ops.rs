@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::element::Element;
 use super::gpu::Gpu;
-use super::gpu_batch::{Arrays, Keeper, OnGpu};
+use super::on_gpu::{Arrays, Keeper, OnGpu};
 use super::ops::{Basis, EdgeGeometry, Message, Readout, UpdateGate, UpdateInvariants};
 use crate::cuda::unfused::scratch;
 use crate::cuda::{Address, Launch, Launcher, Step};

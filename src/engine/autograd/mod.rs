@@ -3,6 +3,7 @@
 //! The reference for the other engine, and what the profiler's autograd share is measured on.
 
 mod custom;
+mod debug;
 mod element;
 #[cfg(feature = "candle-cuda")]
 mod gpu;
@@ -12,6 +13,9 @@ mod gpu_batch;
 mod gpu_ops;
 mod layers;
 mod networks;
+#[cfg(feature = "candle-cuda")]
+mod on_gpu;
+mod op;
 pub mod ops;
 mod place;
 mod timed;
@@ -76,9 +80,13 @@ impl<T: Element> Autograd<T> {
     /// Evaluates a batch; `cost_model` says which operations to fuse.
     ///
     /// # Errors
-    /// `Error::Tensor` if the tensor library fails.
+    /// `Error::Tensor` if the tensor library fails, `Error::Cuda` if a kernel of ours does; `Error::Usage` for virials of atoms,
+    /// of which the tape has only the sum.
     pub fn evaluate(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> Result<Vec<Evaluation>> {
-        self.run(batch, want, cost_model).map_err(|e| Error::Tensor(e.to_string()))
+        if want.atomic_virials {
+            return Err(Error::Usage("batched autograd has no virials of atoms: the adjoint engine has them".into()));
+        }
+        self.run(batch, want, cost_model).map_err(through_candle)
     }
 
     fn run(&self, batch: PaddedBatch, want: Want, cost_model: &Arc<CostModel>) -> candle_core::Result<Vec<Evaluation>> {
@@ -159,11 +167,37 @@ impl<T: Element> Autograd<T> {
                 atomic_energies,
                 forces: gradients.as_ref().and_then(|g| g.forces(rows)),
                 stress: gradients.as_ref().and_then(|g| g.stress(s, batch.volumes[s])),
+                virial: gradients.as_ref().and_then(|g| g.virial(s)),
+                atomic_virials: None,
                 outside: Outside::default(),
             }
         };
         Ok(energies.iter().enumerate().map(evaluation).collect())
     }
+}
+
+/// An error of ours on its way through the tensor library.
+#[cfg_attr(
+    not(any(test, feature = "candle-cuda")),
+    expect(dead_code, reason = "operations on the processor have none")
+)]
+fn into_candle(error: impl Into<Error>) -> candle_core::Error {
+    candle_core::Error::Cuda(Box::new(error.into()))
+}
+
+/// The error of ours that went in, or what the tensor library says.
+fn through_candle(error: candle_core::Error) -> Error {
+    let mut inner = &error;
+    while let candle_core::Error::WithBacktrace { inner: next, .. } | candle_core::Error::Context { inner: next, .. } =
+        inner
+    {
+        inner = next;
+    }
+    match inner {
+        candle_core::Error::Cuda(ours) => ours.downcast_ref::<Error>().cloned(),
+        _ => None,
+    }
+    .unwrap_or_else(|| Error::Tensor(error.to_string()))
 }
 
 struct Outputs {
@@ -189,6 +223,11 @@ impl Gradients {
     fn stress(&self, s: usize, volume: Option<f64>) -> Option<Mat3> {
         let (g, volume) = (&self.strain[s], volume.filter(|_| self.want.stress)?);
         Some(std::array::from_fn(|a| std::array::from_fn(|b| 0.5 * (g[a][b] + g[b][a]) / volume)))
+    }
+
+    fn virial(&self, s: usize) -> Option<Mat3> {
+        let g = &self.strain[s];
+        self.want.virial.then(|| std::array::from_fn(|a| std::array::from_fn(|b| 0.0 - 0.5 * (g[a][b] + g[b][a]))))
     }
 }
 
@@ -222,4 +261,18 @@ fn mlp<T: Element>(
         x = dense(run, &x, layer, activation, part)?;
     }
     Ok(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CudaError;
+
+    #[test]
+    fn errors_of_ours_come_through_the_tensor_library_as_they_were() {
+        let memory = CudaError::OutOfMemory { asked: 2, free: 1 };
+        let error = through_candle(into_candle(memory.clone()).bt().context("an operation"));
+        assert!(matches!(error, Error::Cuda(found) if found == memory));
+        assert!(matches!(through_candle(candle_core::Error::msg("no")), Error::Tensor(text) if text.starts_with("no")));
+    }
 }

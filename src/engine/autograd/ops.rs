@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-pub use super::custom::{Custom, Op};
+pub use super::custom::Custom;
 use super::element::Element;
 pub use super::layers::{Dense, Mlp, Saved};
+pub use super::op::Op;
 use super::place::Run;
 use crate::ops::choice::{Pattern, Size, Variant};
 use crate::ops::count;

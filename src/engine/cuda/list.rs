@@ -1,6 +1,7 @@
 //! A neighbour list that stays on the device from step to step.
 
-use super::{Scalar, Worker, check_edges};
+use super::{Scalar, Worker};
+use crate::batch::check_edges;
 use crate::cuda::{Address, Backend};
 use crate::error::{Error, Result};
 use crate::neighbors::NeighborList;

@@ -174,6 +174,12 @@ pub struct Worker<T, B: Backend> {
     pub close: Vec<bool>,
 }
 
+impl<T, B: Backend> std::fmt::Debug for Worker<T, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
 /// The arrays of a batch.
 #[derive(Debug, Default)]
 struct Memory {
@@ -250,7 +256,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
         mut run: impl FnMut(&mut B, &Launch) -> Result<()>,
     ) -> Result<()> {
         let sizes = self.sizes(batch, edges, want)?;
-        check(batch, self.plan.n_species, edges)?;
+        batch.check(self.plan.n_species, edges == EdgeSource::Given)?;
         let layout = self.plan.layout(&sizes);
         self.reserve(layout.n_bytes)?;
         if sizes.n_atoms > 0 {
@@ -335,7 +341,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             EdgeSource::Listed { .. } => self.list.n_edges,
         };
         if u32::try_from(n_edges).is_err() {
-            return Err(Error::Usage(format!("a batch of {n_edges} edges is too large: use --batch")));
+            return Err(Error::Usage(format!("a batch of {n_edges} edges is too large: use a smaller BatchSize")));
         }
         Ok(Sizes {
             n_structures: batch.n_structures(),
@@ -345,7 +351,7 @@ impl<T: Scalar, B: Backend> Worker<T, B> {
             edges_given: edges == EdgeSource::Given,
             periodic: edges == EdgeSource::Given && !batch.edges().offsets.is_empty(),
             listed: matches!(edges, EdgeSource::Listed { .. }),
-            virials: want.stress && batch.volumes.iter().any(Option::is_some),
+            virials: want.needs_virials(batch.volumes.iter().any(Option::is_some)),
         })
     }
 
@@ -361,38 +367,6 @@ impl<T, B: Backend> Drop for Worker<T, B> {
             // SAFETY: allocated by this worker, and nothing uses it any more. What cannot be freed goes with the context.
             let _ = unsafe { self.backend.free(address) };
         }
-    }
-}
-
-/// Refuses what would make kernels read beyond their arrays: parts of a batch may come from anywhere.
-fn check(batch: &PackedBatch, n_species: usize, edges: EdgeSource) -> Result<()> {
-    let n_atoms = batch.n_atoms();
-    let lengths = [batch.positions.len(), batch.references.len()];
-    if lengths != [n_atoms; 2] || batch.species.iter().any(|&s| usize::from(s) >= n_species) {
-        return Err(Error::Usage("the batch was not prepared for this model".into()));
-    }
-    if edges == EdgeSource::Given {
-        let edges = batch.edges();
-        let n_offsets = edges.offsets.len();
-        check_edges(edges.edge_ptr, edges.senders, edges.reverse_edge, n_atoms)?;
-        if n_offsets != 0 && n_offsets != batch.n_edges() {
-            return Err(Error::Usage("the batch's edges do not fit together".into()));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses edges that are not those of so many atoms.
-fn check_edges(edge_ptr: &[u32], senders: &[u32], reverse_edge: &[u32], n_atoms: usize) -> Result<()> {
-    let n_edges = senders.len();
-    // A batch that never had a structure has no edges to begin.
-    let rows = edge_ptr.len() == n_atoms + 1 || (n_atoms == 0 && edge_ptr.is_empty());
-    let rising = edge_ptr.first().is_none_or(|&first| first == 0) && edge_ptr.is_sorted();
-    let ends = edge_ptr.last().is_none_or(|&last| last as usize == n_edges) && reverse_edge.len() == n_edges;
-    let inside = |of: &[u32], n: usize| of.iter().all(|&x| (x as usize) < n);
-    match rows && rising && ends && inside(senders, n_atoms) && inside(reverse_edge, n_edges) {
-        true => Ok(()),
-        false => Err(Error::Usage("the edges are not those of the atoms".into())),
     }
 }
 

@@ -97,7 +97,7 @@ impl Shape {
         let chosen = chosen.unwrap_or(shape.tiling);
         if !fits(&shape, chosen, most) {
             let reason = format!(
-                "{} features in {} need {} bytes of shared memory, a block of this GPU has {most}: use --device cpu",
+                "{} features in {} need {} bytes of shared memory, a block of this GPU has {most}: use DeviceKind::Cpu",
                 shape.n,
                 T::PRECISION.name(),
                 Shape { tiling: chosen, ..shape.clone() }.update_bytes()

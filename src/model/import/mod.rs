@@ -16,6 +16,7 @@ pub use units::{EnergyUnit, LengthUnit};
 
 /// Projects whose models can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// SchNetPack 2: the state dict of `PaiNN` with an `Atomwise` output.
     SchNetPack,
@@ -40,6 +41,7 @@ pub struct ImportOptions {
 
 /// An imported model, and what had to be assumed.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Import {
     /// The model, in eV and Å.
     pub model: Model,
@@ -69,7 +71,7 @@ pub fn import_with_notes(source: Source, path: &Path, options: &ImportOptions) -
             if !beside.exists() {
                 return Err(Error::model(
                     path,
-                    "needs a configuration: put config.json beside it or pass --config FILE (keys: see `mlff import --help`)",
+                    "needs a configuration: put config.json beside it or name it by ImportOptions::config (keys: see `mlff import --help`)",
                 ));
             }
             read_json(&beside)?
@@ -160,7 +162,7 @@ fn select_species(embedding: &Array, chosen: Option<&[u8]>, notes: &mut Vec<Stri
     if chosen.is_none() {
         notes.push(format!(
             "nothing says which elements the model was trained on; all {} rows of its embedding were taken, those that were \
-             never trained too (--species H,C,O restricts it)",
+             never trained too (ImportOptions::species restricts it)",
             all.len()
         ));
     }

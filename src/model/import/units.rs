@@ -11,6 +11,7 @@ use crate::model::weights::Weights;
 
 /// Unit of energies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EnergyUnit {
     /// eV.
     ElectronVolt,
@@ -59,6 +60,7 @@ impl EnergyUnit {
 
 /// Unit of lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LengthUnit {
     /// Å.
     Angstrom,
@@ -133,10 +135,10 @@ pub(super) fn convert(
     let length = chosen("length_unit", &LengthUnit::ALL, LengthUnit::name, options.length_unit, length)?;
     let mut assumed = Vec::new();
     if energy.is_none() {
-        assumed.push("energies in eV (--energy-unit)");
+        assumed.push("energies in eV (ImportOptions::energy_unit)");
     }
     if length.is_none() {
-        assumed.push("lengths in angstrom (--length-unit)");
+        assumed.push("lengths in angstrom (ImportOptions::length_unit)");
     }
     if !assumed.is_empty() {
         notes.push(format!("nothing says which units the model was trained in; assumed: {}", assumed.join(", ")));
@@ -206,7 +208,7 @@ fn doubt(atomic_energies: &BTreeMap<u8, f64>, unit: EnergyUnit) -> Result<()> {
     }
     let (z, energy) = atomic_energies.last_key_value().map_or((0, 0.0), |(&z, &e)| (z, e));
     Err(Error::Usage(format!(
-        "energies of atoms are taken as {}, but they are those of free atoms in {} ({}: {energy}): say --energy-unit {}",
+        "energies of atoms are taken as {}, but they are those of free atoms in {} ({}: {energy}): say ImportOptions::energy_unit {}",
         unit.name(),
         likely.name(),
         crate::structure::symbol(z).unwrap_or("?"),
@@ -226,7 +228,7 @@ fn too_low(atomic_energies: &BTreeMap<u8, f64>, unit: EnergyUnit) -> Result<()> 
     let likely: Vec<&str> = EnergyUnit::ALL.into_iter().filter(|&u| is_possible(u)).map(EnergyUnit::name).collect();
     Err(Error::Usage(format!(
         "an atom's energy (mean and atomic energies of its configuration) is {} {} for {}, lower than all its electrons have: \
-         another unit, such as {}? Say --energy-unit",
+         another unit, such as {}? Say ImportOptions::energy_unit",
         worst.1,
         unit.name(),
         crate::structure::symbol(worst.0).unwrap_or("?"),

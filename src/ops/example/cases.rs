@@ -42,6 +42,7 @@ pub trait Case {
 }
 
 /// `message`.
+#[derive(Debug)]
 pub struct MessageCase<T> {
     topology: Topology,
     n_features: usize,
@@ -107,6 +108,7 @@ impl<T: Real> Case for MessageCase<T> {
 }
 
 /// `update_invariants`.
+#[derive(Debug)]
 pub struct InvariantsCase<T> {
     n_features: usize,
     epsilon: f64,
@@ -148,6 +150,7 @@ impl<T: Real> Case for InvariantsCase<T> {
 }
 
 /// `update_gate`.
+#[derive(Debug)]
 pub struct GateCase<T> {
     n_features: usize,
     inputs: [Vec<T>; 3],
@@ -194,6 +197,7 @@ impl<T: Real> Case for GateCase<T> {
 }
 
 /// `radial_basis`.
+#[derive(Debug)]
 pub struct BasisCase<T> {
     functions: RadialBasis,
     cutoff: f64,
@@ -247,6 +251,7 @@ impl<T: Real> Case for BasisCase<T> {
 }
 
 /// `edge_geometry`, in f64.
+#[derive(Debug)]
 pub struct GeometryCase {
     topology: Topology,
     epsilon: f64,

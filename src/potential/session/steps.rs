@@ -9,7 +9,6 @@ use crate::engine::adjoint::{Adjoint, Crew, Threads, Workspace};
 use crate::engine::cuda::{EdgeSource, Scalar, Worker};
 use crate::error::Result;
 use crate::model::Outside;
-use crate::settings::Want;
 use crate::structure::Vec3;
 
 /// What computes the steps of a session: an engine in a precision, on a device.
@@ -28,6 +27,11 @@ pub(crate) trait Steps: Send {
 
     /// Leaves what a panic may have left half done.
     fn start_anew(&mut self);
+
+    /// Whether a crew can share a step.
+    fn takes_crew(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct Stepper<T> {
@@ -58,15 +62,18 @@ impl<T: Lanes> Steps for Stepper<T> {
     ) -> Result<f64> {
         system.take_edges()?;
         let threads = crew.map_or(Threads::One, Threads::Crew);
-        let want = Want { forces: true, stress: system.stress };
         let workspace = &mut self.workspace;
         self.engine.reserve(&system.batch, system.list.n_edges(), workspace);
-        self.engine.evaluate(&system.batch, want, threads, workspace);
+        self.engine.evaluate(&system.batch, system.want, threads, workspace)?;
         system.take_results(&workspace.results, forces, last)
     }
 
     fn start_anew(&mut self) {
         self.workspace = Workspace::default();
+    }
+
+    fn takes_crew(&self) -> bool {
+        true
     }
 }
 
@@ -78,7 +85,6 @@ impl<T: Scalar> CudaStepper<T> {
 
 impl<T: Scalar> Steps for CudaStepper<T> {
     fn step(&mut self, system: &mut System, _: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
-        let want = Want { forces: true, stress: system.stress };
         if self.list.0 != system.n_searches {
             self.list.0 = 0;
             self.list.1 = self.worker.set_list(&system.list, system.reference.is_periodic())?;
@@ -86,7 +92,7 @@ impl<T: Scalar> Steps for CudaStepper<T> {
         }
         if self.list.1 {
             let cell = system.offsets_cell.unwrap_or_default();
-            self.worker.evaluate(&system.batch, EdgeSource::Listed { cell }, want)?;
+            self.worker.evaluate(&system.batch, EdgeSource::Listed { cell }, system.want)?;
             system.contacts = Outside::NONE;
             if self.worker.close[0] {
                 // Atoms near each other: whether too near, the processor says.
@@ -94,7 +100,7 @@ impl<T: Scalar> Steps for CudaStepper<T> {
             }
         } else {
             system.take_edges()?;
-            self.worker.evaluate(&system.batch, EdgeSource::Given, want)?;
+            self.worker.evaluate(&system.batch, EdgeSource::Given, system.want)?;
         }
         system.take_results(&self.worker.results, forces, last)
     }

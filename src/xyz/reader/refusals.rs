@@ -42,7 +42,7 @@ impl Reader {
     pub(super) fn too_large(&self, limit: &str) -> Error {
         let reason = format!(
             "the frame is larger than {limit}, and packed files may hold frames of any size: if it is meant, a larger \
-             --max-frame reads it (Reader::with_max_frame)"
+             Reader::with_max_frame reads it"
         );
         self.error(self.lines.lines(), reason)
     }
