@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../src/testing/random.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,27 +27,18 @@ use mlff::structure::Structure;
 use mlff::xyz::Reader;
 use mlff::{DeviceKind, EngineKind};
 use mlff::{Model, Potential};
+use random::Random;
 
 const CUTOFF: f64 = 5.0;
 
-struct Random(u64);
-
-impl Random {
-    /// Uniform in -1..1.
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    }
-
-    fn linear(&mut self, n_in: usize, n_out: usize, bias: bool) -> Arc<Linear<f32>> {
-        let scale = (3.0 / n_in as f64).sqrt();
-        Arc::new(Linear {
-            weight: (0..n_in * n_out).map(|_| (scale * self.next()) as f32).collect(),
-            bias: bias.then(|| (0..n_out).map(|_| (0.1 * self.next()) as f32).collect()),
-            n_in,
-            n_out,
-        })
-    }
+fn linear(r: &mut Random, n_in: usize, n_out: usize, bias: bool) -> Arc<Linear<f32>> {
+    let scale = (3.0 / n_in as f64).sqrt();
+    Arc::new(Linear {
+        weight: (0..n_in * n_out).map(|_| (scale * r.next()) as f32).collect(),
+        bias: bias.then(|| (0..n_out).map(|_| (0.1 * r.next()) as f32).collect()),
+        n_in,
+        n_out,
+    })
 }
 
 fn painn(f: usize) -> Painn<f32> {
@@ -52,9 +46,9 @@ fn painn(f: usize) -> Painn<f32> {
     let n_rbf = 20;
     let width = CUTOFF / (n_rbf - 1) as f64;
     let layer = |r: &mut Random| PainnLayer {
-        message: [r.linear(f, f, true), r.linear(f, 3 * f, true)],
-        mix: r.linear(f, 2 * f, false),
-        update: [r.linear(2 * f, f, true), r.linear(f, 3 * f, true)],
+        message: [linear(r, f, f, true), linear(r, f, 3 * f, true)],
+        mix: linear(r, f, 2 * f, false),
+        update: [linear(r, 2 * f, f, true), linear(r, f, 3 * f, true)],
     };
     Painn {
         n_features: f,
@@ -65,10 +59,10 @@ fn painn(f: usize) -> Painn<f32> {
             centers: (0..n_rbf).map(|k| k as f64 * width).collect(),
             widths: vec![width; n_rbf],
         },
-        filters: (0..3).map(|_| r.linear(n_rbf + 1, 3 * f, false)).collect(),
+        filters: (0..3).map(|_| linear(&mut r, n_rbf + 1, 3 * f, false)).collect(),
         layers: (0..3).map(|_| layer(&mut r)).collect(),
         n_interactions: 3,
-        readout: vec![r.linear(f, f / 2, true), r.linear(f / 2, 1, true)],
+        readout: vec![linear(&mut r, f, f / 2, true), linear(&mut r, f / 2, 1, true)],
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A process of its own gives each measurement its own thread pool and its own peak of memory.
 
+#[path = "../src/testing/random.rs"]
 mod random;
 
 use std::error::Error;

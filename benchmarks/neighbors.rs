@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used)] // a benchmark that cannot run should stop
 
+#[path = "../src/testing/random.rs"]
 mod random;
 
 use std::hint::black_box;

@@ -3,11 +3,15 @@
 //! `cargo bench --bench xyz` generates a file in the temporary directory and prints the best of three passes;
 //! `cargo bench --bench xyz -- FILE` measures reading of that file.
 
+#[path = "../src/testing/random.rs"]
+mod random;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use mlff::xyz::{Reader, Results, WriteOptions, Writer};
+use random::Random;
 
 fn main() -> mlff::Result<()> {
     let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
@@ -30,11 +34,8 @@ fn main() -> mlff::Result<()> {
 /// Writes about 120 MB, as ASE formats it.
 fn generate(path: &Path, n_atoms: usize, with_forces: bool) -> std::io::Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    let mut state = 1u64;
-    let mut random = move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let mut generator = Random(1);
+    let mut random = || generator.uniform();
     let columns = if with_forces { ":forces:R:3" } else { "" };
     let bytes_per_atom = if with_forces { 107 } else { 58 };
     for _ in 0..120_000_000 / (bytes_per_atom * n_atoms) {

@@ -228,6 +228,16 @@ pub(crate) fn displacement(from: &Vec3, to: &Vec3, offset: Option<&Vec3>) -> Vec
     }
 }
 
+/// A row vector times a matrix.
+pub fn times(v: Vec3, m: &Mat3) -> Vec3 {
+    std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
+}
+
+/// Product of two matrices.
+pub fn product(a: &Mat3, b: &Mat3) -> Mat3 {
+    a.map(|row| times(row, b))
+}
+
 /// Inner product.
 pub fn dot(a: Vec3, b: Vec3) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
@@ -253,10 +263,6 @@ mod tests {
     use super::*;
 
     const TRICLINIC: Mat3 = [[5.6, 0.0, 0.0], [1.2, 5.1, 0.0], [0.7, -0.9, 4.8]];
-
-    fn product(a: &Mat3, b: &Mat3) -> Mat3 {
-        std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
-    }
 
     fn assert_identity(m: &Mat3) {
         for (i, row) in m.iter().enumerate() {

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: comparison, finite differences, reproducible numbers, small topologies.
 
+mod random;
+
 use crate::ops::Topology;
+pub use random::Random;
 
 /// Panics unless every `got` is within `absolute + relative * |want|` of `want`; NaN is never close to anything.
 ///
@@ -54,30 +57,6 @@ pub fn assert_vjp(x: &[f64], forward: impl Fn(&[f64]) -> Vec<f64>, vjp: impl Fn(
         })
         .collect();
     assert_close("vjp", &got, &want, 2e-8, 2e-8);
-}
-
-/// A small reproducible generator (SplitMix64), so that tests do not change with a dependency.
-pub struct Random(u64);
-
-impl Random {
-    /// Starts a sequence.
-    pub fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    /// Next number in (-1, 1).
-    pub fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-
-    /// `n` numbers in (-scale, scale).
-    pub fn array(&mut self, n: usize, scale: f64) -> Vec<f64> {
-        (0..n).map(|_| scale * self.next()).collect()
-    }
 }
 
 /// Every atom of a ring sends to its two neighbours; 2 atoms share two edges.

@@ -5,8 +5,9 @@
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use common::random::{Shape, crystals, molecules, perturbed_model, random_model, shapes};
+use common::random::{Shape, crystals, for_all, molecules, overlapping, perturbed_model, random_model, shapes, slabs};
 use common::worst;
 use mlff::batch::{PackedBatch, Preparer};
 use mlff::cpu::lanes::Lanes;
@@ -22,10 +23,15 @@ fn wide_shapes() -> impl Strategy<Value = Shape> {
         .prop_map(|(shape, n_features, n_interactions, n_rbf)| Shape { n_features, n_interactions, n_rbf, ..shape })
 }
 
-/// Molecules, crystals, isolated atoms, structures without atoms, in any order.
-fn mixtures() -> impl Strategy<Value = Vec<Structure>> {
+/// Molecules, crystals, slabs and chains, isolated atoms, structures without atoms.
+fn structures() -> impl Strategy<Value = Structure> {
     let empty = Just(Structure::default());
-    prop::collection::vec(prop_oneof![4 => molecules(12), 2 => crystals(), 1 => molecules(1), 1 => empty], 1..6)
+    prop_oneof![4 => molecules(12), 2 => crystals(), 1 => slabs(), 1 => molecules(1), 1 => empty]
+}
+
+/// Some of them in any order.
+fn mixtures() -> impl Strategy<Value = Vec<Structure>> {
+    prop::collection::vec(structures(), 1..6)
 }
 
 /// The same bits; where a random model overflows, in the same places.
@@ -68,53 +74,81 @@ fn evaluate<T: Lanes>(engine: &Adjoint<T>, batch: &PackedBatch) -> Vec<Evaluatio
 }
 
 /// Change of the weights that shows how much of a rounding, or of a table's error, a model passes on: well above the
-/// rounding of single precision, 6e-8. Errors of 1 to 3 times the change are seen, over thousands of models.
+/// rounding of single precision, 6e-8.
 const RELATIVE: f64 = 1e-6;
+
+/// Most that rounding changes results by, of what that change does: 0.95 was the most seen in 5000 structures.
+const ROUNDING: f64 = 3.0;
+
+/// How far the `exact` results of a random model move with its weights: the most of several changes, since the effects of one may
+/// cancel.
+fn sensitivity(
+    (shape, seed): (Shape, u64),
+    exact: &[Evaluation],
+    evaluate: impl Fn(Arc<Model>) -> Vec<Evaluation>,
+) -> Vec<[f64; 3]> {
+    let mut most = vec![[0.0_f64; 3]; exact.len()];
+    for change in [1.0, -1.0, 0.5] {
+        let changed = evaluate(perturbed_model(shape, seed, change * RELATIVE));
+        for (most, (got, want)) in most.iter_mut().zip(changed.iter().zip(exact)) {
+            let found = difference(got, want);
+            *most = std::array::from_fn(|k| most[k].max(found[k] / change.abs()));
+        }
+    }
+    most.into_iter().map(|most| most.map(|x| x + 2.0 * RELATIVE)).collect()
+}
+
+#[test]
+fn adjoint_equals_autograd() {
+    let with_bad = prop::collection::vec(prop_oneof![9 => structures(), 1 => overlapping()], 1..6);
+    for_all(120, 240, (wide_shapes(), any::<u64>(), with_bad), |(shape, seed, structures)| {
+        let model = random_model(shape, seed);
+        let [adjoint, autograd] = [EngineKind::Adjoint, EngineKind::Autograd]
+            .map(|kind| Potential::builder(model.clone()).precision(Precision::F64).engine(kind).build().unwrap());
+        let (got, want) = (adjoint.evaluate(&structures, Want::ALL), autograd.evaluate(&structures, Want::ALL));
+        assert_eq!((got.len(), want.len()), (structures.len(), structures.len()));
+        let mut compared = 0;
+        for (got, want) in got.into_iter().zip(want) {
+            match (got, want) {
+                (Ok(got), Ok(want)) => {
+                    assert_near(&got, &want, 1e-10);
+                    compared += 1;
+                }
+                (Err(got @ Error::Overlap { .. }), Err(want)) => assert_eq!(got.to_string(), want.to_string()),
+                (got, want) => panic!("{got:?} {want:?}"),
+            }
+        }
+        compared
+    });
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn adjoint_equals_autograd(shape in wide_shapes(), seed in any::<u64>(), structures in mixtures()) {
-        let model = random_model(shape, seed);
-        let [adjoint, autograd] = [EngineKind::Adjoint, EngineKind::Autograd]
-            .map(|kind| Potential::builder(model.clone()).precision(Precision::F64).engine(kind).build().unwrap());
-        for (got, want) in adjoint.evaluate(&structures, Want::ALL).iter().zip(autograd.evaluate(&structures, Want::ALL)) {
-            match (got, want) {
-                (Ok(got), Ok(want)) => assert_near(got, &want, 1e-10),
-                // Images in a small cell may overlap.
-                (Err(Error::Overlap { .. } | Error::OutOfRange { .. }), Err(Error::Overlap { .. } | Error::OutOfRange { .. })) => {}
-                (got, want) => panic!("{got:?} {want:?}"),
-            }
-        }
-    }
-
-    #[test]
     fn every_instruction_set_and_kind_of_filter_gives_the_same(
         shape in wide_shapes(), seed in any::<u64>(), structures in mixtures(),
     ) {
-        let model = random_model(Shape { epsilon: 1e-2, ..shape }, seed);
+        let shape = Shape { epsilon: 1e-2, ..shape };
+        let model = random_model(shape, seed);
         let mut preparer = Preparer::new(&model);
         let mut batch = PackedBatch::default();
-        for prepared in structures.iter().filter_map(|s| preparer.prepare(s).ok()) {
-            batch.push(&prepared).unwrap();
+        for structure in &structures {
+            batch.push(&preparer.prepare(structure).unwrap()).unwrap();
         }
-        let run = |filters, instructions| -> (Vec<Evaluation>, Vec<Evaluation>) {
-            (
-                evaluate::<f32>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch),
-                evaluate::<f64>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch),
-            )
+        let portable = |model: Arc<Model>| {
+            evaluate(&Adjoint::<f64>::with_instructions(&model, FilterKind::Basis, Instructions::Portable).unwrap(), &batch)
         };
-        let want = run(FilterKind::Basis, Instructions::Portable).1;
-        let rounded = perturbed_model(Shape { epsilon: 1e-2, ..shape }, seed, RELATIVE);
-        let exact = Adjoint::<f64>::with_instructions(&rounded, FilterKind::Basis, Instructions::Portable).unwrap();
-        let changes: Vec<[f64; 3]> = evaluate(&exact, &batch).iter().zip(&want).map(|(a, b)| difference(a, b)).collect();
+        let want = portable(model.clone());
+        let changes = sensitivity((shape, seed), &want, portable);
+        prop_assert_eq!(want.len(), structures.len());
         for instructions in [Instructions::Widest, Instructions::Avx2, Instructions::Portable] {
             for filters in [FilterKind::Basis, FilterKind::Table] {
-                let (single, double) = run(filters, instructions);
+                let single = evaluate::<f32>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch);
+                let double = evaluate::<f64>(&Adjoint::with_instructions(&model, filters, instructions).unwrap(), &batch);
                 for (s, change) in changes.iter().enumerate() {
-                    let rounding = change.map(|c| 16.0 * (c + 2.0 * RELATIVE));
-                    let exact = change.map(|c| 1e-12 + 1e-6 * c);
+                    let rounding = change.map(|c| ROUNDING * c);
+                    let exact = change.map(|c| 1e-12 + 1e-7 * c);
                     assert_within(&single[s], &want[s], rounding);
                     assert_within(&double[s], &want[s], if filters == FilterKind::Basis { exact } else { rounding });
                 }
@@ -126,17 +160,16 @@ proptest! {
     fn adjoint_f32_is_near_f64(shape in wide_shapes(), seed in any::<u64>(), structures in mixtures()) {
         // With a norm that is smooth on the scale of f32's rounding.
         let shape = Shape { epsilon: 1e-2, ..shape };
-        let evaluate = |model, precision| {
+        let evaluate = |model, precision| -> Vec<Evaluation> {
             let potential = Potential::builder(model).precision(precision).engine(EngineKind::Adjoint).build().unwrap();
-            potential.evaluate(&structures, Want::ALL)
+            potential.evaluate(&structures, Want::ALL).into_iter().map(Result::unwrap).collect()
         };
         let single = evaluate(random_model(shape, seed), Precision::F32);
         let double = evaluate(random_model(shape, seed), Precision::F64);
-        let changed = evaluate(perturbed_model(shape, seed, RELATIVE), Precision::F64);
-        for ((got, want), changed) in single.iter().zip(&double).zip(&changed) {
-            if let (Ok(got), Ok(want), Ok(changed)) = (got, want, changed) {
-                assert_within(got, want, difference(changed, want).map(|c| 16.0 * (c + 2.0 * RELATIVE)));
-            }
+        let changes = sensitivity((shape, seed), &double, |model| evaluate(model, Precision::F64));
+        prop_assert_eq!(single.len(), structures.len());
+        for ((got, want), change) in single.iter().zip(&double).zip(changes) {
+            assert_within(got, want, change.map(|c| ROUNDING * c));
         }
     }
 
@@ -150,7 +183,7 @@ proptest! {
             let two = pool(2).install(|| potential.evaluate(&structures, Want::ALL));
             let in_pairs = potential.clone().with_batch_size(BatchSize::Structures(2)).evaluate(&structures, Want::ALL);
             for (k, structure) in structures.iter().enumerate() {
-                let Ok(alone) = potential.evaluate_one(structure, Want::ALL) else { continue };
+                let alone = potential.evaluate_one(structure, Want::ALL).unwrap();
                 for other in [&together[k], &two[k], &in_pairs[k]] {
                     assert_equal(&alone, other.as_ref().unwrap());
                 }
@@ -162,12 +195,11 @@ proptest! {
 
     #[test]
     fn threads_within_a_structure_do_not_change_a_bit(
-        shape in wide_shapes(), seed in any::<u64>(), structure in prop_oneof![molecules(20), crystals()],
+        shape in wide_shapes(), seed in any::<u64>(), structure in prop_oneof![molecules(20), crystals(), slabs()],
     ) {
         let model = random_model(shape, seed);
         let mut batch = PackedBatch::default();
-        let Ok(prepared) = Preparer::new(&model).prepare(&structure) else { return Ok(()) };
-        batch.push(&prepared).unwrap();
+        batch.push(&Preparer::new(&model).prepare(&structure).unwrap()).unwrap();
         let engine = Adjoint::<f32>::new(&model, FilterKind::Auto).unwrap();
         let mut workspace = Workspace::default();
         let mut run = |threads: Threads| {

@@ -85,6 +85,7 @@ fn calibration_that_favours_the_unfused_variants_makes_them_run() {
         let fused = potential(precision);
         let unfused = fused.clone().with_cost_model(favouring(0.5, &Pattern::ALL));
         let deviation = deviation(&numbers(&evaluate(&unfused)), &numbers(&evaluate(&fused)));
+        println!("{precision:?}: {deviation:e}");
         assert!(deviation < tolerance, "{precision:?}: {deviation:e}");
         for (potential, want) in [(&fused, "fused"), (&unfused, "unfused")] {
             for (id, variant) in variants(potential) {

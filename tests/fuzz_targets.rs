@@ -13,7 +13,7 @@ mod shared;
 #[path = "../fuzz/src/weights.rs"]
 mod weights;
 
-use common::data;
+use common::{data, random};
 use mlff::model::import::{ImportOptions, Source, import, import_bytes};
 
 /// Runs the seed, and chains of mutations that start from it.

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::random::Random;
 use common::{Case, cases, data, worst};
 use mlff::Precision;
 use mlff::Want;
@@ -440,15 +441,6 @@ fn save_refuses_what_is_there_already() {
     assert_eq!(listing(tmp.path()), ["empty", "file", "full"]);
 }
 
-/// SplitMix64, so that a failing damage can be repeated.
-fn random(state: &mut u64) -> usize {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (z ^ (z >> 31)) as usize
-}
-
 /// Whatever happens to the bytes: an error, or a model of finite weights.
 fn survive(copy: &Copy, bytes: &[u8]) -> bool {
     fs::write(copy.path(), bytes).unwrap();
@@ -481,16 +473,18 @@ fn import_survives_flipped_bytes() {
     for name in ["one-interaction", "distiller", "lightning"] {
         let copy = Copy::new(name);
         let original = fs::read(copy.path()).unwrap();
-        let mut state = 1;
+        let (mut random, mut refused) = (Random(1), 0);
         for round in 0..800 {
             let mut bytes = original.clone();
             // Half of them in the first part, where the names and shapes are.
             let range = if round % 2 == 0 { bytes.len() } else { bytes.len().min(2500) };
             for _ in 0..1 + round % 3 {
-                bytes[random(&mut state) % range] ^= 1 << (random(&mut state) % 8);
+                bytes[random.below(range)] ^= 1 << random.below(8);
             }
-            survive(&copy, &bytes);
+            refused += usize::from(!survive(&copy, &bytes));
         }
+        // A flip in a weight is nobody's to see; one in a name or a shape is.
+        assert!((100..800).contains(&refused), "{name}: {refused} of 800 refused");
     }
 }
 
@@ -526,13 +520,13 @@ fn import_survives_damaged_pickles() {
     for end in (0..pickle.len()).step_by(29) {
         assert!(!survive(&copy, &archive_with(&pickle[..end])), "cut at {end}");
     }
-    let mut state = 2;
+    let (mut random, mut refused) = (Random(2), 0);
     for _ in 0..1500 {
         let mut bytes = pickle.clone();
-        let at = random(&mut state) % bytes.len();
-        bytes[at] = random(&mut state) as u8;
-        survive(&copy, &archive_with(&bytes));
+        bytes[random.below(pickle.len())] = random.bits() as u8;
+        refused += usize::from(!survive(&copy, &archive_with(&bytes)));
     }
+    assert!((300..1500).contains(&refused), "{refused} of 1500 refused");
     // A tensor's tuple with too few entries: REDUCE of _rebuild_tensor_v2 with an empty tuple.
     let short = b"\x80\x02}q\x00(X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n)Ru.";
     fs::write(copy.path(), archive_with(short)).unwrap();

@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::random::{CUTOFF, Random, Shape, crystals, molecules, random_model, shapes};
+use common::random::{CUTOFF, Random, Shape, crystals, molecules, random_model, shapes, slabs};
 use common::{deviation, worst};
 use mlff::Precision;
-use mlff::structure::{Mat3, Vec3};
+use mlff::structure::{Mat3, Vec3, product, times};
 use mlff::{Evaluation, Want};
 use mlff::{Potential, Structure};
 use proptest::prelude::*;
@@ -29,12 +29,8 @@ fn smooth_potentials() -> impl Strategy<Value = Potential> {
     })
 }
 
-fn evaluate(potential: &Potential, structure: &Structure) -> Option<Evaluation> {
-    // Images in a small cell may overlap; such structures are refused, and are not what is tested here.
-    match potential.evaluate_one(structure, Want::ALL) {
-        Err(mlff::Error::Overlap { .. } | mlff::Error::OutOfRange { .. }) => None,
-        other => Some(other.unwrap()),
-    }
+fn evaluate(potential: &Potential, structure: &Structure) -> Evaluation {
+    potential.evaluate_one(structure, Want::ALL).unwrap()
 }
 
 fn energy(potential: &Potential, structure: &Structure) -> f64 {
@@ -43,10 +39,6 @@ fn energy(potential: &Potential, structure: &Structure) -> f64 {
 
 fn forces(evaluation: &Evaluation) -> Vec<f64> {
     evaluation.forces.as_ref().unwrap().concat()
-}
-
-fn times(v: Vec3, m: &Mat3) -> Vec3 {
-    std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
 }
 
 /// A rotation from three angles, row-vector convention.
@@ -59,8 +51,7 @@ fn rotation([a, b, c]: [f64; 3]) -> Mat3 {
         (m[i][i], m[j][j], m[i][j], m[j][i]) = (c, c, s, -s);
         m
     };
-    let product = |x: Mat3, y: Mat3| x.map(|row| times(row, &y));
-    product(product(about(2, a), about(0, b)), about(2, c))
+    product(&product(&about(2, a), &about(0, b)), &about(2, c))
 }
 
 fn close(got: f64, want: f64) {
@@ -77,7 +68,7 @@ proptest! {
         let m = rotation(angles);
         let place = |&r| { let r = times(r, &m); std::array::from_fn(|k| r[k] + t[k]) };
         let moved = s.clone().with_positions(s.positions.iter().map(place).collect());
-        let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &moved).unwrap());
+        let (a, b) = (evaluate(&p, &s), evaluate(&p, &moved));
         close(b.energy, a.energy);
         let turned: Vec<f64> = a.forces.unwrap().iter().flat_map(|&f| times(f, &m)).collect();
         prop_assert!(deviation(&forces(&b), &turned) < 1e-8);
@@ -89,8 +80,8 @@ proptest! {
         let moved = s.clone()
             .with_positions(s.positions.iter().map(|&r| times(r, &m)).collect())
             .with_cell(s.cell.map(|c| c.map(|row| times(row, &m))), s.pbc);
-        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
-        let b = evaluate(&p, &moved).unwrap();
+        let a = evaluate(&p, &s);
+        let b = evaluate(&p, &moved);
         close(b.energy, a.energy);
         // σ' = Mᵀ σ M for row vectors.
         let half = a.stress.unwrap().map(|row| times(row, &m));
@@ -107,7 +98,7 @@ proptest! {
         let shuffled = Structure::default()
             .with_atomic_numbers(order.iter().map(|&k| s.atomic_numbers[k]).collect())
             .with_positions(order.iter().map(|&k| s.positions[k]).collect());
-        let (a, b) = (evaluate(&p, &s).unwrap(), evaluate(&p, &shuffled).unwrap());
+        let (a, b) = (evaluate(&p, &s), evaluate(&p, &shuffled));
         close(b.energy, a.energy);
         let fa = a.forces.unwrap();
         let want: Vec<f64> = order.iter().flat_map(|&k| fa[k]).collect();
@@ -123,8 +114,8 @@ proptest! {
             let d = times(n.map(f64::from), &cell);
             std::array::from_fn(|k| r[k] + d[k])
         }).collect());
-        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
-        let b = evaluate(&p, &moved).unwrap();
+        let a = evaluate(&p, &s);
+        let b = evaluate(&p, &moved);
         close(b.energy, a.energy);
         prop_assert!(deviation(&forces(&b), &forces(&a)) < 1e-8);
         prop_assert!(deviation(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
@@ -133,7 +124,7 @@ proptest! {
     #[test]
     fn supercells_multiply_the_energy(p in potentials(), s in crystals(), n in prop::array::uniform3(1..3_usize)) {
         let cell = s.cell.unwrap();
-        let Some(a) = evaluate(&p, &s) else { return Ok(()) };
+        let a = evaluate(&p, &s);
         let large_cell = std::array::from_fn(|k| cell[k].map(|x| x * n[k] as f64));
         let mut large = Structure::default().with_cell(Some(large_cell), s.pbc);
         for image in (0..n[0]).flat_map(|i| (0..n[1]).flat_map(move |j| (0..n[2]).map(move |k| [i, j, k]))) {
@@ -141,11 +132,43 @@ proptest! {
             large.atomic_numbers.extend(&s.atomic_numbers);
             large.positions.extend(s.positions.iter().map(|r| -> Vec3 { std::array::from_fn(|k| r[k] + d[k]) }));
         }
-        let b = evaluate(&p, &large).unwrap();
+        let b = evaluate(&p, &large);
         let copies = n.iter().product::<usize>();
         close(b.energy, a.energy * copies as f64);
         prop_assert!(deviation(&forces(&b), &forces(&a).repeat(copies)) < 1e-8);
         prop_assert!(deviation(b.stress.unwrap().as_flattened(), a.stress.unwrap().as_flattened()) < 1e-9);
+    }
+
+    #[test]
+    fn partly_periodic_structures_repeat_where_they_are_periodic(
+        p in potentials(), s in slabs(), shifts in prop::collection::vec(prop::array::uniform3(-3..4_i32), 9), n in 2..4_usize,
+    ) {
+        let (cell, pbc) = (s.cell.unwrap(), s.pbc);
+        let a = evaluate(&p, &s);
+        prop_assert_eq!(a.stress, None);
+        // What stands in rows of directions that do not repeat is nothing to the energy.
+        let rows = std::array::from_fn(|k| if pbc[k] { cell[k] } else { [0.0; 3] });
+        prop_assert_eq!(&evaluate(&p, &s.clone().with_cell(Some(rows), pbc)), &a);
+        let moved = s.positions.iter().zip(&shifts).map(|(r, n)| {
+            let d = times(n.map(f64::from), &rows);
+            std::array::from_fn(|k| r[k] + d[k])
+        });
+        let moved = s.clone().with_positions(moved.collect());
+        let b = evaluate(&p, &moved);
+        close(b.energy, a.energy);
+        prop_assert!(deviation(&forces(&b), &forces(&a)) < 1e-8);
+        // A row of cells along a direction that repeats.
+        let along = pbc.iter().position(|&p| p).unwrap();
+        let mut large = Structure::default().with_cell(s.cell, pbc);
+        large.cell.as_mut().unwrap()[along] = cell[along].map(|x| x * n as f64);
+        for image in 0..n {
+            large.atomic_numbers.extend(&s.atomic_numbers);
+            let shift = cell[along].map(|x| x * image as f64);
+            large.positions.extend(s.positions.iter().map(|r| -> Vec3 { std::array::from_fn(|k| r[k] + shift[k]) }));
+        }
+        let b = evaluate(&p, &large);
+        close(b.energy, a.energy * n as f64);
+        prop_assert!(deviation(&forces(&b), &forces(&a).repeat(n)) < 1e-8);
     }
 
     #[test]
@@ -155,15 +178,15 @@ proptest! {
         let mut both = a.clone();
         both.atomic_numbers.extend(&b.atomic_numbers);
         both.positions.extend(b.positions.iter().map(|r| [r[0] - left + right + gap, r[1], r[2]]));
-        let (ea, eb, e) = (evaluate(&p, &a).unwrap(), evaluate(&p, &b).unwrap(), evaluate(&p, &both).unwrap());
+        let (ea, eb, e) = (evaluate(&p, &a), evaluate(&p, &b), evaluate(&p, &both));
         close(e.energy, ea.energy + eb.energy);
         prop_assert!(deviation(&forces(&e), &[forces(&ea), forces(&eb)].concat()) < 1e-9);
     }
 
     #[test]
-    fn forces_sum_to_zero(p in potentials(), m in molecules(9), c in crystals()) {
-        for s in [m, c] {
-            let Some(e) = evaluate(&p, &s) else { continue };
+    fn forces_sum_to_zero(p in potentials(), m in molecules(9), c in crystals(), partly in slabs()) {
+        for s in [m, c, partly] {
+            let e = evaluate(&p, &s);
             let f = e.forces.unwrap();
             let largest = f.iter().flatten().fold(1.0_f64, |m, x| m.max(x.abs()));
             for k in 0..3 {
@@ -174,7 +197,7 @@ proptest! {
 
     #[test]
     fn atomic_energies_sum_to_the_energy(p in potentials(), s in molecules(9)) {
-        let e = evaluate(&p, &s).unwrap();
+        let e = evaluate(&p, &s);
         close(e.atomic_energies.iter().sum(), e.energy);
     }
 }
@@ -184,14 +207,23 @@ fn slope(h: f64, f: impl Fn(f64) -> f64) -> f64 {
     (8.0 * (f(h) - f(-h)) - (f(2.0 * h) - f(-2.0 * h))) / (12.0 * h)
 }
 
-/// No pair may cross the cutoff within a finite difference: the energy's third derivative jumps there.
+/// Steps of finite differences, Å and strain.
+const STEPS: [f64; 2] = [2e-4, 1e-4];
+
+/// Structures of which no pair crosses the cutoff within a finite difference: the energy's second derivative jumps there.
+fn inside(structures: impl Strategy<Value = Structure>) -> impl Strategy<Value = Structure> {
+    structures.prop_filter("a pair at the cutoff", away_from_cutoff)
+}
+
 fn away_from_cutoff(s: &Structure) -> bool {
-    let list = mlff::neighbor_list(s, CUTOFF + 0.02).unwrap();
+    // Both atoms of a pair are strained.
+    let margin = 4.0 * STEPS[0].max(STEPS[1] * CUTOFF);
+    let list = mlff::neighbor_list(s, CUTOFF + margin).unwrap();
     let cell = s.cell.unwrap_or_default();
     (0..list.n_edges()).all(|e| {
         let (i, j) = (list.receivers[e] as usize, list.senders[e] as usize);
         let r = mlff::neighbors::displacement(s.positions[i], s.positions[j], list.shifts[e], &cell);
-        r.iter().map(|x| x * x).sum::<f64>().sqrt() < CUTOFF - 0.02
+        (r.iter().map(|x| x * x).sum::<f64>().sqrt() - CUTOFF).abs() > margin
     })
 }
 
@@ -199,12 +231,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn forces_match_finite_difference(p in smooth_potentials(), m in molecules(6), c in crystals()) {
-        for s in [m, c] {
-            let Some(e) = evaluate(&p, &s).filter(|_| away_from_cutoff(&s)) else { continue };
+    fn forces_match_finite_difference(
+        p in smooth_potentials(), m in inside(molecules(6)), c in inside(crystals()), partly in inside(slabs()),
+    ) {
+        for s in [m, c, partly] {
+            let e = evaluate(&p, &s);
             let f = e.forces.unwrap();
             for (i, k) in (0..s.n_atoms()).flat_map(|i| (0..3).map(move |k| (i, k))) {
-                let want = -slope(2e-4, |h| {
+                let want = -slope(STEPS[0], |h| {
                     let mut moved = s.clone();
                     moved.positions[i][k] += h;
                     energy(&p, &moved)
@@ -215,11 +249,11 @@ proptest! {
     }
 
     #[test]
-    fn stress_matches_finite_difference(p in smooth_potentials(), s in crystals()) {
-        let Some(e) = evaluate(&p, &s).filter(|_| away_from_cutoff(&s)) else { return Ok(()) };
+    fn stress_matches_finite_difference(p in smooth_potentials(), s in inside(crystals())) {
+        let e = evaluate(&p, &s);
         let (stress, volume) = (e.stress.unwrap(), s.volume().unwrap());
         for (a, b) in [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)] {
-            let want = slope(1e-4, |h| {
+            let want = slope(STEPS[1], |h| {
                 let mut strain = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
                 strain[a][b] += 0.5 * h;
                 strain[b][a] += 0.5 * h;
@@ -256,7 +290,7 @@ fn energy_and_forces_are_continuous_through_the_cutoff() {
     let p = one_potential();
     // Halving the step must halve the jump: an offset at the cutoff would stay.
     let jump = |h: f64| {
-        let (a, b) = (evaluate(&p, &crossing(CUTOFF - h)).unwrap(), evaluate(&p, &crossing(CUTOFF + h)).unwrap());
+        let (a, b) = (evaluate(&p, &crossing(CUTOFF - h)), evaluate(&p, &crossing(CUTOFF + h)));
         ((a.energy - b.energy).abs(), worst(&forces(&a), &forces(&b)))
     };
     let (mut energy, mut force) = jump(1e-3);
@@ -267,7 +301,7 @@ fn energy_and_forces_are_continuous_through_the_cutoff() {
         (energy, force) = (e, f);
     }
     // On the cutoff itself too.
-    let (a, b) = (evaluate(&p, &crossing(CUTOFF)).unwrap(), evaluate(&p, &crossing(CUTOFF + 1e-9)).unwrap());
+    let (a, b) = (evaluate(&p, &crossing(CUTOFF)), evaluate(&p, &crossing(CUTOFF + 1e-9)));
     assert!((a.energy - b.energy).abs() < 1e-8 && worst(&forces(&a), &forces(&b)) < 1e-7);
 }
 
@@ -275,18 +309,18 @@ fn energy_and_forces_are_continuous_through_the_cutoff() {
 fn isolated_atom_has_no_force() {
     let p = one_potential();
     let atom = Structure::molecule(vec![8], vec![[3.0, -2.0, 1e4]]).unwrap();
-    let e = evaluate(&p, &atom).unwrap();
+    let e = evaluate(&p, &atom);
     assert_eq!(e.forces, Some(vec![[0.0; 3]]));
     assert_eq!(e.stress, None);
     let boxed = atom.with_cell(Some([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]), [true; 3]);
-    let b = evaluate(&p, &boxed).unwrap();
+    let b = evaluate(&p, &boxed);
     assert_eq!((b.energy, b.stress), (e.energy, Some([[0.0; 3]; 3])));
 }
 
 #[test]
 fn no_atoms_have_no_energy() {
     let p = one_potential();
-    let e = evaluate(&p, &Structure::default()).unwrap();
+    let e = evaluate(&p, &Structure::default());
     assert_eq!((e.energy, e.forces, e.atomic_energies.len()), (0.0, Some(vec![]), 0));
     let water = crossing(1.0);
     let many = p.evaluate(&[Structure::default(), water.clone(), Structure::default()], Want::ALL);
@@ -305,7 +339,7 @@ fn one_atom_in_a_tiny_cell_equals_its_supercell() {
         [true; 3],
     )
     .unwrap();
-    let e = evaluate(&p, &tiny).unwrap();
+    let e = evaluate(&p, &tiny);
     assert!(worst(&forces(&e), &[0.0; 3]) < 1e-10);
     let cell = tiny.cell.unwrap();
     let positions = vec![tiny.positions[0], std::array::from_fn(|k| tiny.positions[0][k] + cell[1][k])];
@@ -313,7 +347,7 @@ fn one_atom_in_a_tiny_cell_equals_its_supercell() {
         .with_atomic_numbers(vec![6; 2])
         .with_positions(positions)
         .with_cell(Some([cell[0], cell[1].map(|x| 2.0 * x), cell[2]]), [true; 3]);
-    let d = evaluate(&p, &double).unwrap();
+    let d = evaluate(&p, &double);
     close(d.energy, 2.0 * e.energy);
     assert!(worst(d.stress.unwrap().as_flattened(), e.stress.unwrap().as_flattened()) < 1e-9);
 }
@@ -324,7 +358,7 @@ fn energy_alone_is_the_same_energy() {
     let s = crossing(1.3);
     let e = p.evaluate_one(&s, Want::ENERGY).unwrap();
     assert_eq!((e.forces, e.stress), (None, None));
-    assert_eq!(e.energy, evaluate(&p, &s).unwrap().energy);
+    assert_eq!(e.energy, evaluate(&p, &s).energy);
 }
 
 #[test]
@@ -342,5 +376,5 @@ fn what_cannot_be_evaluated_is_refused_by_name() {
     let bad = Structure::molecule(vec![92], vec![[0.0; 3]]).unwrap();
     let mixed = p.evaluate(&[bad, good.clone()], Want::ALL);
     assert!(mixed[0].is_err());
-    assert_eq!(mixed[1].as_ref().unwrap().energy, evaluate(&p, &good).unwrap().energy);
+    assert_eq!(mixed[1].as_ref().unwrap().energy, evaluate(&p, &good).energy);
 }

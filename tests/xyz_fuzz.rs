@@ -9,6 +9,8 @@ use std::path::Path;
 
 #[path = "../fuzz/src/xyz.rs"]
 mod fuzz;
+#[path = "../src/testing/random.rs"]
+mod random;
 
 /// Plain files of the corpora.
 fn seeds() -> Vec<Vec<u8>> {

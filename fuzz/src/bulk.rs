@@ -8,6 +8,8 @@ mod calibration;
 mod compression;
 mod memory;
 mod model;
+#[path = "../../src/testing/random.rs"]
+mod random;
 mod session;
 mod shared;
 mod targets;
@@ -17,7 +19,7 @@ mod xyz;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use shared::Random;
+use random::Random;
 use targets::Target;
 
 /// Bytes overwritten, cut out, copied, put in.
@@ -52,7 +54,7 @@ fn main() {
     let mut inputs: Vec<Vec<u8>> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
     inputs.sort();
     assert!(!inputs.is_empty(), "no inputs");
-    let (mut r, start) = (Random::new(seed as u32), Instant::now());
+    let (mut r, start) = (Random::new(seed as u64), Instant::now());
     for run in 0..runs {
         let mut input = r.pick(&inputs).clone();
         for _ in 0..r.below(4) {

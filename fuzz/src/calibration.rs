@@ -6,7 +6,8 @@ use mlff::Precision;
 use mlff::calibration::{Calibration, Pattern, Reading, Size};
 use serde_json::{Value, json};
 
-use super::shared::{Random, mutate_json_text};
+use super::random::Random;
+use super::shared::mutate_json_text;
 
 /// A file of this machine, which a run can start from: two patterns at two sizes.
 fn sample() -> Vec<u8> {
@@ -56,5 +57,5 @@ pub fn mutate_calibration(data: &[u8], seed: u32) -> Vec<u8> {
     if data.first() != Some(&b'{') {
         return sample();
     }
-    mutate_json_text(data, &mut Random::new(seed))
+    mutate_json_text(data, &mut Random::new(seed.into()))
 }

@@ -5,7 +5,8 @@
 
 use mlff::Model;
 
-use super::shared::{Random, evaluate, mutate_json_text};
+use super::random::Random;
+use super::shared::{evaluate, mutate_json_text};
 use super::weights::mutate_safetensors_with;
 
 fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -35,7 +36,7 @@ pub fn model(data: &[u8]) {
 /// Changes JSON by its structure, and weights by theirs.
 pub fn mutate_model(data: &[u8], seed: u32) -> Vec<u8> {
     let Some((config, weights)) = split(data) else { return data.to_vec() };
-    let mut r = Random::new(seed);
+    let mut r = Random::new(seed.into());
     let (mut config, mut weights) = (config.to_vec(), weights.to_vec());
     for _ in 0..1 + r.below(2) {
         match r.below(2) {

@@ -151,8 +151,9 @@ fn assert_same(session: &Session, energy: f64, forces: &[Vec3], want: &Evaluatio
     assert_eq!(flat(session.stress()), flat(want.stress));
 }
 
-/// Panics where a session says anything else than an evaluation from nothing, or a step that failed has left a trace.
-pub fn session(data: &[u8]) {
+/// Panics where a session says anything else than an evaluation from nothing, or a step that failed has left a trace. Returns how
+/// many steps succeeded.
+pub fn steps(data: &[u8]) -> usize {
     let bytes = &mut Bytes(data);
     let potential = potential(bytes.byte());
     let mut structure = waters(bytes);
@@ -164,9 +165,10 @@ pub fn session(data: &[u8]) {
     let (mut told, mut good): (Option<Mat3>, Option<(Structure, Evaluation)>) = (structure.cell, None);
     const UNTOUCHED: Vec3 = [7.0; 3];
     let mut forces = vec![UNTOUCHED; structure.n_atoms()];
+    let mut succeeded = 0;
     for _ in 0..MAX_STEPS {
         if bytes.0.is_empty() {
-            return;
+            break;
         }
         let before = structure.clone();
         disturb(&mut structure, bytes);
@@ -184,6 +186,7 @@ pub fn session(data: &[u8]) {
             (Ok(energy), Ok(want)) => {
                 assert_same(&session, energy, &forces, &want);
                 (told, good) = (structure.cell, Some((structure.clone(), want)));
+                succeeded += 1;
             }
             (Err(got), Err(want)) => {
                 assert_eq!(got.to_string(), want.to_string());
@@ -202,4 +205,5 @@ pub fn session(data: &[u8]) {
             (got, want) => panic!("{got:?} but {:?}: {structure:?}", want.map(|want| want.energy)),
         }
     }
+    succeeded
 }

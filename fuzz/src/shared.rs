@@ -1,4 +1,4 @@
-//! What targets share: random numbers, mutation of JSON, and engines compared on a network that was accepted.
+//! What targets share: mutation of JSON, and engines compared on a network that was accepted.
 
 use std::sync::Arc;
 
@@ -7,31 +7,7 @@ use mlff::{Evaluation, Want};
 use mlff::{Model, Potential, Structure};
 use serde_json::Value;
 
-/// A small generator, so that a mutation is a function of its seed.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u32) -> Self {
-        let mut random = Random(u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x0139_408d_cbbf_7a44);
-        random.next();
-        random
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    pub fn pick<'a, X>(&mut self, list: &'a [X]) -> &'a X {
-        &list[self.below(list.len())]
-    }
-}
+use super::random::Random;
 
 /// Changes one thing somewhere in a JSON tree.
 pub fn mutate_json(value: &mut Value, r: &mut Random) {

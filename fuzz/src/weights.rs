@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use mlff::model::import::{ImportOptions, Source, import_bytes};
 
-use super::shared::{Random, evaluate, mutate_json_text};
+use super::random::Random;
+use super::shared::{evaluate, mutate_json_text};
 
 /// What the imports are told; those that bring their own configuration use that as well.
 const CONFIG: &[u8] = br#"{"cutoff": 4.5}"#;
@@ -36,7 +37,7 @@ pub fn pickle(data: &[u8]) {
 
 /// Changes the header by its structure, or makes single weights odd.
 pub fn mutate_safetensors(data: &[u8], seed: u32) -> Vec<u8> {
-    mutate_safetensors_with(data, &mut Random::new(seed))
+    mutate_safetensors_with(data, &mut Random::new(seed.into()))
 }
 
 pub fn mutate_safetensors_with(data: &[u8], r: &mut Random) -> Vec<u8> {
@@ -72,7 +73,7 @@ pub fn mutate_safetensors_with(data: &[u8], r: &mut Random) -> Vec<u8> {
 
 /// Changes instructions, counts and pieces.
 pub fn mutate_pickle(data: &[u8], seed: u32) -> Vec<u8> {
-    let (mut out, mut r) = (data.to_vec(), Random::new(seed));
+    let (mut out, mut r) = (data.to_vec(), Random::new(seed.into()));
     const CODES: &[u8] = b"NKMJGXcqrhj(01)]}aesutRQb.\x81\x85\x86\x87\x88\x89\x8a\x80";
     const PIECES: [&[u8]; 16] = [
         b"J\xff\xff\xff\xff",

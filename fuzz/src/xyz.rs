@@ -5,6 +5,8 @@ use std::io::Cursor;
 use mlff::model::Outside;
 use mlff::xyz::{Frame, Item, Reader, Results, Texts, WriteOptions};
 
+use super::random::Random;
+
 /// What a reader makes of a text.
 struct Reading {
     frames: Vec<Frame>,
@@ -113,26 +115,6 @@ fn keys_are_kept(was: &Frame, is: &Frame, text: &[u8]) {
     }
 }
 
-/// Numbers from a seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a [u8] {
-        words[self.below(words.len())].as_bytes()
-    }
-}
-
 const NUMBERS: [&str; 36] = [
     "0",
     "1",
@@ -237,8 +219,7 @@ const ENDS: [&str; 8] = ["\n", "\r\n", "\r", "\n\n", "\n\r", "", "\0\n", "\u{fef
 
 /// The text with some of its lines, words and characters changed; the same for the same seed.
 pub fn mutate(data: &[u8], seed: u64) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    random.next();
+    let mut random = Random(seed);
     let mut lines: Vec<Vec<u8>> = data.split(|&c| c == b'\n').map(<[u8]>::to_vec).collect();
     for _ in 0..1 + random.below(4) {
         mutate_lines(&mut lines, &mut random);
@@ -258,7 +239,7 @@ fn mutate_lines(lines: &mut Vec<Vec<u8>>, random: &mut Random) {
             lines.remove(k);
         }
         2 => lines.swap(k, random.below(n)),
-        3 => lines[k] = random.pick(&NUMBERS).to_vec(),
+        3 => lines[k] = random.pick(&NUMBERS).as_bytes().to_vec(),
         4 => insert(&mut lines[k], random, &ENDS),
         // The count fits the lines behind it, or nearly.
         5 => lines[k] = n.saturating_sub(k + 2 + random.below(3)).to_string().into_bytes(),
@@ -277,23 +258,23 @@ fn mutate_lines(lines: &mut Vec<Vec<u8>>, random: &mut Random) {
         }
         _ => {
             lines[k].push(b' ');
-            lines[k].extend_from_slice(random.pick(&NUMBERS));
+            lines[k].extend_from_slice(random.pick(&NUMBERS).as_bytes());
         }
     }
 }
 
 fn insert(line: &mut Vec<u8>, random: &mut Random, words: &[&str]) {
     let at = random.below(line.len() + 1);
-    line.splice(at..at, random.pick(words).iter().copied());
+    line.splice(at..at, random.pick(words).bytes());
 }
 
 fn mutate_words(line: &mut Vec<u8>, random: &mut Random) {
     let mut words: Vec<Vec<u8>> = line.split(|&c| c == b' ').map(<[u8]>::to_vec).collect();
     let at = random.below(words.len());
     match random.below(5) {
-        0 => words[at] = random.pick(&NUMBERS).to_vec(),
-        1 => words[at] = random.pick(&WORDS).to_vec(),
-        2 => words.insert(at, random.pick(&WORDS).to_vec()),
+        0 => words[at] = random.pick(&NUMBERS).as_bytes().to_vec(),
+        1 => words[at] = random.pick(&WORDS).as_bytes().to_vec(),
+        2 => words.insert(at, random.pick(&WORDS).as_bytes().to_vec()),
         3 => {
             words.remove(at);
         }

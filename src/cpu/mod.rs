@@ -12,4 +12,6 @@ pub mod lanes;
 pub mod message;
 pub mod pairs;
 mod splines;
+#[cfg(test)]
+mod tests;
 pub mod update;

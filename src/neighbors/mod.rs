@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::structure::reduce::{self, Reduced};
-use crate::structure::{self, Mat3, Structure, Vec3, dot};
+use crate::structure::{self, Mat3, Structure, Vec3, dot, times};
 use linked_cells::Grid;
 use points::Points;
 
@@ -247,8 +247,7 @@ pub fn displacement(from: Vec3, to: Vec3, shift: [i32; 3], cell: &Mat3) -> Vec3 
 
 /// `shift·cell`, Å.
 pub(crate) fn translation(shift: [i32; 3], cell: &Mat3) -> Vec3 {
-    let s = shift.map(f64::from);
-    std::array::from_fn(|k| s[0] * cell[0][k] + s[1] * cell[1][k] + s[2] * cell[2][k])
+    times(shift.map(f64::from), cell)
 }
 
 /// What one search looks at.

@@ -3,7 +3,7 @@
 use super::{MAX_NEIGHBORS, index, translation};
 use crate::error::{Error, Result};
 use crate::structure::reduce::Reduced;
-use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, inverse, norm};
+use crate::structure::{Mat3, Structure, Vec3, complete_cell, determinant, inverse, norm, times};
 
 /// Most images of one search: 3 GB of them.
 const MAX_IMAGES: f64 = (1u32 << 26) as f64;
@@ -163,8 +163,7 @@ impl Points {
         (self.low, self.high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
         for (atom, r) in structure.positions.iter().enumerate() {
             let mut wrap = [0; 3];
-            let mut fractional: Vec3 =
-                std::array::from_fn(|k| r[0] * inverse[0][k] + r[1] * inverse[1][k] + r[2] * inverse[2][k]);
+            let mut fractional = times(*r, inverse);
             for k in 0..3 {
                 if structure.pbc[k] {
                     let whole = fractional[k].floor();

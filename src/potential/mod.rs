@@ -164,3 +164,50 @@ fn checked(model: &Model, mut evaluation: Evaluation, contacts: Outside, referen
     evaluation.outside = contacts | limits.energy(evaluation.energy, sum, references.len())? | limits.forces(forces)?;
     Ok(evaluation)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    /// Waters in a row.
+    fn waters(n: usize) -> Structure {
+        let water = [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]];
+        let positions = (0..n).flat_map(|k| water.map(|r| [r[0] + 2.9 * k as f64, r[1], r[2]])).collect();
+        Structure::molecule([8, 1, 1].repeat(n), positions).unwrap()
+    }
+
+    #[test]
+    fn evaluation_that_panics_leaves_nothing_behind_for_the_next() {
+        let structures = [waters(2), waters(350), waters(30), waters(345), waters(1)];
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for precision in [Precision::F32, Precision::F64] {
+            let potential =
+                Potential::builder(Model::load("ani2x-painn-64").unwrap()).precision(precision).build().unwrap();
+            let evaluate = || -> Vec<Evaluation> {
+                let evaluated = pool.install(|| potential.evaluate(&structures, Want::ALL));
+                evaluated.into_iter().map(Result::unwrap).collect()
+            };
+            let want = evaluate();
+            let helpers_fail = potential.driver.helpers_fail().unwrap();
+            for round in 0..3 {
+                // In the middle of a structure that threads share: others have been evaluated, and others not.
+                helpers_fail.store(true, Ordering::SeqCst);
+                let outcome = catch_unwind(AssertUnwindSafe(&evaluate));
+                assert!(outcome.is_err() && !helpers_fail.load(Ordering::SeqCst), "round {round}");
+                assert_eq!(evaluate(), want, "round {round}");
+                assert_eq!(potential.evaluate_one(&structures[round], Want::ALL).unwrap(), want[round]);
+            }
+            assert_eq!(
+                potential
+                    .session(&structures[2])
+                    .unwrap()
+                    .compute(&structures[2].positions, None, &mut vec![[0.0; 3]; 90])
+                    .unwrap(),
+                want[2].energy
+            );
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::model::Outside;
 use crate::model::limits::Limits;
 use crate::neighbors::{Algorithm, NeighborList, NeighborSearch, translation};
 use crate::settings::Want;
-use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, displacement, dot, inverse};
+use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, displacement, dot, inverse, product, times};
 use crate::threads;
 pub(crate) use steps::{CudaStepper, Stepper, Steps};
 
@@ -482,14 +482,6 @@ impl System {
         edges.renumber_reverse(numbers);
         contacts.outside()
     }
-}
-
-fn times(v: Vec3, m: &Mat3) -> Vec3 {
-    std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
-}
-
-fn product(a: &Mat3, b: &Mat3) -> Mat3 {
-    a.map(|row| times(row, b))
 }
 
 /// A bound of the spectral norm, exactly one for the identity: √(‖m‖₁ ‖m‖∞).

@@ -2,10 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::common;
 use super::support::{Sandbox, predictions};
-
-#[path = "../common/mod.rs"]
-mod common;
 
 /// Water, hydrogen or methane.
 fn molecule(k: usize) -> String {

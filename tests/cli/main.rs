@@ -4,6 +4,8 @@
 
 mod calibrate;
 mod commands;
+#[path = "../common/mod.rs"]
+mod common;
 mod failures;
 mod imports;
 mod labels;

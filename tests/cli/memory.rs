@@ -7,15 +7,13 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use super::common::random::Random;
 use super::support::Sandbox;
 
 /// Three to nine atoms of three waters, shaken a little from a fixed seed.
 fn trajectory(n: usize) -> String {
-    let mut state = 7_u64;
-    let mut random = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        0.06 * ((state >> 40) as f64 / (1 << 24) as f64 - 0.5)
-    };
+    let mut generator = Random(7);
+    let mut random = || 0.03 * generator.next();
     let atoms: [(&str, [f64; 3]); 9] = [
         ("O", [0.0, 0.0, 0.119]),
         ("H", [0.0, 0.763, -0.477]),

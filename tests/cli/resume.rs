@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::common::random::Random;
 use super::support::{Sandbox, predictions, water, waters};
 
 /// About 4 MB of output from frames that cost little: parts of it are on disk long before the end. The text must not
 /// shrink much when packed.
 pub fn long_run(n: usize, bad: bool) -> String {
-    let mut state = 1_u64;
-    let mut note = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        format!("{:016x}", state)
-    };
+    let mut random = Random(1);
+    let mut note = || format!("{:016x}", random.bits());
     (0..n)
         .map(|k| {
             let text: String = (0..60).map(|_| note()).collect();

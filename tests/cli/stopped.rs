@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command};
 
+use super::common::random::Random;
 use super::outputs::{mkfifo, wait_for, waiting_run};
 use super::resume::long_run;
 use super::support::{Sandbox, predictions, water, waters};
@@ -65,12 +66,7 @@ fn aborted_run_leaves_nothing_unfinished() {
 fn stopped_run_resumes_to_the_same_bytes() {
     let sandbox = Sandbox::new();
     sandbox.write("in.xyz", long_run(2000, false));
-    let mut state = 1_u64;
-    let mut random = |n: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % n
-    };
-    let mut stopped = 0;
+    let (mut random, mut stopped) = (Random(1), 0);
     // How packed files are cut and taken up is tested for every packer beside the writer; xz and bzip2 take long.
     for output in ["out.xyz", "out.xyz.gz", "out.xyz.zst"] {
         sandbox.run(&format!("predict in.xyz -o {output}")).expect(0);
@@ -79,14 +75,14 @@ fn stopped_run_resumes_to_the_same_bytes() {
         let args = format!("predict in.xyz -o {output} --resume");
         let partial = sandbox.path(&format!(".{output}.mlff-part"));
         for _ in 0..4 {
-            let size = random(want.len() as u64);
+            let size = random.below(want.len()) as u64;
             let mut run = sandbox.command(&args).spawn().unwrap();
             wait_for("the moment", || {
                 let is_there = std::fs::metadata(&partial).is_ok_and(|m| m.len() >= size);
                 is_there || run.try_wait().unwrap().is_some()
             });
             let (signal, status) =
-                [("KILL", None), ("INT", Some(130)), ("TERM", Some(143)), ("HUP", Some(129))][random(4) as usize];
+                [("KILL", None), ("INT", Some(130)), ("TERM", Some(143)), ("HUP", Some(129))][random.below(4)];
             // One that has ended meanwhile is nobody's to stop.
             if run.try_wait().unwrap().is_none() {
                 send(signal, &run);

@@ -4,19 +4,15 @@ use std::sync::Arc;
 
 use mlff::model::config::ModelConfig;
 use mlff::model::weights::{Array, Weights};
-use mlff::structure::Vec3;
+use mlff::structure::{Vec3, times};
 use mlff::{Model, Structure};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-/// A small generator, so that a model is a function of its seed.
-pub struct Random(pub u64);
+#[path = "../../src/testing/random.rs"]
+mod generator;
 
-impl Random {
-    pub fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
+pub use generator::Random;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -96,9 +92,8 @@ pub fn shapes() -> impl Strategy<Value = Shape> {
 pub fn molecules(max_atoms: usize) -> impl Strategy<Value = Structure> {
     let atom = (0..SPECIES.len(), prop::array::uniform3(-0.3..0.3_f64));
     (prop::collection::vec(atom, 1..=max_atoms), any::<u64>()).prop_map(|(atoms, seed)| {
-        let mut cells: Vec<[i32; 3]> = (0..27).map(|k| [k / 9, k / 3 % 3, k % 3]).collect();
-        let mut random = Random(seed);
-        cells.sort_by_cached_key(|_| (random.next() * 1e9) as i64);
+        let order = Random(seed).order(27);
+        let cells: Vec<[i32; 3]> = order.into_iter().map(|k| [k / 9, k / 3 % 3, k % 3].map(|x| x as i32)).collect();
         let place =
             |(k, jitter): (&[i32; 3], &Vec3)| -> Vec3 { std::array::from_fn(|a| 1.3 * f64::from(k[a]) + jitter[a]) };
         let jitters: Vec<Vec3> = atoms.iter().map(|a| a.1).collect();
@@ -110,16 +105,76 @@ pub fn molecules(max_atoms: usize) -> impl Strategy<Value = Structure> {
     })
 }
 
-/// The same in a triclinic cell of either handedness, periodic in the directions chosen.
+/// Atoms in a triclinic cell of either handedness, periodic in all directions. None overlap, images included: they are at
+/// least 0.5 Å apart, mostly more than 1 Å.
 pub fn crystals() -> impl Strategy<Value = Structure> {
-    (molecules(6), prop::array::uniform3(3.6..5.0_f64), prop::array::uniform6(-0.8..0.8_f64), any::<bool>()).prop_map(
-        |(molecule, lengths, tilt, left)| {
+    in_cells(Just([true; 3]))
+}
+
+/// The same, periodic in one direction or in two; rows of the others are as they were, zeros, or far too long.
+pub fn slabs() -> impl Strategy<Value = Structure> {
+    (in_cells(prop::sample::select(PARTIAL.to_vec())), 0..3usize).prop_map(|(mut structure, rows)| {
+        let pbc = structure.pbc;
+        for (k, row) in structure.cell.iter_mut().flatten().enumerate().filter(|(k, _)| !pbc[*k]) {
+            *row = [*row, [0.0; 3], [1e300, -3.0, 1.0 + k as f64]][rows];
+        }
+        structure
+    })
+}
+
+/// Periodic in one direction or in two.
+pub const PARTIAL: [[bool; 3]; 6] = [
+    [true, false, false],
+    [false, true, false],
+    [false, false, true],
+    [true, true, false],
+    [true, false, true],
+    [false, true, true],
+];
+
+/// Atoms on a jittered grid of 2 × 2 × 2 sites a cell. Some images of an atom are its own neighbours.
+fn in_cells(pbc: impl Strategy<Value = [bool; 3]>) -> impl Strategy<Value = Structure> {
+    let atom = (0..SPECIES.len(), prop::array::uniform3(-0.1..0.1_f64));
+    let cell = (prop::array::uniform3(3.0..5.0_f64), prop::array::uniform6(-0.6..0.6_f64), any::<bool>());
+    (prop::collection::vec(atom, 1..=6), any::<u64>(), cell, pbc).prop_map(
+        |(atoms, seed, (lengths, tilt, left), pbc)| {
             let mut cell =
                 [[lengths[0], tilt[0], tilt[1]], [tilt[2], lengths[1], tilt[3]], [tilt[4], tilt[5], lengths[2]]];
             if left {
                 cell.swap(0, 1);
             }
-            molecule.with_cell(Some(cell), [true; 3])
+            let sites = Random(seed).order(8);
+            let place = |(site, jitter): (&usize, &Vec3)| -> Vec3 {
+                let r = times([site / 4, site / 2 % 2, site % 2].map(|x| 0.5 * x as f64), &cell);
+                std::array::from_fn(|k| r[k] + jitter[k])
+            };
+            let jitters: Vec<Vec3> = atoms.iter().map(|a| a.1).collect();
+            let positions = sites.iter().zip(&jitters).map(place).collect();
+            Structure::new(atoms.iter().map(|a| SPECIES[a.0]).collect(), positions, Some(cell), pbc).unwrap()
         },
     )
+}
+
+/// Two atoms of it on top of each other, as no engine evaluates them.
+pub fn overlapping() -> impl Strategy<Value = Structure> {
+    (molecules(6), crystals(), any::<bool>()).prop_map(|(molecule, crystal, periodic)| {
+        let mut structure = if periodic { crystal } else { molecule };
+        structure.atomic_numbers.push(SPECIES[0]);
+        structure.positions.push(structure.positions[0].map(|x| x + 0.01));
+        structure
+    })
+}
+
+/// Runs `test` on as many random inputs. It returns how many things it has compared: fewer than `floor` of all are a failure, since
+/// what passes without a look at anything proves nothing.
+pub fn for_all<S: Strategy>(cases: u32, floor: usize, inputs: S, test: impl Fn(S::Value) -> usize) {
+    let compared = std::cell::Cell::new(0);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(config).run(&inputs, |input| {
+        compared.set(compared.get() + test(input));
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    println!("{} compared", compared.get());
+    assert!(compared.get() >= floor, "{} compared, expected {floor}", compared.get());
 }
