@@ -10,6 +10,12 @@ step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked
+# Each feature alone, and none: the library, what evaluates and steps, and what is said where something is missing.
+for features in "" autograd cli compression cuda; do
+    step cargo clippy --locked --no-default-features --features "$features" --lib --bins --tests -- -D warnings
+    step cargo test --locked --no-default-features --features "$features" \
+        --lib --test features --test limits --test physics --test reference --test session
+done
 if command -v c++ > /dev/null && command -v python3 > /dev/null; then
     step scripts/fuzz.sh short
 else

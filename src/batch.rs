@@ -15,4 +15,5 @@ pub use packed::PackedBatch;
 pub use padded::{PaddedBatch, size_buckets};
 pub use prepare::Preparer;
 pub use prepared::Prepared;
+#[cfg(feature = "cuda")]
 pub(crate) use prepared::check_edges;

@@ -46,11 +46,13 @@ fn painn_bessel_f32_matches_schnetpack() {
     check("painn-f64-bessel", Precision::F32);
 }
 
+#[cfg(feature = "autograd")]
 #[test]
 fn distiller_f64_matches_mlff_distiller() {
     check("mlff-distiller-student", Precision::F64);
 }
 
+#[cfg(feature = "autograd")]
 #[test]
 fn distiller_f32_matches_mlff_distiller() {
     check("mlff-distiller-student", Precision::F32);

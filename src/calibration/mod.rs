@@ -8,6 +8,7 @@
 //! The adjoint engine takes no choice: it is fused by construction, and its bits must not depend on the size of a batch.
 
 mod counts;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod examples;
 mod measure;
@@ -15,6 +16,7 @@ mod record;
 
 pub use crate::ops::choice::{Pattern, Size, THRESHOLD, Variant};
 pub use crate::ops::cost_model::CostModel;
+#[cfg(feature = "cuda")]
 pub use cuda::measure_cuda;
 pub use measure::{Options, measure};
 pub use record::{Calibration, DeviceInfo, FORMAT, Kind, Machine, Measured, Measurement, Point, Reading};

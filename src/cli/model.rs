@@ -185,7 +185,8 @@ impl ModelArgs {
             Err(error) if self.calibration.is_none() => return ignored(error.to_string()),
             Err(error) => return Err(error),
         };
-        let gpu = match potential.device() {
+        let gpu: Option<(String, String)> = match potential.device() {
+            #[cfg(feature = "cuda")]
             DeviceKind::Cuda(ordinal) => Some(mlff::cuda::Device::open(ordinal)?.identity()?),
             _ => None,
         };

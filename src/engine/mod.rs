@@ -1,7 +1,9 @@
 //! How a model runs: engines over batches of structures.
 
 pub mod adjoint;
+#[cfg(feature = "autograd")]
 pub mod autograd;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 pub(crate) mod results;
 

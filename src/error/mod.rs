@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use cuda::CudaError;
+#[cfg(feature = "cuda")]
 pub(crate) use cuda::OLDEST_DRIVER;
 
 /// Result of every fallible call of this library.
@@ -139,6 +140,14 @@ pub enum Error {
     /// A call asks for something that does not exist or does not fit together.
     #[error("{0}")]
     Usage(String),
+    /// This build of the crate is without what a call needs.
+    #[error("this program was built without {what}; the cargo feature `{feature}` has it")]
+    NotBuilt {
+        /// What is needed, with its article.
+        what: &'static str,
+        /// The feature that has it.
+        feature: &'static str,
+    },
     /// There is no GPU that can be used, or it failed.
     #[error(transparent)]
     Cuda(#[from] CudaError),
@@ -169,6 +178,7 @@ impl Error {
     /// | `model` | [`Model`](Error::Model) | of the run |
     /// | `calibration` | [`Calibration`](Error::Calibration) | of the run |
     /// | `usage` | [`Usage`](Error::Usage) | of the run |
+    /// | `not_built` | [`NotBuilt`](Error::NotBuilt) | of the run |
     /// | `cuda` | [`Cuda`](Error::Cuda) | of the run |
     /// | `tensor` | [`Tensor`](Error::Tensor) | of the run |
     /// | `defect` | [`Defect`](Error::Defect) | of the run |
@@ -188,6 +198,7 @@ impl Error {
             Error::Model { .. } => "model",
             Error::Calibration { .. } => "calibration",
             Error::Usage(_) => "usage",
+            Error::NotBuilt { .. } => "not_built",
             Error::Cuda(_) => "cuda",
             Error::Tensor(_) => "tensor",
             Error::Defect(_) => "defect",
@@ -212,6 +223,7 @@ impl Error {
             | Error::Model { .. }
             | Error::Calibration { .. }
             | Error::Usage(_)
+            | Error::NotBuilt { .. }
             | Error::Cuda(_)
             | Error::Tensor(_)
             | Error::Defect(_) => false,
@@ -272,6 +284,7 @@ mod tests {
             (Error::model("f", ""), "model", false),
             (Error::Calibration { path, reason: String::new() }, "calibration", false),
             (Error::Usage(String::new()), "usage", false),
+            (Error::NotBuilt { what: "", feature: "" }, "not_built", false),
             (CudaError::NoGpu { ordinal: 0, found: 0 }.into(), "cuda", false),
             (Error::Tensor(String::new()), "tensor", false),
             (Error::Defect(String::new()), "defect", false),

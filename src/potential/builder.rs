@@ -4,9 +4,16 @@ use std::sync::Arc;
 
 use super::Potential;
 use super::driver::Driver;
-use super::on_gpu::OnGpu;
 use super::packed::Packed;
-use super::padded::Padded;
+use crate::cpu::lanes::Lanes;
+#[cfg(not(feature = "autograd"))]
+use crate::cpu::lanes::Lanes as Element;
+#[cfg(not(feature = "cuda"))]
+use crate::cpu::lanes::Lanes as Scalar;
+#[cfg(feature = "autograd")]
+use crate::engine::autograd::Element;
+#[cfg(feature = "cuda")]
+use crate::engine::cuda::Scalar;
 use crate::error::Result;
 use crate::model::Model;
 use crate::model::config::Architecture;
@@ -103,14 +110,34 @@ impl Builder {
             chosen => chosen,
         };
         Ok(match (engine, self.device) {
-            (EngineKind::Autograd, device) => Arc::new(Padded::<T>::new(&self.model, device)?),
+            (EngineKind::Autograd, device) => autograd::<T>(&self.model, device)?,
             (_, DeviceKind::Cpu) => Arc::new(Packed::<T>::new(&self.model)?),
-            (_, DeviceKind::Cuda(ordinal)) => Arc::new(OnGpu::<T>::new(&self.model, ordinal)?),
+            (_, DeviceKind::Cuda(ordinal)) => on_gpu::<T>(&self.model, ordinal)?,
         })
     }
 }
 
 /// What every engine asks of its numbers.
-trait Real: crate::cpu::lanes::Lanes + crate::engine::cuda::Scalar + crate::engine::autograd::Element {}
+trait Real: Lanes + Element + Scalar {}
 impl Real for f32 {}
 impl Real for f64 {}
+
+#[cfg(feature = "autograd")]
+fn autograd<T: Real>(model: &Model, device: DeviceKind) -> Result<Arc<dyn Driver>> {
+    Ok(Arc::new(super::padded::Padded::<T>::new(model, device)?))
+}
+
+#[cfg(not(feature = "autograd"))]
+fn autograd<T: Real>(_: &Model, _: DeviceKind) -> Result<Arc<dyn Driver>> {
+    Err(crate::Error::NotBuilt { what: "the batched autograd engine", feature: "autograd" })
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu<T: Real>(model: &Model, ordinal: usize) -> Result<Arc<dyn Driver>> {
+    Ok(Arc::new(super::on_gpu::OnGpu::<T>::new(model, ordinal)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu<T: Real>(_: &Model, _: usize) -> Result<Arc<dyn Driver>> {
+    Err(crate::Error::NotBuilt { what: "the engine for GPUs", feature: "cuda" })
+}

@@ -2,10 +2,14 @@
 
 mod builder;
 mod driver;
+#[cfg(feature = "autograd")]
 mod evaluator;
+#[cfg(feature = "cuda")]
 mod on_gpu;
 mod packed;
+#[cfg(feature = "autograd")]
 mod padded;
+#[cfg(feature = "cuda")]
 mod pool;
 mod session;
 

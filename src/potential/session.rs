@@ -1,5 +1,7 @@
 //! [`Session`]: one system, step after step.
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod steps;
 
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use crate::neighbors::{Algorithm, NeighborList, NeighborSearch, translation};
 use crate::settings::Want;
 use crate::structure::{Mat3, Structure, Vec3, check_cell, complete_cell, displacement, dot, inverse, product, times};
 use crate::threads;
-pub(crate) use steps::{CudaStepper, Stepper, Steps};
+#[cfg(feature = "cuda")]
+pub(crate) use on_gpu::CudaStepper;
+pub(crate) use steps::{Stepper, Steps};
 
 /// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;

@@ -6,12 +6,12 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mlff::calibration::{Calibration, Options, Pattern, Reading, THRESHOLD, measure, measure_cuda};
+use mlff::calibration::{Calibration, Options, Pattern, Reading, THRESHOLD, measure};
 use mlff::{Error, Result};
 
 use super::model::{DeviceName, Dtype, parse_device};
 use super::output::{Files, Output};
-use super::{Outcome, complain, json, print, words};
+use super::{Outcome, complain, json, print};
 
 /// Measure which operations are worth fusing on this machine
 ///
@@ -87,8 +87,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let measured = match args.device {
         DeviceName::Auto | DeviceName::Cpu => measure(&options, &mut progress)?,
-        DeviceName::Cuda(ordinal) => measure_cuda(ordinal, &options, &mut progress)
-            .map_err(|e| Error::Usage(format!("--device {}: {}", args.device, words::message(&e))))?,
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda(ordinal) => mlff::calibration::measure_cuda(ordinal, &options, &mut progress)
+            .map_err(|e| Error::Usage(format!("--device {}: {}", args.device, super::words::message(&e))))?,
+        #[cfg(not(feature = "cuda"))]
+        DeviceName::Cuda(_) => {
+            return Err(Error::NotBuilt { what: "what measures GPUs", feature: "cuda" });
+        }
     };
     bar.finish_and_clear();
     let mut all = earlier.unwrap_or_else(|| Calibration::new(args.threshold));

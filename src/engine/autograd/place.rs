@@ -33,7 +33,11 @@ impl<T: Element> Place<T> {
             DeviceKind::Cpu => None,
             DeviceKind::Cuda(ordinal) => Some(Arc::new(super::gpu::Gpu::open(ordinal)?)),
         };
-        #[cfg(not(feature = "candle-cuda"))]
+        #[cfg(not(feature = "cuda"))]
+        if let DeviceKind::Cuda(_) = kind {
+            return Err(crate::Error::NotBuilt { what: "batched autograd for GPUs", feature: "candle-cuda" });
+        }
+        #[cfg(all(feature = "cuda", not(feature = "candle-cuda")))]
         if let DeviceKind::Cuda(ordinal) = kind {
             let found = crate::cuda::Device::open(ordinal)?.describe()?;
             return Err(crate::Error::Usage(format!(
