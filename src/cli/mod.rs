@@ -92,7 +92,11 @@ fn report(error: &Error) -> ExitCode {
         complain(&format!("error: {}", words::message(error)));
     }
     match error {
-        Error::Usage(_) | Error::Exists { .. } | Error::Model { .. } | Error::Calibration { .. } => ExitCode::from(2),
+        Error::Usage(_)
+        | Error::NotBuilt { .. }
+        | Error::Exists { .. }
+        | Error::Model { .. }
+        | Error::Calibration { .. } => ExitCode::from(2),
         _ => ExitCode::from(1),
     }
 }
