@@ -115,6 +115,14 @@ impl<T: Real> Elementary for Arena<'_, T> {
         self.hold(Held::Taken(vec![T::zero(); n as usize]))
     }
 
+    fn release(&mut self, arrays: &[Place]) {
+        for place in arrays {
+            if matches!(self.held[place.array], Held::Taken(_)) {
+                self.held[place.array] = Held::Nothing;
+            }
+        }
+    }
+
     fn after(&self, array: Place, n: u64) -> Place {
         Place { first: array.first + n as usize, ..array }
     }

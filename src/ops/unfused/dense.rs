@@ -35,7 +35,9 @@ pub fn dense_vjp<C: Elementary>(chain: &mut C, s: &LayerSizes, activation: Activ
         Activation::Identity => a.grad_y,
         Activation::Silu => {
             let slope = chain.map(wide, SiluSlope, 0.0, (a.saved, s.n_out));
-            chain.multiply(wide, a.grad_y, slope)
+            let grad_z = chain.multiply(wide, a.grad_y, slope);
+            chain.release(&[slope]);
+            grad_z
         }
     };
     chain.product_vjp_into(size_of(s), grad_z, a.weight, true, a.grad_x);
@@ -56,6 +58,7 @@ pub fn activation_dense_vjp<C: Elementary>(chain: &mut C, s: &LayerSizes, a: &De
     let grad_active = chain.product_vjp(size_of(s), a.grad_y, a.weight);
     let slope = chain.map(size, SiluSlope, 0.0, (a.x, s.n_in));
     let grad = chain.multiply(size, grad_active, slope);
+    chain.release(&[grad_active, slope]);
     chain.accumulate(size, (grad, s.n_in), (a.grad_x, s.n_in));
 }
 

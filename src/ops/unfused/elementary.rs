@@ -82,6 +82,10 @@ pub trait Elementary {
     /// A new array of `n` elements, in any state.
     fn take(&mut self, n: u64) -> Self::Array;
 
+    /// Says that the chain needs arrays that it took no longer. Where memory comes from the system, what is free again is
+    /// taken before what was never touched.
+    fn release(&mut self, _arrays: &[Self::Array]) {}
+
     /// The array from its element `n` on.
     fn after(&self, array: Self::Array, n: u64) -> Self::Array;
 

@@ -45,6 +45,7 @@ fn directions<C: Elementary>(chain: &C, a: &MessageArrays<C::Array>) -> Operand<
 pub fn message<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageArrays<C::Array>) {
     let (n, n_edges) = (s.n_features, s.n_edges);
     let of = OfEdges::new(chain, s, a);
+    chain.release(&[of.filters, of.context]);
     // (W₁ x₁_j) u_e
     let (gate, direction) = (of.third(chain, n, 1), directions(chain, a));
     let along = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, direction);
@@ -52,6 +53,7 @@ pub fn message<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageArrays
     let (gate, vectors) = (of.third(chain, n, 2), Operand::rows(of.vectors, 3 * n).parts(n));
     let gated = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, vectors);
     chain.accumulate([n_edges, 3 * n], (along, 3 * n), (gated, 3 * n));
+    chain.release(&[of.vectors, along]);
     let scalars = chain.columns([n_edges, n], (of.filtered, 3 * n));
     let scalars = chain.segment_sum([s.n_atoms, n_edges, n], a.edge_ptr, scalars);
     let vectors = chain.segment_sum([s.n_atoms, n_edges, 3 * n], a.edge_ptr, gated);
@@ -74,6 +76,7 @@ pub fn message_vjp<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageAr
     chain.accumulate([n_edges, 3], (grad_directions, 3), (last3, 4));
     let gate = of.third(chain, n, 2);
     let grad_vectors = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, grad_mu);
+    chain.release(&[of.filtered]);
 
     let wide = [n_edges, 3 * n];
     let grad_filtered = chain.take(elements(&wide));
@@ -82,17 +85,22 @@ pub fn message_vjp<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageAr
     let direction = directions(chain, a);
     chain.sum_into([n_edges, 3, n], grad_mu, absent, direction, along);
     chain.sum_into([n_edges, 3, n], grad_mu, absent, Operand::rows(of.vectors, 3 * n).parts(n), gated);
+    chain.release(&[of.vectors, grad]);
 
     let grad_context = chain.multiply(wide, grad_filtered, of.filters);
+    chain.release(&[of.filters]);
     chain.within(Component::Filters, |chain| {
         let grad_filters = chain.multiply(wide, grad_filtered, of.context);
         chain.product_vjp_into([n_edges, s.n_edge_features, 3 * n], grad_filters, a.weight, true, a.grad_edges);
+        chain.release(&[grad_filtered, grad_filters, of.context]);
     });
     // An atom's outgoing edges are the reverse of those that it receives.
     let second = chain.after(a.grad_nodes, 3 * u64::from(n));
     for (x, half) in [(grad_context, a.grad_nodes), (grad_vectors, second)] {
         let sent = chain.gather(wide, a.reverse_edge, (x, 3 * n));
+        chain.release(&[x]);
         let at_sender = chain.segment_sum([s.n_atoms, n_edges, 3 * n], a.edge_ptr, sent);
         chain.accumulate([s.n_atoms, 3 * n], (at_sender, 3 * n), (half, 6 * n));
+        chain.release(&[sent, at_sender]);
     }
 }

@@ -35,6 +35,7 @@ pub fn radial_basis_vjp<C: Elementary>(
     let grad_envelope = chain.inner(size, grad, Operand::rows(values, n_rbf));
     let own = (chain.after(a.grad_basis, n_rbf.into()), width);
     chain.accumulate([n_edges, 1], own, (grad_envelope, 1));
+    chain.release(&[values]);
     let through_values = chain.inner(size, Operand::rows(grad_values, n_rbf), Operand::rows(slopes, n_rbf));
     chain.accumulate([n_edges, 1], (through_values, 1), (a.grad_distances, s.stride));
     let through_envelope = chain.multiply([n_edges, 1], grad_envelope, envelope_slope);

@@ -43,11 +43,13 @@ pub fn update_invariants<C: Elementary>(
     let (n_atoms, n) = (s.n_atoms, s.n_features);
     let (triples, size) = ([3 * n_atoms, n], [n_atoms, n]);
     let [v, w] = vectors(chain, size, a.mixed);
-    let squares = chain.multiply(triples, v, v);
-    let squares = sum3(chain, size, squares);
+    let by_direction = chain.multiply(triples, v, v);
+    let squares = sum3(chain, size, by_direction);
+    chain.release(&[by_direction]);
     let norms = chain.map(size, Root, epsilon, (squares, n));
-    let products = chain.multiply(triples, v, w);
-    let products = sum3(chain, size, products);
+    let by_direction = chain.multiply(triples, v, w);
+    let products = sum3(chain, size, by_direction);
+    chain.release(&[by_direction, v, w]);
     chain.write(size, (norms, n), (a.invariants, 2 * n));
     let second = chain.after(a.invariants, n.into());
     chain.write(size, (products, n), (second, 2 * n));
@@ -62,11 +64,13 @@ pub fn update_invariants_vjp<C: Elementary>(chain: &mut C, s: &InvariantsSizes, 
     let inverse = chain.map(size, Inverse, 0.0, (norms, n));
     let grad_norms = part(chain, size, a.grad_invariants, 2, 0);
     let by_norm = chain.multiply(size, grad_norms, inverse);
+    chain.release(&[norms, inverse, grad_norms]);
     let by_product = part(chain, size, a.grad_invariants, 2, 1);
     let grad_w = chain.after(a.grad_mixed, n.into());
     for (x, by, out) in [(v, by_norm, a.grad_mixed), (w, by_product, a.grad_mixed), (v, by_product, grad_w)] {
         let x = multiply3(chain, size, x, by);
         chain.accumulate([3 * n_atoms, n], (x, n), (out, 2 * n));
+        chain.release(&[x]);
     }
 }
 
@@ -78,8 +82,10 @@ pub fn update_gate<C: Elementary>(chain: &mut C, s: &GateSizes, a: &GateArrays<C
     let w = w_of(chain, size, a.mixed);
     let factor = part(chain, size, a.gates, 3, 2);
     let scalars = chain.multiply(size, factor, products);
+    chain.release(&[factor, products]);
     let first = part(chain, size, a.gates, 3, 0);
     chain.accumulate(size, (first, n), (scalars, n));
+    chain.release(&[first]);
     let gate = part(chain, size, a.gates, 3, 1);
     let vectors = multiply3(chain, size, w, gate);
     chain.write(size, (scalars, n), (a.change, 4 * n));
@@ -99,15 +105,18 @@ pub fn update_gate_vjp<C: Elementary>(chain: &mut C, s: &GateSizes, a: &GateArra
     let gates_out = [0, 1, 2].map(|k| (chain.after(a.grad_gates, k * u64::from(n)), 3 * n));
 
     chain.accumulate(size, (grad_q, n), gates_out[0]);
-    let grad_gate = chain.multiply([3 * n_atoms, n], grad_mu, w);
-    let grad_gate = sum3(chain, size, grad_gate);
+    let by_direction = chain.multiply([3 * n_atoms, n], grad_mu, w);
+    let grad_gate = sum3(chain, size, by_direction);
     chain.accumulate(size, (grad_gate, n), gates_out[1]);
+    chain.release(&[by_direction, grad_gate, w]);
     let grad_factor = chain.multiply(size, grad_q, products);
     chain.accumulate(size, (grad_factor, n), gates_out[2]);
+    chain.release(&[grad_factor, products]);
     let gate = part(chain, size, a.gates, 3, 1);
     let grad_w = multiply3(chain, size, grad_mu, gate);
     let out = chain.after(a.grad_mixed, n.into());
     chain.accumulate([3 * n_atoms, n], (grad_w, n), (out, 2 * n));
+    chain.release(&[grad_mu, gate, grad_w]);
     let factor = part(chain, size, a.gates, 3, 2);
     let grad_products = chain.multiply(size, grad_q, factor);
     let out = chain.after(a.grad_invariants, n.into());
