@@ -173,7 +173,7 @@ impl Bench {
             "distances" => Some(w.distances.iter().map(|&d| f64::from(d)).collect()),
             _ => None,
         });
-        let (room, rbf) = (self.room(scratch::radial_basis_vjp(n, N_RBF)), N_RBF as f64);
+        let (room, rbf) = (self.room(scratch::radial_basis_vjp(&s)), N_RBF as f64);
         let variants = [
             ("", false, vec![Step::Kernel(launcher.radial_basis(&s, CUTOFF, &a))]),
             (" unfused", false, launcher.unfused_radial_basis(&s, CUTOFF, &a, room)),
@@ -190,7 +190,7 @@ impl Bench {
         for f in [64, 128] {
             let s = MessageSizes { n_atoms: atoms, n_edges: edges, n_features: f as u32, n_edge_features: k as u32 };
             let a = self.put(s, &topology, |array| (array.name == "bias").then(Vec::new));
-            let room = self.room(scratch::message_vjp(n_atoms, n, f));
+            let room = self.room(scratch::message_vjp(&s));
             let filters = count * 6.0 * (f * k) as f64;
             let variants = [
                 ("", false, vec![Step::Kernel(launcher.message(&s, &a).unwrap())]),
@@ -214,7 +214,7 @@ impl Bench {
         let (launcher, none) = (self.launcher.clone(), Topology::default());
         let (n_rows, n_features, elements) = (n_atoms as u32, f as u32, (n_atoms * f) as f64);
         let s = InvariantsSizes { n_atoms: n_rows, n_features };
-        let (a, room) = (self.put(s, &none, |_| None), self.room(scratch::update_invariants_vjp(n_atoms, f)));
+        let (a, room) = (self.put(s, &none, |_| None), self.room(scratch::update_invariants_vjp(&s)));
         let variants = [
             (
                 "",

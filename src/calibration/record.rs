@@ -121,7 +121,7 @@ pub struct Point {
     pub width: usize,
     /// Samples of each variant.
     pub repeats: usize,
-    /// Floating-point operations of either variant. What is computed twice to save bytes is not counted twice.
+    /// Floating-point operations of the unfused chain, what its VJP computes anew included.
     pub flops: f64,
     /// The chain of elementary operations.
     pub unfused: Measured,

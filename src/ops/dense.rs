@@ -130,25 +130,38 @@ pub fn dense<T: Real>(
 
 /// `rows = x · weightᵀ + bias` on this thread; `x` may be longer than the rows need.
 pub(super) fn linear_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) {
-    let n_rows = rows.len() / layer.n_out;
-    if let Some(bias) = &layer.bias {
-        rows.chunks_exact_mut(layer.n_out).for_each(|row| row.copy_from_slice(bias));
-    }
-    let x = &x[..n_rows * layer.n_in];
-    matmul(n_rows, layer.n_out, layer.n_in, rows, layer.bias.is_some(), x, &layer.weight, [1, layer.n_in]);
+    product_block([layer.n_in, layer.n_out], (&layer.weight, layer.bias.as_deref()), x, rows);
 }
 
-/// `rows = x · weightᵀ` on this thread; `x` may be longer than the rows need.
-pub(super) fn product_block<T: Real>(layer: &Linear<T>, x: &[T], rows: &mut [T]) {
-    let n_rows = rows.len() / layer.n_out;
-    let x = &x[..n_rows * layer.n_in];
-    matmul(n_rows, layer.n_out, layer.n_in, rows, false, x, &layer.weight, [1, layer.n_in]);
+/// As [`linear_block`], of weights `[n_out, n_in]` and perhaps a bias.
+pub(super) fn product_block<T: Real>(
+    [n_in, n_out]: [usize; 2],
+    (weight, bias): (&[T], Option<&[T]>),
+    x: &[T],
+    rows: &mut [T],
+) {
+    let n_rows = rows.len() / n_out;
+    if let Some(bias) = bias {
+        rows.chunks_exact_mut(n_out).for_each(|row| row.copy_from_slice(bias));
+    }
+    matmul(n_rows, n_out, n_in, rows, bias.is_some(), &x[..n_rows * n_in], weight, [1, n_in]);
 }
 
 /// `grad_x += grad_y · weight` on this thread.
 pub(super) fn linear_vjp_block<T: Real>(layer: &Linear<T>, grad_y: &[T], grad_x: &mut [T]) {
-    let n_rows = grad_x.len() / layer.n_in;
-    matmul(n_rows, layer.n_in, layer.n_out, grad_x, true, grad_y, &layer.weight, [layer.n_in, 1]);
+    product_vjp_block([layer.n_in, layer.n_out], &layer.weight, grad_y, true, grad_x);
+}
+
+/// As [`linear_vjp_block`], of weights `[n_out, n_in]`; overwrites unless it `accumulates`.
+pub(super) fn product_vjp_block<T: Real>(
+    [n_in, n_out]: [usize; 2],
+    weight: &[T],
+    grad_y: &[T],
+    accumulates: bool,
+    grad_x: &mut [T],
+) {
+    let n_rows = grad_x.len() / n_in;
+    matmul(n_rows, n_in, n_out, grad_x, accumulates, grad_y, weight, [n_in, 1]);
 }
 
 /// Pulls the cotangent of the output back to the input.

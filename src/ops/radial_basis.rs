@@ -67,20 +67,26 @@ impl RadialBasis {
     #[inline(always)]
     pub(crate) fn at<T: Real>(&self, k: usize, d: T) -> (T, T) {
         match self {
-            RadialBasis::Gaussian { centers, widths } => {
-                let width = T::of(widths[k]);
-                let x = (d - T::of(centers[k])) / width;
-                let value = (-T::of(0.5) * x * x).exp();
-                (value, -value * x / width)
-            }
-            RadialBasis::Bessel { frequencies } => {
-                let frequency = T::of(frequencies[k]);
-                let (sin, cos) = (frequency * d).sin_cos();
-                let value = sin / d;
-                (value, (frequency * cos - value) / d)
-            }
+            RadialBasis::Gaussian { centers, widths } => gaussian_at(T::of(centers[k]), T::of(widths[k]), d),
+            RadialBasis::Bessel { frequencies } => bessel_at(T::of(frequencies[k]), d),
         }
     }
+}
+
+/// A Gaussian and its derivative.
+#[inline(always)]
+pub(super) fn gaussian_at<T: Real>(center: T, width: T, d: T) -> (T, T) {
+    let x = (d - center) / width;
+    let value = (-T::of(0.5) * x * x).exp();
+    (value, -value * x / width)
+}
+
+/// A Bessel function and its derivative.
+#[inline(always)]
+pub(super) fn bessel_at<T: Real>(frequency: T, d: T) -> (T, T) {
+    let (sin, cos) = (frequency * d).sin_cos();
+    let value = sin / d;
+    (value, (frequency * cos - value) / d)
 }
 
 /// Cosine cutoff `½ (cos(π d / cutoff) + 1)`, zero beyond; value and derivative.

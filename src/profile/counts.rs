@@ -6,6 +6,9 @@
 
 use crate::clock::{Component, Part};
 use crate::model::config::{Architecture, ModelConfig};
+use crate::ops::message::{MessageArrays, MessageSizes};
+use crate::ops::unfused::chains;
+use crate::ops::unfused::counting::{Counting, There, count_with};
 use crate::potential::Potential;
 use crate::settings::{DeviceKind, EngineKind, Precision};
 
@@ -138,11 +141,6 @@ pub fn fused(component: Component, kernels: Kernels) -> &'static [&'static str] 
     }
 }
 
-/// Numbers a feature and an edge that the tensor operations of a message move: filters written (3); contexts (6) and
-/// vectors (6) gathered; context times filter (9); gates times directions (4) and times vectors (7), their sum (9);
-/// scattered sums (4).
-const UNFUSED_MESSAGE: f64 = 48.0;
-
 impl Shapes {
     fn none(&self) -> Counts {
         Counts::default()
@@ -240,7 +238,7 @@ impl Shapes {
         let out = Counts {
             flops: n_pairs * f * (2.0 * filters * self.window + 2.0 * direction),
             bytes: n_pairs * (12.0 + (3.0 + self.window) * self.number),
-            unfused_bytes: self.unfused_message(),
+            unfused_bytes: self.unfused(chains::message),
         };
         self.by_feature(out, 0.0, nodes)
     }
@@ -252,17 +250,21 @@ impl Shapes {
         let out = Counts {
             flops: n_pairs * f * (4.0 * filters * self.window + 2.0 * direction),
             bytes: n_pairs * (12.0 + (11.0 + 2.0 * self.window) * self.number),
-            // A tensor operation's backward reads the cotangent and the other argument for each argument: twice the
-            // forward.
-            unfused_bytes: 2.0 * self.unfused_message(),
+            unfused_bytes: self.unfused(chains::message_vjp),
         };
         self.by_feature(out, 0.0, nodes)
     }
 
-    /// Bytes of a message as a chain of tensor operations.
-    fn unfused_message(&self) -> f64 {
-        let (k, f) = (self.n_functions, self.n_features);
-        (self.n_edges * (k + UNFUSED_MESSAGE * f) + self.n_atoms * 4.0 * f) * self.number
+    /// Bytes of a message's chain of elementary operations, forward or VJP; weights once a call.
+    fn unfused(&self, chain: fn(&mut Counting, &MessageSizes, &MessageArrays<There>)) -> f64 {
+        let numbers = |n_atoms: f64, n_edges: f64| {
+            // Exact for counts.
+            let [n_atoms, n_edges, n_features, n_edge_features] =
+                [n_atoms, n_edges, self.n_features, self.n_functions].map(|n| n as u32);
+            let s = MessageSizes { n_atoms, n_edges, n_features, n_edge_features };
+            count_with(&s, |array| array.name != "bias", chain).numbers
+        };
+        (numbers(self.n_atoms, self.n_edges) + (self.n_calls - 1.0) * numbers(0.0, 0.0)) * self.number
     }
 
     /// By edge, with the filter in registers: basis and geometry in, a sender's number.
@@ -272,7 +274,7 @@ impl Shapes {
         let out = Counts {
             flops: self.n_edges * f * (6.0 * k + 16.0),
             bytes: 4.0 * self.n_edges + (self.n_edges * (k + 4.0) + weights) * self.number,
-            unfused_bytes: self.unfused_message(),
+            unfused_bytes: self.unfused(chains::message),
         };
         self.by_feature(out, 0.0, 10.0)
     }
@@ -284,8 +286,7 @@ impl Shapes {
         let out = Counts {
             flops: self.n_edges * f * (12.0 * k + 48.0),
             bytes: 8.0 * self.n_edges + (self.n_edges * (2.0 * k + 8.0) + weights) * self.number,
-            // As of the adjoint engine's.
-            unfused_bytes: 2.0 * self.unfused_message(),
+            unfused_bytes: self.unfused(chains::message_vjp),
         };
         self.by_feature(out, 0.0, 16.0)
     }

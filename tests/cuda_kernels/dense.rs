@@ -156,9 +156,9 @@ fn activation_case<T: Element>(rows: usize, n_in: usize, n_out: usize) {
         let name = format!("unfused behind SiLU, {rows} x {n_in} x {n_out}");
         check_example::<T, _>(&name, SMALL, &of, &want, |bench, launcher, a| {
             let launcher = Launcher { has_library, ..launcher.clone() };
-            let room = bench.room::<T>(scratch::activation_dense(rows, n_in));
+            let room = bench.room::<T>(scratch::activation_dense(&sizes));
             bench.steps(&launcher.unfused_activation_dense(&sizes, a, room));
-            let room = bench.room::<T>(scratch::activation_dense_vjp(rows, n_in));
+            let room = bench.room::<T>(scratch::activation_dense_vjp(&sizes));
             bench.steps(&launcher.unfused_activation_dense_vjp(&sizes, a, room));
         });
     }

@@ -74,14 +74,14 @@ fn fused<T: Element>(epsilon: f64, strained: bool, periodic: bool) {
 /// In f64 whatever the precision.
 fn unfused(epsilon: f64, strained: bool, periodic: bool) {
     for topology in &topologies() {
-        let (of, n, n_edges) = (arrays(topology, strained, periodic), topology.n_atoms(), topology.n_edges());
+        let (of, n) = (arrays(topology, strained, periodic), topology.n_atoms());
         let s = of.sizes;
         let want = GeometryCase::new(topology, &of, epsilon).run(Variant::Fused);
         check_example::<f64, _>(&format!("unfused, {n} atoms"), SMALL, &of, &want, |bench, launcher, a| {
             let launcher = Launcher { precision: mlff::Precision::F32, ..launcher.clone() };
-            let room = bench.room::<f64>(scratch::edge_geometry(n_edges));
+            let room = bench.room::<f64>(scratch::edge_geometry(&s));
             bench.steps(&launcher.unfused_edge_geometry(&s, epsilon, a, room));
-            let room = bench.room::<f64>(scratch::edge_geometry_vjp(n, n_edges));
+            let room = bench.room::<f64>(scratch::edge_geometry_vjp(&s));
             bench.steps(&launcher.unfused_edge_geometry_vjp(&s, epsilon, a, room));
             bench.run(&launcher.edge_geometry_strain_vjp(&s, a));
             // Without strain, the same forces.

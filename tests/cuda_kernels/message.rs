@@ -39,13 +39,13 @@ fn fused<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool, limits
 
 fn unfused<T: Element>(topology: &Topology, n: usize, k: usize, bias: bool) {
     let (example, want) = case::<T>(topology, n, k, bias);
-    let (s, n_atoms, n_edges) = (example.sizes, topology.n_atoms(), topology.n_edges());
+    let s = example.sizes;
     for has_library in launchers::<T>() {
         check_example::<T, _>(&format!("unfused, {}", name(&s)), SMALL, &example, &want, |bench, launcher, a| {
             let launcher = Launcher { has_library, ..launcher.clone() };
-            let room = bench.room::<T>(scratch::message(n_atoms, n_edges, n));
+            let room = bench.room::<T>(scratch::message(&s));
             bench.steps(&launcher.unfused_message(&s, a, room));
-            let room = bench.room::<T>(scratch::message_vjp(n_atoms, n_edges, n));
+            let room = bench.room::<T>(scratch::message_vjp(&s));
             bench.steps(&launcher.unfused_message_vjp(&s, a, room));
         });
     }

@@ -49,9 +49,9 @@ fn case<T: Element>(n_edges: usize, functions: &RadialBasis, stride: usize) {
         bench.run(&launcher.radial_basis_vjp(&sizes, CUTOFF, a));
     });
     check_example::<T, _>(&format!("unfused, {name}"), SMALL, &example, &want, |bench, launcher, a| {
-        let room = bench.room::<T>(scratch::radial_basis(n_edges, n_rbf));
+        let room = bench.room::<T>(scratch::radial_basis(&sizes));
         bench.steps(&launcher.unfused_radial_basis(&sizes, CUTOFF, a, room));
-        let room = bench.room::<T>(scratch::radial_basis_vjp(n_edges, n_rbf));
+        let room = bench.room::<T>(scratch::radial_basis_vjp(&sizes));
         bench.steps(&launcher.unfused_radial_basis_vjp(&sizes, CUTOFF, a, room));
     });
 }

@@ -57,15 +57,15 @@ impl Case {
         let name = format!("unfused, {n_atoms} atoms, {n} features");
         check_example::<T, _>(&name, SMALL, &case.invariants, &case.want_invariants, |bench, launcher, a| {
             let sizes = &case.invariants.sizes;
-            let room = bench.room::<T>(scratch::update_invariants(n_atoms, n));
+            let room = bench.room::<T>(scratch::update_invariants(sizes));
             bench.steps(&launcher.unfused_update_invariants(sizes, epsilon, a, room));
-            let room = bench.room::<T>(scratch::update_invariants_vjp(n_atoms, n));
+            let room = bench.room::<T>(scratch::update_invariants_vjp(sizes));
             bench.steps(&launcher.unfused_update_invariants_vjp(sizes, a, room));
         });
         check_example::<T, _>(&name, SMALL, &case.gate, &case.want_gate, |bench, launcher, a| {
-            let room = bench.room::<T>(scratch::update_gate(n_atoms, n));
+            let room = bench.room::<T>(scratch::update_gate(&case.gate.sizes));
             bench.steps(&launcher.unfused_update_gate(&case.gate.sizes, a, room));
-            let room = bench.room::<T>(scratch::update_gate_vjp(n_atoms, n));
+            let room = bench.room::<T>(scratch::update_gate_vjp(&case.gate.sizes));
             bench.steps(&launcher.unfused_update_gate_vjp(&case.gate.sizes, a, room));
         });
     }

@@ -81,7 +81,7 @@ impl Bench {
 
     fn activation_linear(&mut self, n: usize, w: usize) -> Result<Variants> {
         let Layer { shape, arrays: a } = self.layer([n, w, w], Activation::Identity, false)?;
-        let room = self.scratch(scratch::activation_dense_vjp(n, w), self.launcher.precision)?;
+        let room = self.scratch(scratch::activation_dense_vjp(&shape.sizes), self.launcher.precision)?;
         let shape = DenseShape { before: Activation::Silu, ..shape };
         let launcher = &self.launcher;
         let mut unfused = launcher.unfused_activation_dense(&shape.sizes, &a, room);
@@ -92,7 +92,7 @@ impl Bench {
     fn radial_basis(&mut self, n: usize, w: usize) -> Result<Variants> {
         let example = examples::radial_basis(n, w);
         let a = self.put(&example, self.launcher.precision)?;
-        let room = self.scratch(scratch::radial_basis_vjp(n, w), self.launcher.precision)?;
+        let room = self.scratch(scratch::radial_basis_vjp(&example.sizes), self.launcher.precision)?;
         let (launcher, s) = (&self.launcher, &example.sizes);
         let mut unfused = launcher.unfused_radial_basis(s, CUTOFF, &a, room);
         unfused.extend(launcher.unfused_radial_basis_vjp(s, CUTOFF, &a, room));
@@ -101,9 +101,9 @@ impl Bench {
 
     /// In f64.
     fn edge_geometry(&mut self, n_edges: usize) -> Result<Variants> {
-        let (t, example) = examples::edge_geometry(n_edges);
+        let (_, example) = examples::edge_geometry(n_edges);
         let a = self.put(&example, Precision::F64)?;
-        let room = self.scratch(scratch::edge_geometry_vjp(t.n_atoms(), t.n_edges()), Precision::F64)?;
+        let room = self.scratch(scratch::edge_geometry_vjp(&example.sizes), Precision::F64)?;
         let (launcher, s) = (Launcher { precision: Precision::F64, ..self.launcher.clone() }, &example.sizes);
         let strain = || launcher.edge_geometry_strain_vjp(s, &a);
         let mut unfused = launcher.unfused_edge_geometry(s, 0.0, &a, room);
@@ -114,9 +114,9 @@ impl Bench {
     }
 
     fn message(&mut self, n_edges: usize, w: usize) -> Result<Variants> {
-        let (t, example) = examples::message(n_edges, w);
+        let (_, example) = examples::message(n_edges, w);
         let a = self.put(&example, self.launcher.precision)?;
-        let room = self.scratch(scratch::message_vjp(t.n_atoms(), t.n_edges(), w), self.launcher.precision)?;
+        let room = self.scratch(scratch::message_vjp(&example.sizes), self.launcher.precision)?;
         let (launcher, s) = (&self.launcher, &example.sizes);
         let mut unfused = launcher.unfused_message(s, &a, room);
         unfused.extend(launcher.unfused_message_vjp(s, &a, room));
@@ -128,7 +128,7 @@ impl Bench {
         let a = self.put(&of_invariants, self.launcher.precision)?;
         let mut g = self.put(&of_gates, self.launcher.precision)?;
         (g.mixed, g.invariants, g.grad_mixed) = (a.mixed, a.invariants, a.grad_mixed);
-        let room = self.scratch(scratch::update_invariants_vjp(n, w), self.launcher.precision)?;
+        let room = self.scratch(scratch::update_invariants_vjp(&of_invariants.sizes), self.launcher.precision)?;
         let (launcher, s, gate) = (&self.launcher, &of_invariants.sizes, &of_gates.sizes);
         let mut unfused = launcher.unfused_update_invariants(s, 1e-8, &a, room);
         unfused.extend(launcher.unfused_update_gate(gate, &g, room));

@@ -1,5 +1,5 @@
-//! The operations as chains of elementary kernels (`kernels/unfused.cu`), as [`crate::ops::unfused`] has them on the
-//! processor: what a calibration compares the fused kernels with, and what runs where it says that fusing does not pay.
+//! The chains of [`crate::ops::unfused`] in elementary kernels (`kernels/unfused.cu`): what a calibration compares the fused
+//! kernels with, and what runs where it says that fusing does not pay.
 //!
 //! Contracts are those of the fused launches: a forward overwrites, a VJP accumulates and computes anew what its forward did
 //! not save. What lies between the steps is in `scratch`, an array of the elements that each chain documents ([`scratch`]
@@ -7,9 +7,5 @@
 //! the bias in either.
 
 mod chain;
-mod dense;
-mod edge_geometry;
-mod message;
-mod radial_basis;
+mod launches;
 pub mod scratch;
-mod update;

@@ -56,8 +56,7 @@ impl<T: Element> OnGpu<2> for EdgeGeometry<T> {
     }
 
     fn scratch(&self, s: &EdgeGeometrySizes, vjp: bool) -> usize {
-        let [n_atoms, n_edges] = [s.n_atoms, s.n_edges].map(|n| n as usize);
-        if vjp { scratch::edge_geometry_vjp(n_atoms, n_edges) } else { scratch::edge_geometry(n_edges) }
+        if vjp { scratch::edge_geometry_vjp(s) } else { scratch::edge_geometry(s) }
     }
 }
 
@@ -95,8 +94,7 @@ impl<T: Element> OnGpu<1> for Basis<T> {
     }
 
     fn scratch(&self, s: &RadialBasisSizes, vjp: bool) -> usize {
-        let [n_edges, n_rbf] = [s.n_edges, s.n_rbf].map(|n| n as usize);
-        if vjp { scratch::radial_basis_vjp(n_edges, n_rbf) } else { scratch::radial_basis(n_edges, n_rbf) }
+        if vjp { scratch::radial_basis_vjp(s) } else { scratch::radial_basis(s) }
     }
 }
 
@@ -137,8 +135,7 @@ impl<T: Element> OnGpu<3> for Message<T> {
     }
 
     fn scratch(&self, s: &MessageSizes, vjp: bool) -> usize {
-        let [n_atoms, n_edges, n] = [s.n_atoms, s.n_edges, s.n_features].map(|n| n as usize);
-        if vjp { scratch::message_vjp(n_atoms, n_edges, n) } else { scratch::message(n_atoms, n_edges, n) }
+        if vjp { scratch::message_vjp(s) } else { scratch::message(s) }
     }
 }
 
@@ -177,8 +174,7 @@ impl<T: Element> OnGpu<1> for UpdateInvariants<T> {
     }
 
     fn scratch(&self, s: &InvariantsSizes, vjp: bool) -> usize {
-        let [n_atoms, n] = [s.n_atoms, s.n_features].map(|n| n as usize);
-        if vjp { scratch::update_invariants_vjp(n_atoms, n) } else { scratch::update_invariants(n_atoms, n) }
+        if vjp { scratch::update_invariants_vjp(s) } else { scratch::update_invariants(s) }
     }
 }
 
@@ -205,8 +201,7 @@ impl<T: Element> OnGpu<3> for UpdateGate<T> {
     }
 
     fn scratch(&self, s: &GateSizes, vjp: bool) -> usize {
-        let [n_atoms, n] = [s.n_atoms, s.n_features].map(|n| n as usize);
-        if vjp { scratch::update_gate_vjp(n_atoms, n) } else { scratch::update_gate(n_atoms, n) }
+        if vjp { scratch::update_gate_vjp(s) } else { scratch::update_gate(s) }
     }
 }
 

@@ -1,131 +1,76 @@
-//! Dense layers: product, bias, activation, each an operation of its own.
+//! Dense layers: product with bias, residual, activation, each an operation of its own.
 
-use super::{accumulate, add_bias, map, map_into, multiply, product, product_vjp};
-use crate::ops::Real;
-use crate::ops::dense::{Activation, Linear};
+use super::elementary::Elementwise::{Silu, SiluSlope};
+use super::elementary::{Elementary, elements};
+use crate::ops::dense::{Activation, DenseArrays, LayerSizes};
 
-/// `x · weightᵀ + bias` into `y` `[n_rows, n_out]`.
-fn linear<T: Real>(layer: &Linear<T>, x: &[T], y: &mut [T]) {
-    product(layer, x, y);
-    add_bias(layer, y);
+fn size_of(s: &LayerSizes) -> [u32; 3] {
+    [s.n_rows, s.n_in, s.n_out]
 }
 
-/// Room for the results of as many rows as `x` has.
-pub(super) fn room<T: Real>(layer: &Linear<T>, x: &[T]) -> Vec<T> {
-    vec![T::zero(); x.len() / layer.n_in * layer.n_out]
+/// See [`crate::ops::dense::dense`] and, where there is a residual, [`crate::ops::dense::dense_residual`]. `saved` gets the
+/// argument of the activation, where it is there.
+pub fn dense<C: Elementary>(chain: &mut C, s: &LayerSizes, activation: Activation, a: &DenseArrays<C::Array>) {
+    let wide = [s.n_rows, s.n_out];
+    let z = match activation {
+        _ if chain.has(a.saved) => a.saved,
+        Activation::Identity => a.y,
+        Activation::Silu => chain.take(elements(&wide)),
+    };
+    chain.product_into(size_of(s), a.x, [a.weight, a.bias], z);
+    if chain.has(a.residual) {
+        chain.accumulate(wide, (a.residual, s.n_out), (z, s.n_out));
+    }
+    match activation {
+        Activation::Silu => chain.map_into(wide, Silu, 0.0, (z, s.n_out), a.y),
+        Activation::Identity if z != a.y => chain.write(wide, (z, s.n_out), (a.y, s.n_out)),
+        Activation::Identity => {}
+    }
 }
 
-/// Derivative of the activation at `x`, times `grad`.
-fn activation_vjp<T: Real>(activation: Activation, x: &[T], grad: &[T]) -> Vec<T> {
-    let slope = map(
-        x,
-        #[inline(always)]
-        |x| activation.derivative(x),
-    );
-    multiply(grad, &slope)
-}
-
-fn activate<T: Real>(activation: Activation, x: &[T], y: &mut [T]) {
-    map_into(
-        x,
-        y,
-        #[inline(always)]
-        |x| activation.at(x),
-    );
-}
-
-/// See [`crate::ops::dense::dense`].
-pub fn dense<T: Real>(
-    layer: &Linear<T>,
-    activation: Activation,
-    x: &[T],
-    y: &mut [T],
-    pre_activation: Option<&mut [T]>,
-) {
-    let mut own;
-    let z = match pre_activation {
-        Some(saved) => saved,
-        None if activation == Activation::Identity => return linear(layer, x, y),
-        None => {
-            own = room(layer, x);
-            &mut own
+/// VJP of [`dense`].
+pub fn dense_vjp<C: Elementary>(chain: &mut C, s: &LayerSizes, activation: Activation, a: &DenseArrays<C::Array>) {
+    let wide = [s.n_rows, s.n_out];
+    let grad_z = match activation {
+        Activation::Identity => a.grad_y,
+        Activation::Silu => {
+            let slope = chain.map(wide, SiluSlope, 0.0, (a.saved, s.n_out));
+            let grad_z = chain.multiply(wide, a.grad_y, slope);
+            chain.release(&[slope]);
+            grad_z
         }
     };
-    linear(layer, x, z);
-    activate(activation, z, y);
-}
-
-/// See [`crate::ops::dense::dense_vjp`].
-pub fn dense_vjp<T: Real>(
-    layer: &Linear<T>,
-    activation: Activation,
-    pre_activation: &[T],
-    grad_y: &[T],
-    grad_x: &mut [T],
-) {
-    if activation == Activation::Identity {
-        accumulate(grad_x, &product_vjp(layer, grad_y));
-        return;
+    chain.product_vjp_into(size_of(s), grad_z, a.weight, true, a.grad_x);
+    if chain.has(a.grad_residual) {
+        chain.accumulate(wide, (grad_z, s.n_out), (a.grad_residual, s.n_out));
     }
-    let grad_z = activation_vjp(activation, pre_activation, grad_y);
-    accumulate(grad_x, &product_vjp(layer, &grad_z));
 }
 
-/// See [`crate::ops::dense::dense_residual`].
-pub fn dense_residual<T: Real>(
-    layer: &Linear<T>,
-    activation: Activation,
-    x: &[T],
-    residual: &[T],
-    y: &mut [T],
-    pre_activation: &mut [T],
-) {
-    linear(layer, x, pre_activation);
-    accumulate(pre_activation, residual);
-    activate(activation, pre_activation, y);
+/// See [`crate::ops::dense::activation_dense`], behind SiLU.
+pub fn activation_dense<C: Elementary>(chain: &mut C, s: &LayerSizes, a: &DenseArrays<C::Array>) {
+    let active = chain.map([s.n_rows, s.n_in], Silu, 0.0, (a.x, s.n_in));
+    chain.product_into(size_of(s), active, [a.weight, a.bias], a.y);
 }
 
-/// See [`crate::ops::dense::dense_residual_vjp`].
-pub fn dense_residual_vjp<T: Real>(
-    layer: &Linear<T>,
-    activation: Activation,
-    pre_activation: &[T],
-    grad_y: &[T],
-    grad_x: &mut [T],
-    grad_residual: &mut [T],
-) {
-    let grad_z = activation_vjp(activation, pre_activation, grad_y);
-    accumulate(grad_x, &product_vjp(layer, &grad_z));
-    accumulate(grad_residual, &grad_z);
+/// VJP of [`activation_dense`].
+pub fn activation_dense_vjp<C: Elementary>(chain: &mut C, s: &LayerSizes, a: &DenseArrays<C::Array>) {
+    let size = [s.n_rows, s.n_in];
+    let grad_active = chain.product_vjp(size_of(s), a.grad_y, a.weight);
+    let slope = chain.map(size, SiluSlope, 0.0, (a.x, s.n_in));
+    let grad = chain.multiply(size, grad_active, slope);
+    chain.release(&[grad_active, slope]);
+    chain.accumulate(size, (grad, s.n_in), (a.grad_x, s.n_in));
 }
 
-/// See [`crate::ops::dense::activation_dense`].
-pub fn activation_dense<T: Real>(layer: &Linear<T>, activation: Activation, x: &[T], y: &mut [T]) {
-    let mut active = vec![T::zero(); x.len()];
-    activate(activation, x, &mut active);
-    linear(layer, &active, y);
+/// See [`crate::ops::dense::mlp`]. The first layer's `y` and the second one's `x` are the chain's.
+pub fn mlp<C: Elementary>(chain: &mut C, s: [&LayerSizes; 2], a: [&DenseArrays<C::Array>; 2]) {
+    let hidden = chain.take(elements(&[s[0].n_rows, s[0].n_out]));
+    dense(chain, s[0], Activation::Silu, &DenseArrays { y: hidden, ..*a[0] });
+    dense(chain, s[1], Activation::Identity, &DenseArrays { x: hidden, ..*a[1] });
 }
 
-/// See [`crate::ops::dense::activation_dense_vjp`].
-pub fn activation_dense_vjp<T: Real>(
-    layer: &Linear<T>,
-    activation: Activation,
-    x: &[T],
-    grad_y: &[T],
-    grad_x: &mut [T],
-) {
-    accumulate(grad_x, &activation_vjp(activation, x, &product_vjp(layer, grad_y)));
-}
-
-/// See [`crate::ops::dense::mlp`].
-pub fn mlp<T: Real>(layers: [&Linear<T>; 2], x: &[T], y: &mut [T], pre_activation: Option<&mut [T]>) {
-    let mut hidden = room(layers[0], x);
-    dense(layers[0], Activation::Silu, x, &mut hidden, pre_activation);
-    dense(layers[1], Activation::Identity, &hidden, y, None);
-}
-
-/// See [`crate::ops::dense::mlp_vjp`].
-pub fn mlp_vjp<T: Real>(layers: [&Linear<T>; 2], pre_activation: &[T], grad_y: &[T], grad_x: &mut [T]) {
-    let grad_hidden = product_vjp(layers[1], grad_y);
-    dense_vjp(layers[0], Activation::Silu, pre_activation, &grad_hidden, grad_x);
+/// VJP of [`mlp`].
+pub fn mlp_vjp<C: Elementary>(chain: &mut C, s: [&LayerSizes; 2], a: [&DenseArrays<C::Array>; 2]) {
+    let grad_hidden = chain.product_vjp(size_of(s[1]), a[1].grad_y, a[1].weight);
+    dense_vjp(chain, s[0], Activation::Silu, &DenseArrays { grad_y: grad_hidden, ..*a[0] });
 }

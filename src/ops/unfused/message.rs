@@ -1,167 +1,106 @@
 //! Filters of all edges, what senders have gathered to the edges, products, sums at the receivers.
 
-use super::dense::{dense, room};
-use super::{accumulate, gather, multiply, product_vjp, rows, segment_sum};
-use crate::clock::{Component, within_layer};
-use crate::ops::dense::Activation;
-use crate::ops::message::{MessageGrads, MessageInputs};
-use crate::ops::{Real, Topology};
+use super::elementary::{Elementary, Operand, Pairwise, elements};
+use crate::clock::Component;
+use crate::ops::message::{MessageArrays, MessageSizes};
 
 /// What each edge has of its sender and its filter.
-struct Edges<T> {
+struct OfEdges<A> {
     /// W, `[n_edges, 3F]`.
-    filters: Vec<T>,
+    filters: A,
     /// x_j, `[n_edges, 3F]`.
-    context: Vec<T>,
+    context: A,
     /// µ_j, `[n_edges, 3F]`: x, y, z.
-    vectors: Vec<T>,
+    vectors: A,
     /// W ∘ x_j, `[n_edges, 3F]`.
-    filtered: Vec<T>,
+    filtered: A,
 }
 
-impl<T: Real> Edges<T> {
-    fn new(topology: &Topology, inputs: &MessageInputs<T>) -> Self {
-        let n = inputs.n_features;
-        let half = |offset: usize| {
-            rows(
-                topology.n_edges(),
-                3 * n,
-                #[inline(always)]
-                |e, row| {
-                    let sender = topology.senders[e] as usize;
-                    row.copy_from_slice(&inputs.nodes[sender * 6 * n + offset..][..3 * n]);
-                },
-            )
-        };
-        let (context, vectors) = (half(0), half(3 * n));
-        let filters = {
-            let _component = within_layer(Component::Filters);
-            let mut filters = room(inputs.filter, inputs.edges);
-            dense(inputs.filter, Activation::Identity, inputs.edges, &mut filters, None);
-            filters
-        };
-        let filtered = multiply(&filters, &context);
-        Edges { filters, context, vectors, filtered }
+impl<A: Copy + Default + PartialEq> OfEdges<A> {
+    fn new<C: Elementary<Array = A>>(chain: &mut C, s: &MessageSizes, a: &MessageArrays<A>) -> Self {
+        let (n, n_edges) = (s.n_features, s.n_edges);
+        let size = [n_edges, 3 * n];
+        let context = chain.gather(size, a.senders, (a.nodes, 6 * n));
+        let second = chain.after(a.nodes, 3 * u64::from(n));
+        let vectors = chain.gather(size, a.senders, (second, 6 * n));
+        let filters = chain.within(Component::Filters, |chain| {
+            chain.product([n_edges, s.n_edge_features, 3 * n], a.edges, [a.weight, a.bias])
+        });
+        let filtered = chain.multiply(size, filters, context);
+        OfEdges { filters, context, vectors, filtered }
     }
+
+    /// A third of W ∘ x_j, the same for x, y, z.
+    fn third<C: Elementary<Array = A>>(&self, chain: &C, n: u32, k: u64) -> Operand<A> {
+        Operand::rows(chain.after(self.filtered, k * u64::from(n)), 3 * n)
+    }
+}
+
+/// Directions u_e, a number for x, y and z.
+fn directions<C: Elementary>(chain: &C, a: &MessageArrays<C::Array>) -> Operand<C::Array> {
+    Operand::numbers(chain.after(a.geometry, 1), 4).parts(1)
 }
 
 /// See [`crate::ops::message::message`].
-pub fn message<T: Real>(topology: &Topology, inputs: &MessageInputs<T>, sums: &mut [T]) {
-    let (n, n_edges) = (inputs.n_features, topology.n_edges());
-    let Edges { vectors, filtered, .. } = Edges::new(topology, inputs);
+pub fn message<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageArrays<C::Array>) {
+    let (n, n_edges) = (s.n_features, s.n_edges);
+    let of = OfEdges::new(chain, s, a);
+    chain.release(&[of.filters, of.context]);
     // (W₁ x₁_j) u_e
-    let along = rows(
-        n_edges,
-        3 * n,
-        #[inline(always)]
-        |e, row| {
-            let gate = &filtered[3 * n * e + n..][..n];
-            for (out, &u) in row.chunks_exact_mut(n).zip(&inputs.geometry[4 * e + 1..]) {
-                out.iter_mut().zip(gate).for_each(|(out, &x)| *out = x * u);
-            }
-        },
-    );
+    let (gate, direction) = (of.third(chain, n, 1), directions(chain, a));
+    let along = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, direction);
     // (W₂ x₂_j) µ_j
-    let mut gated = rows(
-        n_edges,
-        3 * n,
-        #[inline(always)]
-        |e, row| {
-            let gate = &filtered[3 * n * e + 2 * n..][..n];
-            for (out, vector) in row.chunks_exact_mut(n).zip(vectors[3 * n * e..].chunks_exact(n)) {
-                out.iter_mut().zip(gate.iter().zip(vector)).for_each(|(out, (&x, &v))| *out = x * v);
-            }
-        },
-    );
-    accumulate(&mut gated, &along);
-    let scalars = rows(
-        n_edges,
-        n,
-        #[inline(always)]
-        |e, row| row.copy_from_slice(&filtered[3 * n * e..][..n]),
-    );
-    let (scalars, vectors) =
-        (segment_sum(&scalars, n, &topology.edge_ptr), segment_sum(&gated, 3 * n, &topology.edge_ptr));
-    super::fill_rows(
-        sums,
-        4 * n,
-        #[inline(always)]
-        |i, row| {
-            row[..n].copy_from_slice(&scalars[i * n..][..n]);
-            row[n..].copy_from_slice(&vectors[i * 3 * n..][..3 * n]);
-        },
-    );
+    let (gate, vectors) = (of.third(chain, n, 2), Operand::rows(of.vectors, 3 * n).parts(n));
+    let gated = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, vectors);
+    chain.accumulate([n_edges, 3 * n], (along, 3 * n), (gated, 3 * n));
+    chain.release(&[of.vectors, along]);
+    let scalars = chain.columns([n_edges, n], (of.filtered, 3 * n));
+    let scalars = chain.segment_sum([s.n_atoms, n_edges, n], a.edge_ptr, scalars);
+    let vectors = chain.segment_sum([s.n_atoms, n_edges, 3 * n], a.edge_ptr, gated);
+    chain.write([s.n_atoms, n], (scalars, n), (a.sums, 4 * n));
+    let of_vectors = chain.after(a.sums, n.into());
+    chain.write([s.n_atoms, 3 * n], (vectors, 3 * n), (of_vectors, 4 * n));
 }
 
 /// See [`crate::ops::message::message_vjp`].
-pub fn message_vjp<T: Real>(
-    topology: &Topology,
-    inputs: &MessageInputs<T>,
-    grad_sums: &[T],
-    grads: &mut MessageGrads<T>,
-) {
-    let (n, n_edges) = (inputs.n_features, topology.n_edges());
-    let Edges { filters, context, vectors, filtered } = Edges::new(topology, inputs);
-    // Of the scalar, then of the vector's components, `[n_edges, 4F]`.
-    let grad = gather(grad_sums, 4 * n, &topology.receivers);
-    let grad_directions = rows(
-        n_edges,
-        4,
-        #[inline(always)]
-        |e, row| {
-            let (gate, grad) = (&filtered[3 * n * e + n..][..n], &grad[4 * n * e + n..][..3 * n]);
-            for f in 0..n {
-                (0..3).for_each(|k| row[1 + k] += grad[k * n + f] * gate[f]);
-            }
-        },
-    );
-    accumulate(grads.geometry, &grad_directions);
-    let grad_vectors = rows(
-        n_edges,
-        3 * n,
-        #[inline(always)]
-        |e, row| {
-            let (gate, grad) = (&filtered[3 * n * e + 2 * n..][..n], &grad[4 * n * e + n..]);
-            for (out, grad) in row.chunks_exact_mut(n).zip(grad.chunks_exact(n)) {
-                out.iter_mut().zip(gate.iter().zip(grad)).for_each(|(out, (&x, &g))| *out = x * g);
-            }
-        },
-    );
-    let grad_filtered = rows(
-        n_edges,
-        3 * n,
-        #[inline(always)]
-        |e, row| {
-            let (grad_q, grad_mu) = grad[4 * n * e..][..4 * n].split_at(n);
-            let (u, vectors) = (&inputs.geometry[4 * e + 1..][..3], &vectors[3 * n * e..][..3 * n]);
-            let (scalar, rest) = row.split_at_mut(n);
-            let (along, gate) = rest.split_at_mut(n);
-            scalar.copy_from_slice(grad_q);
-            for f in 0..n {
-                let g = [grad_mu[f], grad_mu[n + f], grad_mu[2 * n + f]];
-                along[f] = g[0] * u[0] + g[1] * u[1] + g[2] * u[2];
-                gate[f] = g[0] * vectors[f] + g[1] * vectors[n + f] + g[2] * vectors[2 * n + f];
-            }
-        },
-    );
-    let grad_context = multiply(&grad_filtered, &filters);
-    {
-        let _component = within_layer(Component::Filters);
-        let grad_filters = multiply(&grad_filtered, &context);
-        accumulate(grads.edges, &product_vjp(inputs.filter, &grad_filters));
-    }
+pub fn message_vjp<C: Elementary>(chain: &mut C, s: &MessageSizes, a: &MessageArrays<C::Array>) {
+    let (n, n_edges) = (s.n_features, s.n_edges);
+    let absent = C::Array::default();
+    let of = OfEdges::new(chain, s, a);
+    // Of the scalar, then of the vector's components, [n_edges, 4F].
+    let grad = chain.gather([n_edges, 4 * n], a.receivers, (a.grad_sums, 4 * n));
+    let grad_mu = Operand::rows(chain.after(grad, n.into()), 4 * n).parts(n);
+    let along = of.third(chain, n, 1);
+    let grad_directions = chain.inner([n_edges, 3, n], grad_mu, along);
+    let last3 = chain.after(a.grad_geometry, 1);
+    chain.accumulate([n_edges, 3], (grad_directions, 3), (last3, 4));
+    let gate = of.third(chain, n, 2);
+    let grad_vectors = chain.combine([n_edges, 3, n], Pairwise::Multiply, gate, grad_mu);
+    chain.release(&[of.filtered]);
+
+    let wide = [n_edges, 3 * n];
+    let grad_filtered = chain.take(elements(&wide));
+    let [along, gated] = [1, 2].map(|k| (chain.after(grad_filtered, k * u64::from(n)), 3 * n));
+    chain.write([n_edges, n], (grad, 4 * n), (grad_filtered, 3 * n));
+    let direction = directions(chain, a);
+    chain.sum_into([n_edges, 3, n], grad_mu, absent, direction, along);
+    chain.sum_into([n_edges, 3, n], grad_mu, absent, Operand::rows(of.vectors, 3 * n).parts(n), gated);
+    chain.release(&[of.vectors, grad]);
+
+    let grad_context = chain.multiply(wide, grad_filtered, of.filters);
+    chain.release(&[of.filters]);
+    chain.within(Component::Filters, |chain| {
+        let grad_filters = chain.multiply(wide, grad_filtered, of.context);
+        chain.product_vjp_into([n_edges, s.n_edge_features, 3 * n], grad_filters, a.weight, true, a.grad_edges);
+        chain.release(&[grad_filtered, grad_filters, of.context]);
+    });
     // An atom's outgoing edges are the reverse of those that it receives.
-    let at_sender = |x: &[T]| segment_sum(&gather(x, 3 * n, &topology.reverse_edge), 3 * n, &topology.edge_ptr);
-    let (grad_context, grad_vectors) = (at_sender(&grad_context), at_sender(&grad_vectors));
-    let grad_nodes = rows(
-        topology.n_atoms(),
-        6 * n,
-        #[inline(always)]
-        |i, row| {
-            let (context, vectors) = row.split_at_mut(3 * n);
-            context.copy_from_slice(&grad_context[i * 3 * n..][..3 * n]);
-            vectors.copy_from_slice(&grad_vectors[i * 3 * n..][..3 * n]);
-        },
-    );
-    accumulate(grads.nodes, &grad_nodes);
+    let second = chain.after(a.grad_nodes, 3 * u64::from(n));
+    for (x, half) in [(grad_context, a.grad_nodes), (grad_vectors, second)] {
+        let sent = chain.gather(wide, a.reverse_edge, (x, 3 * n));
+        chain.release(&[x]);
+        let at_sender = chain.segment_sum([s.n_atoms, n_edges, 3 * n], a.edge_ptr, sent);
+        chain.accumulate([s.n_atoms, 3 * n], (at_sender, 3 * n), (half, 6 * n));
+        chain.release(&[sent, at_sender]);
+    }
 }

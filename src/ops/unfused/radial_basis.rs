@@ -1,103 +1,43 @@
 //! Basis, envelope, and their product.
 
-use super::{accumulate, map, rows};
-use crate::ops::Real;
-use crate::ops::radial_basis::{RadialBasis, cosine_envelope};
-
-/// Values, or slopes where `part` is the second, of all functions at all distances, `[n_edges, n_rbf]`.
-#[inline(always)]
-fn functions_at<T: Real>(functions: &RadialBasis, distances: &[T], part: impl Fn((T, T)) -> T + Sync) -> Vec<T> {
-    rows(
-        distances.len(),
-        functions.len(),
-        #[inline(always)]
-        |e, row| row.iter_mut().enumerate().for_each(|(k, out)| *out = part(functions.at(k, distances[e]))),
-    )
-}
+use super::elementary::Elementwise::{Envelope, EnvelopeSlope};
+use super::elementary::{Elementary, Operand, Pairwise};
+use crate::ops::radial_basis::{RadialBasisArrays, RadialBasisSizes};
 
 /// See [`crate::ops::radial_basis::radial_basis`].
-pub fn radial_basis<T: Real>(functions: &RadialBasis, cutoff: f64, distances: &[T], basis: &mut [T]) {
-    let n = functions.len();
-    let values = functions_at(
-        functions,
-        distances,
-        #[inline(always)]
-        |(value, _)| value,
-    );
-    let envelope = map(
-        distances,
-        #[inline(always)]
-        |d| cosine_envelope(d, cutoff).0,
-    );
-    super::fill_rows(
-        basis,
-        n + 1,
-        #[inline(always)]
-        |e, row| {
-            row[..n].iter_mut().zip(&values[e * n..]).for_each(|(out, &value)| *out = value * envelope[e]);
-            row[n] = envelope[e];
-        },
-    );
+pub fn radial_basis<C: Elementary>(chain: &mut C, s: &RadialBasisSizes, cutoff: f64, a: &RadialBasisArrays<C::Array>) {
+    let (n_edges, n_rbf) = (s.n_edges, s.n_rbf);
+    let distances = (a.distances, s.stride);
+    let values = chain.functions([n_edges, n_rbf], [a.first, a.widths], false, distances);
+    let envelope = chain.map([n_edges, 1], Envelope, cutoff, distances);
+    let (x, by) = (Operand::rows(values, n_rbf), Operand::numbers(envelope, 1));
+    chain.combine_into([n_edges, 1, n_rbf], Pairwise::Multiply, x, by, (a.basis, n_rbf + 1));
+    let last = chain.after(a.basis, n_rbf.into());
+    chain.write([n_edges, 1], (envelope, 1), (last, n_rbf + 1));
 }
 
 /// See [`crate::ops::radial_basis::radial_basis_vjp`].
-pub fn radial_basis_vjp<T: Real>(
-    functions: &RadialBasis,
+pub fn radial_basis_vjp<C: Elementary>(
+    chain: &mut C,
+    s: &RadialBasisSizes,
     cutoff: f64,
-    distances: &[T],
-    grad_basis: &[T],
-    grad_distances: &mut [T],
+    a: &RadialBasisArrays<C::Array>,
 ) {
-    let (n, n_edges) = (functions.len(), distances.len());
-    let values = functions_at(
-        functions,
-        distances,
-        #[inline(always)]
-        |(value, _)| value,
-    );
-    let slopes = functions_at(
-        functions,
-        distances,
-        #[inline(always)]
-        |(_, slope)| slope,
-    );
-    let envelope = map(
-        distances,
-        #[inline(always)]
-        |d| cosine_envelope(d, cutoff).0,
-    );
-    let envelope_slope = map(
-        distances,
-        #[inline(always)]
-        |d| cosine_envelope(d, cutoff).1,
-    );
-    let grad_values = rows(
-        n_edges,
-        n,
-        #[inline(always)]
-        |e, row| {
-            let grad = &grad_basis[e * (n + 1)..][..n];
-            row.iter_mut().zip(grad).for_each(|(out, &grad)| *out = grad * envelope[e]);
-        },
-    );
-    let grad_envelope = rows(
-        n_edges,
-        1,
-        #[inline(always)]
-        |e, out| {
-            let (grad, own) = grad_basis[e * (n + 1)..][..n + 1].split_at(n);
-            out[0] = grad.iter().zip(&values[e * n..]).fold(own[0], |sum, (&grad, &value)| sum + grad * value);
-        },
-    );
-    let through_values = rows(
-        n_edges,
-        1,
-        #[inline(always)]
-        |e, out| {
-            let grad = &grad_values[e * n..][..n];
-            out[0] = grad.iter().zip(&slopes[e * n..]).fold(T::zero(), |sum, (&grad, &slope)| sum + grad * slope);
-        },
-    );
-    accumulate(grad_distances, &through_values);
-    accumulate(grad_distances, &super::multiply(&grad_envelope, &envelope_slope));
+    let (n_edges, n_rbf) = (s.n_edges, s.n_rbf);
+    let (distances, width) = ((a.distances, s.stride), n_rbf + 1);
+    let values = chain.functions([n_edges, n_rbf], [a.first, a.widths], false, distances);
+    let slopes = chain.functions([n_edges, n_rbf], [a.first, a.widths], true, distances);
+    let envelope = chain.map([n_edges, 1], Envelope, cutoff, distances);
+    let envelope_slope = chain.map([n_edges, 1], EnvelopeSlope, cutoff, distances);
+    let (grad, by) = (Operand::rows(a.grad_basis, width), Operand::numbers(envelope, 1));
+    let size = [n_edges, 1, n_rbf];
+    let grad_values = chain.combine(size, Pairwise::Multiply, grad, by);
+    let grad_envelope = chain.inner(size, grad, Operand::rows(values, n_rbf));
+    let own = (chain.after(a.grad_basis, n_rbf.into()), width);
+    chain.accumulate([n_edges, 1], own, (grad_envelope, 1));
+    chain.release(&[values]);
+    let through_values = chain.inner(size, Operand::rows(grad_values, n_rbf), Operand::rows(slopes, n_rbf));
+    chain.accumulate([n_edges, 1], (through_values, 1), (a.grad_distances, s.stride));
+    let through_envelope = chain.multiply([n_edges, 1], grad_envelope, envelope_slope);
+    chain.accumulate([n_edges, 1], (through_envelope, 1), (a.grad_distances, s.stride));
 }
