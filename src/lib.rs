@@ -42,6 +42,11 @@ pub mod threads;
 mod user_cache;
 pub mod xyz;
 
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use engine::Evaluation;
 pub use error::{Error, Result};
 pub use model::Model;

@@ -26,6 +26,13 @@ impl<T: Element> fmt::Debug for Autograd<T> {
     }
 }
 
+#[cfg(feature = "candle-cuda")]
+impl<T> fmt::Debug for super::gpu::Gpu<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu").finish_non_exhaustive()
+    }
+}
+
 impl<T: Element> fmt::Debug for Place<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").field("kind", &self.kind()).finish_non_exhaustive()

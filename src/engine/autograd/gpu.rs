@@ -6,14 +6,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use candle_core::cuda_backend::CudaDType;
 use candle_core::{CudaDevice, Device, Result, Tensor};
 use cudarc::driver::sys::CUmemPool_attribute;
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits, result};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, result};
 
 use super::element::{Element, OnGpu};
 use crate::clock::Events;
-use crate::cuda::{Address, Backend, Launch, Launcher, Step, StreamEvents, require_libraries};
+use crate::cuda::{Address, Backend, Launcher, Step, StreamEvents, require_libraries};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
 use crate::ops::radial_basis::RadialBasis;
@@ -139,14 +138,6 @@ impl<T: Element> Gpu<T> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's.
         steps.iter().try_for_each(|step| unsafe { kernels.step(step) }).map_err(super::into_candle)
-    }
-
-    /// # Safety
-    /// The launch's arrays are on this GPU, with the shapes that the kernel documents.
-    pub(super) unsafe fn launch(&self, launch: &Launch) -> Result<()> {
-        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the caller's.
-        unsafe { kernels.launch(launch) }.map_err(super::into_candle)
     }
 
     pub(super) fn address<U>(&self, slice: &CudaSlice<U>) -> Address {
