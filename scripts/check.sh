@@ -17,6 +17,10 @@ for features in "" autograd cli compression cuda; do
     CARGO_PROFILE_DEV_OPT_LEVEL=0 step cargo test --locked --no-default-features --features "$features" \
         --lib --test features --test limits -- --skip cpu::tests
 done
+# Batched autograd on a GPU, which the full build leaves out.
+if [ "$(uname -s)" = Linux ]; then
+    step scripts/candle_cuda_types.sh
+fi
 # What is published is small. (That it builds, `cargo package` says, in as long as everything takes from nothing.)
 step cargo package --locked --allow-dirty --no-verify
 if [ "$(wc -c < "$(ls target/package/mlff-*.crate)")" -gt 3000000 ]; then

@@ -15,10 +15,8 @@ use common::random::{Random, Shape, crystals, molecules, random_model};
 use mlff::Want;
 use mlff::batch::{PaddedBatch, Preparer};
 use mlff::calibration::{CostModel, Pattern, Size};
-use mlff::engine::autograd::ops::{
-    Basis, Custom, Dense, EdgeGeometry, Element, Message, Readout, UpdateGate, UpdateInvariants,
-};
-use mlff::engine::autograd::{Place, Run};
+use mlff::engine::autograd::ops::{Basis, Custom, Dense, EdgeGeometry, Message, Readout, UpdateGate, UpdateInvariants};
+use mlff::engine::autograd::{Element, Place, Run};
 use mlff::ops::Real;
 use mlff::ops::dense::{Activation, Linear};
 use mlff::ops::radial_basis::RadialBasis;
