@@ -1,6 +1,6 @@
 //! The arrays of an operation, told once.
 //!
-//! [`operation!`](crate::ops::table::operation) turns a list of arrays into a struct of sizes and a struct with one entry for each array. Everything that must
+//! `operation!` turns a list of arrays into a struct of sizes and a struct with one entry for each array. Everything that must
 //! know the arrays asks these: kernels take both structs as they are (in C++ they stand in `kernels/arrays.cuh`, which a test
 //! writes), uploads and checks of lengths go through [`Operation::arrays`], bytes and examples through [`Operation::table`].
 
