@@ -255,16 +255,16 @@ impl Shapes {
         self.by_feature(out, 0.0, nodes)
     }
 
-    /// Bytes of a message's chain of elementary operations, forward or VJP; weights once a call.
+    /// Bytes of a message's chain of elementary operations, forward or VJP: what an atom, an edge and a call add to it.
     fn unfused(&self, chain: fn(&mut Counting, &MessageSizes, &MessageArrays<There>)) -> f64 {
-        let numbers = |n_atoms: f64, n_edges: f64| {
-            // Exact for counts.
-            let [n_atoms, n_edges, n_features, n_edge_features] =
-                [n_atoms, n_edges, self.n_features, self.n_functions].map(|n| n as u32);
+        let [n_features, n_edge_features] = [self.n_features, self.n_functions].map(|n| n as u32);
+        let numbers = |n_atoms, n_edges| {
             let s = MessageSizes { n_atoms, n_edges, n_features, n_edge_features };
             count_with(&s, |array| array.name != "bias", chain).numbers
         };
-        (numbers(self.n_atoms, self.n_edges) + (self.n_calls - 1.0) * numbers(0.0, 0.0)) * self.number
+        let call = numbers(0, 0);
+        let [atom, edge] = [numbers(1, 0), numbers(0, 1)].map(|one| one - call);
+        (self.n_atoms * atom + self.n_edges * edge + self.n_calls * call) * self.number
     }
 
     /// By edge, with the filter in registers: basis and geometry in, a sender's number.

@@ -4,55 +4,60 @@ use std::io::{BufRead, Read, Result, Write};
 
 use super::Compression;
 
-/// See [`Compression::decoder`].
-pub(super) fn decoder<'a>(packed: Compression, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
-    Ok(match packed {
-        Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(Members::Between(input, flate2::bufread::GzDecoder::new)),
-        Compression::Bzip2 => Box::new(Members::Between(input, bzip2::bufread::BzDecoder::new)),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
-    })
-}
-
-/// See [`Compression::decode_member`].
-pub(super) fn decode_member(packed: Compression, input: &mut impl BufRead, out: &mut Vec<u8>) -> Result<usize> {
-    match packed {
-        Compression::None => input.read_to_end(out),
-        Compression::Gzip => flate2::bufread::GzDecoder::new(input).read_to_end(out),
-        Compression::Bzip2 => bzip2::bufread::BzDecoder::new(input).read_to_end(out),
-        Compression::Xz => liblzma::bufread::XzDecoder::new(input).read_to_end(out),
-        Compression::Zstd => zstd::stream::read::Decoder::with_buffer(input)?.single_frame().read_to_end(out),
+impl Compression {
+    /// Wraps a stream so that it yields the unpacked bytes of all its members. Zeros behind them, which tapes and block
+    /// devices leave, are passed over as gzip and bzip2 do; xz pads with them too, by fours, and zstd never.
+    pub(crate) fn decoder<'a>(self, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+        Ok(match self {
+            Self::None => Box::new(input),
+            Self::Gzip => Box::new(Members::Between(input, flate2::bufread::GzDecoder::new)),
+            Self::Bzip2 => Box::new(Members::Between(input, bzip2::bufread::BzDecoder::new)),
+            Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
+            Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
+        })
     }
-}
 
-/// See [`Compression::encode_member`].
-pub(super) fn encode_member(packed: Compression, text: &[u8], out: &mut impl Write) -> Result<()> {
-    match packed {
-        Compression::None => out.write_all(text)?,
-        Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
-            encoder.write_all(text)?;
-            encoder.finish()?;
-        }
-        Compression::Bzip2 => {
-            let mut encoder = bzip2::write::BzEncoder::new(out, bzip2::Compression::best());
-            encoder.write_all(text)?;
-            encoder.finish()?;
-        }
-        Compression::Xz => {
-            let mut encoder = liblzma::write::XzEncoder::new(out, 6);
-            encoder.write_all(text)?;
-            encoder.finish()?;
-        }
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, 3)?;
-            encoder.include_checksum(true)?;
-            encoder.write_all(text)?;
-            encoder.finish()?;
-        }
+    /// Unpacks the first member of `input`, leaving `input` right behind it.
+    pub(crate) fn decode_member(self, input: &mut (impl BufRead + Send)) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        match self {
+            Self::None => input.read_to_end(&mut out)?,
+            Self::Gzip => flate2::bufread::GzDecoder::new(input).read_to_end(&mut out)?,
+            Self::Bzip2 => bzip2::bufread::BzDecoder::new(input).read_to_end(&mut out)?,
+            Self::Xz => liblzma::bufread::XzDecoder::new(input).read_to_end(&mut out)?,
+            Self::Zstd => zstd::stream::read::Decoder::with_buffer(input)?.single_frame().read_to_end(&mut out)?,
+        };
+        Ok(out)
     }
-    Ok(())
+
+    /// Packs `text` into one member and appends it to `out`. The same text always gives the same bytes.
+    pub(crate) fn encode_member(self, text: &[u8], out: &mut impl Write) -> Result<()> {
+        match self {
+            Self::None => out.write_all(text)?,
+            Self::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+                encoder.write_all(text)?;
+                encoder.finish()?;
+            }
+            Self::Bzip2 => {
+                let mut encoder = bzip2::write::BzEncoder::new(out, bzip2::Compression::best());
+                encoder.write_all(text)?;
+                encoder.finish()?;
+            }
+            Self::Xz => {
+                let mut encoder = liblzma::write::XzEncoder::new(out, 6);
+                encoder.write_all(text)?;
+                encoder.finish()?;
+            }
+            Self::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(out, 3)?;
+                encoder.include_checksum(true)?;
+                encoder.write_all(text)?;
+                encoder.finish()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Decoder of a single member, which leaves its input right behind it.

@@ -1,4 +1,5 @@
-//! Compressed containers: recognised by their first bytes when read, by the file's extension when written.
+//! Compressed containers: recognised by their first bytes when read, by the file's extension when written. What packs and unpacks
+//! them is in `codecs.rs`, and what stands for it in a build without the compressors in `no_codecs.rs`.
 
 #[cfg(feature = "compression")]
 mod codecs;
@@ -7,7 +8,6 @@ mod codecs;
 mod codecs;
 
 use std::ffi::OsStr;
-use std::io::{BufRead, Read, Result, Write};
 use std::path::Path;
 
 /// How a file's bytes are packed.
@@ -51,36 +51,6 @@ impl Compression {
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
-        }
-    }
-
-    /// Wraps a stream so that it yields the unpacked bytes of all its members. Zeros behind them, which tapes and block
-    /// devices leave, are passed over as gzip and bzip2 do; xz pads with them too, by fours, and zstd never.
-    ///
-    /// # Errors
-    /// Of the kind `Unsupported` where this crate was built without the compressors.
-    pub(crate) fn decoder<'a>(self, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
-        match self {
-            Self::None => Ok(Box::new(input)),
-            packed => codecs::decoder(packed, input),
-        }
-    }
-
-    /// Unpacks the first member of `input`, leaving `input` right behind it.
-    pub(crate) fn decode_member(self, input: &mut (impl BufRead + Send)) -> Result<Vec<u8>> {
-        let mut out = Vec::new();
-        match self {
-            Self::None => input.read_to_end(&mut out)?,
-            packed => codecs::decode_member(packed, input, &mut out)?,
-        };
-        Ok(out)
-    }
-
-    /// Packs `text` into one member and appends it to `out`. The same text always gives the same bytes.
-    pub(crate) fn encode_member(self, text: &[u8], out: &mut impl Write) -> Result<()> {
-        match self {
-            Self::None => out.write_all(text),
-            packed => codecs::encode_member(packed, text, out),
         }
     }
 }

@@ -4,22 +4,35 @@ use std::io::{BufRead, Error, ErrorKind, Read, Result, Write};
 
 use super::Compression;
 
-fn refused<T>(packed: Compression) -> Result<T> {
-    let text = format!(
-        "this program was built without {}; the cargo feature `compression` has it, or use a file that is not packed",
-        packed.name()
-    );
-    Err(Error::new(ErrorKind::Unsupported, text))
-}
+impl Compression {
+    /// The stream, where it is not packed.
+    pub(crate) fn decoder<'a>(self, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+        self.check()?;
+        Ok(Box::new(input))
+    }
 
-pub(super) fn decoder<'a>(packed: Compression, _: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
-    refused(packed)
-}
+    /// All of `input`, where it is not packed.
+    pub(crate) fn decode_member(self, input: &mut (impl BufRead + Send)) -> Result<Vec<u8>> {
+        self.check()?;
+        let mut out = Vec::new();
+        input.read_to_end(&mut out)?;
+        Ok(out)
+    }
 
-pub(super) fn decode_member(packed: Compression, _: &mut impl BufRead, _: &mut Vec<u8>) -> Result<usize> {
-    refused(packed)
-}
+    /// Appends `text` to `out`, where it is not to be packed.
+    pub(crate) fn encode_member(self, text: &[u8], out: &mut impl Write) -> Result<()> {
+        self.check()?;
+        out.write_all(text)
+    }
 
-pub(super) fn encode_member(packed: Compression, _: &[u8], _: &mut impl Write) -> Result<()> {
-    refused(packed)
+    fn check(self) -> Result<()> {
+        if self == Self::None {
+            return Ok(());
+        }
+        let text = format!(
+            "this program was built without {}; the cargo feature `compression` has it, or use a file that is not packed",
+            self.name()
+        );
+        Err(Error::new(ErrorKind::Unsupported, text))
+    }
 }
