@@ -184,6 +184,7 @@ pub(crate) fn check_cell(cell: Option<&Mat3>, pbc: [bool; 3]) -> Result<()> {
 
 /// Replaces the rows of non-periodic directions by unit vectors perpendicular to the periodic ones, so that the cell
 /// can be inverted. Rows of periodic directions are kept.
+#[doc(hidden)]
 pub fn complete_cell(cell: &Mat3, pbc: [bool; 3]) -> Mat3 {
     let mut out = *cell;
     let periodic: Vec<usize> = (0..3).filter(|&k| pbc[k]).collect();
@@ -206,11 +207,13 @@ pub fn complete_cell(cell: &Mat3, pbc: [bool; 3]) -> Mat3 {
 }
 
 /// Determinant of a 3×3 matrix.
+#[doc(hidden)]
 pub fn determinant(m: &Mat3) -> f64 {
     dot(m[0], cross(m[1], m[2]))
 }
 
 /// Inverse of a 3×3 matrix with non-zero determinant.
+#[doc(hidden)]
 pub fn inverse(m: &Mat3) -> Mat3 {
     let d = determinant(m);
     let (a, b, c) = (cross(m[1], m[2]), cross(m[2], m[0]), cross(m[0], m[1]));
@@ -229,26 +232,31 @@ pub(crate) fn displacement(from: &Vec3, to: &Vec3, offset: Option<&Vec3>) -> Vec
 }
 
 /// A row vector times a matrix.
+#[doc(hidden)]
 pub fn times(v: Vec3, m: &Mat3) -> Vec3 {
     std::array::from_fn(|k| v[0] * m[0][k] + v[1] * m[1][k] + v[2] * m[2][k])
 }
 
 /// Product of two matrices.
+#[doc(hidden)]
 pub fn product(a: &Mat3, b: &Mat3) -> Mat3 {
     a.map(|row| times(row, b))
 }
 
 /// Inner product.
+#[doc(hidden)]
 pub fn dot(a: Vec3, b: Vec3) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
 /// Cross product.
+#[doc(hidden)]
 pub fn cross(a: Vec3, b: Vec3) -> Vec3 {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
 /// Euclidean norm.
+#[doc(hidden)]
 pub fn norm(a: Vec3) -> f64 {
     dot(a, a).sqrt()
 }

@@ -216,7 +216,7 @@ fn imports_point_down() {
     assert!(wrong.is_empty(), "against the layers:\n{}", wrong.join("\n"));
     // That arrows are seen at all: one by a list, one through a name that is handed on, one by a path in the text.
     for (from, to) in [
-        ("engine::adjoint::stages", "cpu::message"),
+        ("engine::adjoint::painn::stages", "cpu::message"),
         ("calibration::measure", "ops::choice"),
         ("cuda::cache", "user_cache"),
     ] {

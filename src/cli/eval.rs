@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::metrics::{ErrorSummary, Errors, ForceErrors, ForceSummary};
 use super::model::ModelArgs;
 use super::output::{Files, Output, refuse_unreadable};
-use super::pipeline::{self, Done, Job};
+use super::pipeline::{self, Done, Input};
 use super::plot::{Panel, Points, parity};
 use super::predict::outside_line;
 use super::reading::ReadArgs;
@@ -129,7 +129,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let keys = args.label_keys();
     let size = ChunkSize::new(args.model.batch, &args.input, args.model.device_kind());
     let (reading, spares) = (args.reading.reading(false), &Spares::default());
-    let job = Job { inputs: &args.input, slice: args.index, size, reading, want: Want::ALL, skip: 0, spares };
+    let job = Input { inputs: &args.input, slice: args.index, size, reading, want: Want::ALL, skip: 0, spares };
     pipeline::run(
         &potential,
         job,

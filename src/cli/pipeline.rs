@@ -16,7 +16,7 @@ use super::trajectory::{Chunk, ChunkSize, Evaluated, FrameSlice, evaluate, read_
 
 /// What is to be evaluated.
 #[derive(Clone, Copy)]
-pub struct Job<'a> {
+pub struct Input<'a> {
     pub inputs: &'a [PathBuf],
     pub slice: FrameSlice,
     pub size: ChunkSize,
@@ -58,7 +58,7 @@ enum Event<X> {
 /// index asks for, are a chunk's `end`.
 pub fn run<X: Send + 'static>(
     potential: &Potential,
-    job: Job,
+    job: Input,
     progress: &ProgressBar,
     make: impl Fn(Vec<Evaluated>) -> X + Sync,
     mut take: impl FnMut(Done<X>) -> Result<bool>,
@@ -126,7 +126,7 @@ pub fn run<X: Send + 'static>(
 
 /// Starts reading in a thread of its own. It reads one chunk ahead, and hands it over when permitted.
 fn spawn_reader<X: Send + 'static>(
-    job: Job,
+    job: Input,
     progress: &ProgressBar,
     events: Sender<Event<X>>,
     permitted: impl Fn() -> bool + Send + 'static,

@@ -2,15 +2,15 @@
 
 use pulp::Simd;
 
-use super::gemm::{Epilogue, Packed, gemm};
+use super::gemm::{Epilogue, PackedMatrix, gemm};
 use super::lanes::{Buffer, Lanes, vectorize};
 use crate::ops::dense::Linear;
 
 /// Weights of a linear layer, padded and packed for both directions.
 #[derive(Debug, Clone)]
 pub struct Layer<T> {
-    forward: Packed<T>,
-    backward: Packed<T>,
+    forward: PackedMatrix<T>,
+    backward: PackedMatrix<T>,
     bias: Buffer<T>,
 }
 
@@ -58,8 +58,8 @@ impl<T: Lanes> Layer<T> {
             }
         }
         Layer {
-            forward: Packed::new(simd, n_in, n_out, at),
-            backward: Packed::new(simd, n_out, n_in, |k, n| at(n, k)),
+            forward: PackedMatrix::new(simd, n_in, n_out, at),
+            backward: PackedMatrix::new(simd, n_out, n_in, |k, n| at(n, k)),
             bias,
         }
     }
@@ -119,7 +119,7 @@ impl<T: Lanes> Layer<T> {
 
 /// A function of its own for each epilogue, compiled for the instruction set.
 #[inline(always)]
-fn run<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], weights: &Packed<T>, epilogue: impl Epilogue<T>) {
+fn run<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], weights: &PackedMatrix<T>, epilogue: impl Epilogue<T>) {
     let mut epilogue = epilogue;
     vectorize!(simd, gemm(simd, rows, a, weights, &mut epilogue));
 }

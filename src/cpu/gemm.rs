@@ -23,7 +23,7 @@ fn block_vectors<S: Simd>() -> usize {
 
 /// Weights of one product, packed for one instruction set.
 #[derive(Debug, Clone)]
-pub struct Packed<T> {
+pub struct PackedMatrix<T> {
     /// Panels, one after the other; panel p holds `[k, vectors_p · lanes]`.
     data: Buffer<T>,
     /// Vectors of each panel.
@@ -34,7 +34,7 @@ pub struct Packed<T> {
     pub n_out: usize,
 }
 
-impl<T: Lanes> Packed<T> {
+impl<T: Lanes> PackedMatrix<T> {
     /// Packs the matrix of elements `at(k, n)`; `n_in` and `n_out` include padding, whose elements are zero.
     pub fn new<S: Simd>(_: S, n_in: usize, n_out: usize, at: impl Fn(usize, usize) -> T) -> Self {
         let lanes = T::lanes::<S>();
@@ -54,7 +54,7 @@ impl<T: Lanes> Packed<T> {
             }
             column += vectors * lanes;
         }
-        Packed { data, panels, n_in, n_out }
+        PackedMatrix { data, panels, n_in, n_out }
     }
 }
 
@@ -104,7 +104,13 @@ impl<T: Lanes, S: Simd, const ROWS: usize, const VECTORS: usize> pulp::NullaryFn
 
 /// Evaluates `epilogue(a · w)` over `rows` rows of `a`.
 #[inline(always)]
-pub fn gemm<T: Lanes, S: Simd>(simd: S, rows: usize, a: &[T], weights: &Packed<T>, epilogue: &mut impl Epilogue<T>) {
+pub fn gemm<T: Lanes, S: Simd>(
+    simd: S,
+    rows: usize,
+    a: &[T],
+    weights: &PackedMatrix<T>,
+    epilogue: &mut impl Epilogue<T>,
+) {
     if rows == 0 {
         return;
     }

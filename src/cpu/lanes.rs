@@ -72,8 +72,11 @@ pub trait Lanes: Real + Pod {
 }
 
 macro_rules! lanes {
-    ($t:ty, $v:ident, $lanes:ident, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $mul_add:ident, $max:ident, $sqrt:ident, $sum:ident, $interleave:ident, $exp:path) => {
+    ($t:ty {
+        vector: $v:ident, lanes: $lanes:ident, read: $as:ident, write: $as_mut:ident, splat: $splat:ident,
+        add: $add:ident, sub: $sub:ident, mul: $mul:ident, div: $div:ident, mul_add: $mul_add:ident,
+        max: $max:ident, sqrt: $sqrt:ident, exp: $exp:path, sum: $sum:ident, interleave: $interleave:ident,
+    }) => {
         impl Lanes for $t {
             type V<S: Simd> = S::$v;
 
@@ -146,42 +149,40 @@ macro_rules! lanes {
     };
 }
 
-lanes!(
-    f32,
-    f32s,
-    F32_LANES,
-    as_simd_f32s,
-    as_mut_simd_f32s,
-    splat_f32s,
-    add_f32s,
-    sub_f32s,
-    mul_f32s,
-    div_f32s,
-    mul_add_e_f32s,
-    max_f32s,
-    sqrt_f32s,
-    reduce_sum_f32s,
-    interleave_shfl_f32s,
-    exp_f32
-);
-lanes!(
-    f64,
-    f64s,
-    F64_LANES,
-    as_simd_f64s,
-    as_mut_simd_f64s,
-    splat_f64s,
-    add_f64s,
-    sub_f64s,
-    mul_f64s,
-    div_f64s,
-    mul_add_e_f64s,
-    max_f64s,
-    sqrt_f64s,
-    reduce_sum_f64s,
-    interleave_shfl_f64s,
-    exp_f64
-);
+lanes!(f32 {
+    vector: f32s,
+    lanes: F32_LANES,
+    read: as_simd_f32s,
+    write: as_mut_simd_f32s,
+    splat: splat_f32s,
+    add: add_f32s,
+    sub: sub_f32s,
+    mul: mul_f32s,
+    div: div_f32s,
+    mul_add: mul_add_e_f32s,
+    max: max_f32s,
+    sqrt: sqrt_f32s,
+    exp: exp_f32,
+    sum: reduce_sum_f32s,
+    interleave: interleave_shfl_f32s,
+});
+lanes!(f64 {
+    vector: f64s,
+    lanes: F64_LANES,
+    read: as_simd_f64s,
+    write: as_mut_simd_f64s,
+    splat: splat_f64s,
+    add: add_f64s,
+    sub: sub_f64s,
+    mul: mul_f64s,
+    div: div_f64s,
+    mul_add: mul_add_e_f64s,
+    max: max_f64s,
+    sqrt: sqrt_f64s,
+    exp: exp_f64,
+    sum: reduce_sum_f64s,
+    interleave: interleave_shfl_f64s,
+});
 
 /// exp(x) = 2ⁿ · exp(r), n the nearest integer to x / ln 2, |r| ≤ ln 2 / 2, by a polynomial of degree 7 (Taylor, error
 /// 6e-9 there). Within 2 ulp.

@@ -119,20 +119,29 @@ pub fn message<T: Lanes, S: Simd>(
     buffers: &mut [Buffer<T>; 3],
 ) {
     macro_rules! run {
-        ($columns:literal, $window:expr) => {
-            forward::<T, S, $columns, { $window }>(simd, n, group, nodes, scalars, context, sums, buffers)
+        ($columns:expr, $window:expr) => {
+            forward::<T, S, { $columns }, { $window }>(simd, n, group, nodes, scalars, context, sums, buffers)
         };
     }
     match (nodes, group.radial) {
-        (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, WINDOW),
-        (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 0),
-        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(5, WINDOW),
-        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(5, 0),
+        (Nodes::First { .. }, Radial::Splines { .. }) => run!(FIRST, WINDOW),
+        (Nodes::First { .. }, Radial::Basis { .. }) => run!(FIRST, ANY),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(LATER, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(LATER, ANY),
     }
 }
 
-/// Columns of the first layer: gates of scalars and of directions.
+/// Vectors that messages of the first layer read of an atom at a time: gates of scalars and of directions.
 const FIRST: usize = 2;
+
+/// The same of later layers: a gate of vectors, and the vectors.
+const LATER: usize = 5;
+
+/// Cotangents that stand behind them on the way back: of scalars, and of vectors.
+const GRADS: usize = 4;
+
+/// Window of the radial basis, which depends on the model.
+const ANY: usize = 0;
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
@@ -293,8 +302,8 @@ pub fn message_vjp<T: Lanes, S: Simd>(
     buffers: &mut [Buffer<T>; 3],
 ) {
     macro_rules! run {
-        ($node:literal, $columns:literal, $window:expr) => {
-            backward::<T, S, $node, $columns, { $window }>(
+        ($columns:expr, $window:expr) => {
+            backward::<T, S, { $columns }, { $columns + GRADS }, { $window }>(
                 simd,
                 n,
                 group,
@@ -308,10 +317,10 @@ pub fn message_vjp<T: Lanes, S: Simd>(
         };
     }
     match (nodes, group.radial) {
-        (Nodes::First { .. }, Radial::Splines { .. }) => run!(2, 6, WINDOW),
-        (Nodes::First { .. }, Radial::Basis { .. }) => run!(2, 6, 0),
-        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(5, 9, WINDOW),
-        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(5, 9, 0),
+        (Nodes::First { .. }, Radial::Splines { .. }) => run!(FIRST, WINDOW),
+        (Nodes::First { .. }, Radial::Basis { .. }) => run!(FIRST, ANY),
+        (Nodes::Later { .. }, Radial::Splines { .. }) => run!(LATER, WINDOW),
+        (Nodes::Later { .. }, Radial::Basis { .. }) => run!(LATER, ANY),
     }
 }
 

@@ -46,7 +46,7 @@ impl<'a, T> Pairs<'a, T> {
 
 /// How much of the room is taken.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
+pub struct PairCounts {
     /// Pairs.
     pub n_pairs: usize,
     /// Atoms outside.
@@ -81,8 +81,8 @@ impl<T: Lanes> PairsMut<'_, T> {
         atoms: &Range<usize>,
         radial: &Radial,
         row_of: &mut [u32],
-    ) -> Counts {
-        let counts = Counts::default();
+    ) -> PairCounts {
+        let counts = PairCounts::default();
         let mut search = Search { room: self, edges, positions, atoms, radial, row_of, counts };
         // Lower neighbours outside come before all inside: the order of numbers. Images of one neighbour are sorted by
         // shift, so seen from the lower atom they come in the opposite order.
@@ -122,7 +122,7 @@ struct Search<'a, 'b, T> {
     atoms: &'a Range<usize>,
     radial: &'a Radial,
     row_of: &'a mut [u32],
-    counts: Counts,
+    counts: PairCounts,
 }
 
 impl<T: Lanes> Search<'_, '_, T> {

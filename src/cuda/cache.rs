@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{HEADERS, Source};
+use super::{HEADERS, KernelSource};
 use crate::error::CudaError;
 use crate::error::Result;
 
@@ -46,7 +46,7 @@ pub trait Compiler {
     ///
     /// # Errors
     /// `CudaError::Compilation` with the compiler's log.
-    fn compile(&self, source: &Source, target: Target) -> Result<Vec<u8>>;
+    fn compile(&self, source: &KernelSource, target: Target) -> Result<Vec<u8>>;
 
     /// What to compile for a device: machine code of the newest architecture that runs on it, which is one of the same
     /// major number that is not newer; else the newest intermediate code that is not newer than the device.
@@ -90,7 +90,7 @@ impl Cache {
     ///
     /// # Errors
     /// `CudaError::Compilation`.
-    pub fn get(&self, compiler: &dyn Compiler, source: &Source, target: Target) -> Result<Vec<u8>> {
+    pub fn get(&self, compiler: &dyn Compiler, source: &KernelSource, target: Target) -> Result<Vec<u8>> {
         let head = head(compiler, source, target);
         let path = self.folder.as_ref().map(|folder| folder.join(file_name(&head, source, target)));
         if let Some(code) = path.as_ref().and_then(|path| whole(&std::fs::read(path).ok()?, &head)) {
@@ -106,14 +106,14 @@ impl Cache {
 }
 
 /// Everything that decides the content, as text.
-fn head(compiler: &dyn Compiler, source: &Source, target: Target) -> String {
+fn head(compiler: &dyn Compiler, source: &KernelSource, target: Target) -> String {
     let headers = HEADERS.map(|(_, text)| text).concat();
     let text = hash([source.defines.as_bytes(), source.text.as_bytes(), headers.as_bytes()]);
     let options = compiler.options(target).join(" ");
     format!("{MAGIC}\n{} {text:032x}\n{target} {} {options}\n", source.name, compiler.version())
 }
 
-fn file_name(head: &str, source: &Source, target: Target) -> String {
+fn file_name(head: &str, source: &KernelSource, target: Target) -> String {
     format!("{}-{target}-{:032x}.kernels", source.name.trim_end_matches(".cu"), hash([head.as_bytes()]))
 }
 
@@ -191,7 +191,7 @@ mod tests {
         fn options(&self, target: Target) -> Vec<String> {
             vec![format!("--for={target}")]
         }
-        fn compile(&self, source: &Source, target: Target) -> Result<Vec<u8>> {
+        fn compile(&self, source: &KernelSource, target: Target) -> Result<Vec<u8>> {
             self.compiled.fetch_add(1, Ordering::SeqCst);
             if source.text == "bad" {
                 let (source_name, target) = (source.name.into(), target.to_string());
@@ -202,8 +202,8 @@ mod tests {
         }
     }
 
-    fn source(text: &'static str) -> Source {
-        Source { name: "test.cu", defines: String::new(), text, kernels: &[] }
+    fn source(text: &'static str) -> KernelSource {
+        KernelSource { name: "test.cu", defines: String::new(), text, kernels: &[] }
     }
 
     fn entries(folder: &Path) -> Vec<PathBuf> {

@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use super::blas::CublasLt;
 use super::cache::{Cache, Compiler, Target};
 use super::nvrtc::Nvrtc;
-use super::{Address, Backend, HostMemory, Launch, Limits, Product, SOURCES, Source};
+use super::{Address, Backend, HostMemory, KernelSource, Launch, Limits, Product, SOURCES};
 use crate::error::CudaError;
 use crate::error::OLDEST_DRIVER;
 use crate::error::Result;
@@ -176,7 +176,7 @@ impl Device {
         self.functions.get(kernel).copied().ok_or_else(|| unknown().into())
     }
 
-    fn load_code(&mut self, source: &Source, mut code: Vec<u8>) -> Result<()> {
+    fn load_code(&mut self, source: &KernelSource, mut code: Vec<u8>) -> Result<()> {
         // PTX is text that ends with a zero; machine code carries its length.
         code.push(0);
         // SAFETY: `code` is a whole image made by NVRTC for this device and outlives the call. The module is never
@@ -227,7 +227,7 @@ impl Drop for Pinned {
 }
 
 impl Backend for Device {
-    fn load(&mut self, sources: &[Source]) -> Result<()> {
+    fn load(&mut self, sources: &[KernelSource]) -> Result<()> {
         let (cache, compiler, target) = (&self.cache, &self.compiler, self.target);
         let compile = |source| cache.get(compiler, source, target);
         // The threads of a pool would do, but whoever waits for a GPU may have no pool.

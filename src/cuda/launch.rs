@@ -1,6 +1,6 @@
 //! A kernel launch as plain data, and what can run one.
 
-use super::Source;
+use super::KernelSource;
 use crate::error::Result;
 use crate::ops::table::Operation;
 
@@ -136,7 +136,7 @@ pub trait Backend {
     ///
     /// # Errors
     /// `CudaError::Compilation`; what the backend reports.
-    fn load(&mut self, sources: &[Source]) -> Result<()>;
+    fn load(&mut self, sources: &[KernelSource]) -> Result<()>;
 
     /// Allocates an array; address 0 for no bytes. What it holds is anything.
     ///

@@ -37,7 +37,7 @@ pub(crate) use rates::measure_peaks;
 
 /// One program of kernels.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct KernelSource {
     /// Its name, ending in `.cu`.
     pub name: &'static str,
     /// Macros that its text is compiled for: lines of `#define`.
@@ -58,8 +58,8 @@ pub const HEADERS: [(&str, &str); 5] = [
 ];
 
 /// The kernels that need not know the model.
-pub static SOURCES: [Source; 7] = [
-    Source {
+pub static SOURCES: [KernelSource; 7] = [
+    KernelSource {
         name: "edge_geometry.cu",
         defines: String::new(),
         text: include_str!("../../kernels/edge_geometry.cu"),
@@ -71,7 +71,7 @@ pub static SOURCES: [Source; 7] = [
             "edge_geometry_strain_vjp_f64",
         ],
     },
-    Source {
+    KernelSource {
         name: "radial_basis.cu",
         defines: String::new(),
         text: include_str!("../../kernels/radial_basis.cu"),
@@ -82,7 +82,7 @@ pub static SOURCES: [Source; 7] = [
             "radial_basis_vjp_f64",
         ],
     },
-    Source {
+    KernelSource {
         name: "dense.cu",
         defines: String::new(),
         text: include_str!("../../kernels/dense.cu"),
@@ -99,13 +99,13 @@ pub static SOURCES: [Source; 7] = [
             "dense_activation_vjp_f32",
         ],
     },
-    Source {
+    KernelSource {
         name: "message.cu",
         defines: String::new(),
         text: include_str!("../../kernels/message.cu"),
         kernels: &["message_forward_f32", "message_forward_f64", "message_vjp_f32", "message_vjp_f64"],
     },
-    Source {
+    KernelSource {
         name: "update.cu",
         defines: String::new(),
         text: include_str!("../../kernels/update.cu"),
@@ -120,13 +120,13 @@ pub static SOURCES: [Source; 7] = [
             "update_gate_vjp_f64",
         ],
     },
-    Source {
+    KernelSource {
         name: "readout.cu",
         defines: String::new(),
         text: include_str!("../../kernels/readout.cu"),
         kernels: &["readout_forward_f32", "readout_forward_f64", "readout_vjp_f32", "readout_vjp_f64"],
     },
-    Source {
+    KernelSource {
         name: "unfused.cu",
         defines: String::new(),
         text: include_str!("../../kernels/unfused.cu"),

@@ -8,7 +8,7 @@ use libloading::Library;
 
 use super::cache::{Compiler, Target};
 pub use super::library::python_folders;
-use super::{HEADERS, Source, library};
+use super::{HEADERS, KernelSource, library};
 use crate::error::CudaError;
 use crate::error::Result;
 
@@ -163,7 +163,7 @@ impl Nvrtc {
         }
     }
 
-    fn run(&self, source: &Source, target: Target) -> std::result::Result<Vec<u8>, String> {
+    fn run(&self, source: &KernelSource, target: Target) -> std::result::Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|e| e.to_string());
         let (code, name) = (text(&format!("{}{}", source.defines, source.text))?, text(source.name)?);
         let headers: Vec<CString> = HEADERS.iter().map(|h| text(h.1)).collect::<std::result::Result<_, _>>()?;
@@ -207,7 +207,7 @@ impl Compiler for Nvrtc {
         OPTIONS.iter().map(|s| s.to_string()).chain([architecture]).collect()
     }
 
-    fn compile(&self, source: &Source, target: Target) -> Result<Vec<u8>> {
+    fn compile(&self, source: &KernelSource, target: Target) -> Result<Vec<u8>> {
         self.run(source, target).map_err(|log| {
             CudaError::Compilation { source_name: source.name.into(), target: target.to_string(), log }.into()
         })

@@ -1,12 +1,14 @@
 //! What a model is: configuration, weights, validation, importers. Names no device and no tape.
 
 pub mod config;
+#[doc(hidden)]
 pub mod distiller;
 pub(crate) mod files;
 mod fingerprint;
 pub mod import;
 pub(crate) mod json;
 pub mod limits;
+#[doc(hidden)]
 pub mod painn;
 pub mod range;
 pub mod weights;

@@ -104,6 +104,7 @@ impl Weights {
         self.0.get(name).ok_or_else(|| Error::Usage(format!("tensor {name} is missing")))
     }
 
+    #[doc(hidden)]
     /// Values of an array in the type of an evaluation.
     ///
     /// # Errors
@@ -112,6 +113,7 @@ impl Weights {
         Ok(self.get(name)?.data.iter().map(|&x| T::of(x)).collect())
     }
 
+    #[doc(hidden)]
     /// The layer `NAME.weight`, `NAME.bias` (the latter optional).
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Potential;
 use super::driver::Driver;
-use super::packed::Packed;
+use super::on_cpu::OnCpu;
 use crate::cpu::lanes::Lanes;
 #[cfg(not(feature = "autograd"))]
 use crate::cpu::lanes::Lanes as Element;
@@ -111,7 +111,7 @@ impl Builder {
         };
         Ok(match (engine, self.device) {
             (EngineKind::Autograd, device) => autograd::<T>(&self.model, device)?,
-            (_, DeviceKind::Cpu) => Arc::new(Packed::<T>::new(&self.model)?),
+            (_, DeviceKind::Cpu) => Arc::new(OnCpu::<T>::new(&self.model)?),
             (_, DeviceKind::Cuda(ordinal)) => on_gpu::<T>(&self.model, ordinal)?,
         })
     }
@@ -124,7 +124,7 @@ impl Real for f64 {}
 
 #[cfg(feature = "autograd")]
 fn autograd<T: Real>(model: &Model, device: DeviceKind) -> Result<Arc<dyn Driver>> {
-    Ok(Arc::new(super::padded::Padded::<T>::new(model, device)?))
+    Ok(Arc::new(super::autograd::AutogradDriver::<T>::new(model, device)?))
 }
 
 #[cfg(not(feature = "autograd"))]

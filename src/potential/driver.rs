@@ -14,7 +14,7 @@ use crate::structure::Structure;
 
 /// One call of [`Driver::evaluate`].
 #[derive(Clone, Copy)]
-pub(crate) struct Job<'a> {
+pub(crate) struct Request<'a> {
     /// The driver's model.
     pub model: &'a Model,
     /// How structures are grouped.
@@ -37,7 +37,7 @@ pub(crate) trait Driver: Send + Sync {
     fn precision(&self) -> Precision;
 
     /// Evaluates structures; results are in their order, each with an error of its own.
-    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>>;
+    fn evaluate(&self, request: Request, structures: &[&Structure]) -> Vec<Result<Evaluation>>;
 
     /// What computes the steps of a session with this driver's model.
     ///

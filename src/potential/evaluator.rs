@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::{Driver, Job};
+use super::driver::{Driver, Request};
 use super::session::{Last, Steps, System};
 use crate::engine::adjoint::Crew;
 use crate::error::{Error, Result};
@@ -27,9 +27,10 @@ impl Evaluator {
 impl Steps for Evaluator {
     fn step(&mut self, system: &mut System, _: Option<&mut Crew>, forces: &mut [Vec3], last: &mut Last) -> Result<f64> {
         let structure = system.now();
-        let job = Job { model: &self.model, size: BatchSize::Auto, cost_model: &self.cost_model, want: system.want() };
+        let request =
+            Request { model: &self.model, size: BatchSize::Auto, cost_model: &self.cost_model, want: system.want() };
         let missing = || Err(Error::Defect("the engine returned no result".into()));
-        let evaluation = self.driver.evaluate(job, &[&structure]).pop().unwrap_or_else(missing)?;
+        let evaluation = self.driver.evaluate(request, &[&structure]).pop().unwrap_or_else(missing)?;
         for (force, computed) in forces.iter_mut().zip(evaluation.forces.iter().flatten()) {
             *force = *computed;
         }

@@ -1,14 +1,14 @@
 //! [`Potential`]: a model, an engine and a precision, ready to evaluate structures.
 
+#[cfg(feature = "autograd")]
+mod autograd;
 mod builder;
 mod driver;
 #[cfg(feature = "autograd")]
 mod evaluator;
+mod on_cpu;
 #[cfg(feature = "cuda")]
 mod on_gpu;
-mod packed;
-#[cfg(feature = "autograd")]
-mod padded;
 #[cfg(feature = "cuda")]
 mod pool;
 mod session;
@@ -17,7 +17,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 pub use builder::Builder;
-use driver::{Driver, Job};
+use driver::{Driver, Request};
 pub use session::{DEFAULT_SKIN, Session};
 
 use crate::engine::Evaluation;
@@ -146,8 +146,8 @@ impl Potential {
         S: Borrow<Structure> + Sync,
     {
         let structures: Vec<&Structure> = structures.iter().map(Borrow::borrow).collect();
-        let job = Job { model: &self.model, size: self.batch_size, cost_model: &self.cost_model, want };
-        self.driver.evaluate(job, &structures)
+        let request = Request { model: &self.model, size: self.batch_size, cost_model: &self.cost_model, want };
+        self.driver.evaluate(request, &structures)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::driver::{Driver, Job};
+use super::driver::{Driver, Request};
 use super::pool::Pool;
 use super::session::{CudaStepper, Steps};
 use super::{checked, no_thread};
@@ -98,8 +98,8 @@ impl<T: Scalar> Driver for OnGpu<T> {
         T::PRECISION
     }
 
-    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
-        let Job { model, size, want, .. } = job;
+    fn evaluate(&self, request: Request, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        let Request { model, size, want, .. } = request;
         if self.generation != fork::generation() {
             let refused = || {
                 Err(Error::Usage(

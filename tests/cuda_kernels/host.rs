@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use mlff::cuda::{Address, Backend, Launch, Product, SOURCES, Source};
+use mlff::cuda::{Address, Backend, KernelSource, Launch, Product, SOURCES};
 use mlff::{Error, Result};
 
 /// Kernels with faults, to see that they are found.
@@ -29,12 +29,12 @@ impl Host {
     }
 
     /// Starts one with the kernels given.
-    pub fn with(sources: &[Source]) -> std::result::Result<Self, String> {
+    pub fn with(sources: &[KernelSource]) -> std::result::Result<Self, String> {
         if std::env::var_os("MLFF_TEST_HOST").is_some_and(|value| value == "0") {
             return Err("switched off by MLFF_TEST_HOST=0".into());
         }
         // One compiler at a time, and one try for each program.
-        type Built = (Vec<Source>, std::result::Result<PathBuf, String>);
+        type Built = (Vec<KernelSource>, std::result::Result<PathBuf, String>);
         static PROGRAMS: Mutex<Vec<Built>> = Mutex::new(Vec::new());
         let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
         let built = programs.iter().find(|(of, _)| of == sources).map(|(_, program)| program.clone());
@@ -89,7 +89,7 @@ impl Drop for Host {
 
 impl Backend for Host {
     /// The process was started with its kernels.
-    fn load(&mut self, _: &[Source]) -> Result<()> {
+    fn load(&mut self, _: &[KernelSource]) -> Result<()> {
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Backend for Host {
 }
 
 /// Compiles the kernels, unless the same text was compiled before.
-fn build(sources: &[Source]) -> std::result::Result<PathBuf, String> {
+fn build(sources: &[KernelSource]) -> std::result::Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (kernels, host) = (root.join("kernels"), root.join("tests/cuda_kernels/host"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-kernels");

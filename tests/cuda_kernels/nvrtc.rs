@@ -93,7 +93,7 @@ fn kernels_compile_for_every_architecture() {
 #[test]
 fn nvrtc_says_what_is_wrong_with_a_kernel() {
     let Ok(nvrtc) = nvrtc() else { return };
-    let source = mlff::cuda::Source {
+    let source = mlff::cuda::KernelSource {
         name: "wrong.cu",
         defines: String::new(),
         text: "__global__ void f() { nothing(); }",

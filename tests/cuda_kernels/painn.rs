@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mlff::batch::{PackedBatch, Prepared, Preparer};
-use mlff::cuda::{Backend, Device, Limits, Source};
+use mlff::cuda::{Backend, Device, KernelSource, Limits};
 use mlff::engine::adjoint::{Adjoint, FilterKind, Threads, Workspace};
 use mlff::engine::cuda::{EdgeSource, Plan, Scalar, Tiling, Tuning, Worker};
 use mlff::model::Model;
@@ -34,7 +34,7 @@ fn plan<T: Scalar>(model: &Model, limits: Limits, tuning: Tuning) -> Arc<Plan<T>
 const NEAREST: f64 = 0.5;
 
 /// The programs of a model on a device of middling size.
-pub fn sources<T: Scalar>() -> Vec<Source> {
+pub fn sources<T: Scalar>() -> Vec<KernelSource> {
     plan::<T>(
         &small_model(),
         Limits { multiprocessors: 108, shared_bytes: 163 * 1024, has_clusters: false },

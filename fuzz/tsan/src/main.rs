@@ -5,6 +5,8 @@
 mod crew;
 #[path = "../../../src/engine/adjoint/shared.rs"]
 mod shared;
+#[path = "../../../src/engine/adjoint/tickets.rs"]
+mod tickets;
 
 /// No process forks here.
 mod fork {
@@ -18,7 +20,8 @@ mod engine {
     use std::sync::Mutex;
 
     use super::crew::Crew;
-    use super::shared::{Rows, Stages};
+    use super::shared::Rows;
+    use super::tickets::Tickets;
 
     /// A number made of all that the tiles wrote.
     pub fn evaluate(crew: &mut Crew, n_tiles: usize, n_stages: usize, seed: u64) -> u64 {
@@ -26,10 +29,10 @@ mod engine {
         let mut layers = vec![seed; 2 * n_rows * width];
         let mut scratch: Vec<Mutex<Vec<u64>>> = (0..crew.n_threads()).map(|_| Mutex::default()).collect();
         {
-            let (rows, stages, scratch) = (Rows::new(&mut layers, n_rows, width), Stages::default(), &scratch);
+            let (rows, tickets, scratch) = (Rows::new(&mut layers, n_rows, width), Tickets::default(), &scratch);
             crew.run(&|thread| {
                 let mut sums = scratch[thread].lock().unwrap();
-                stages.work(n_stages, n_tiles, |stage, tile| {
+                tickets.work(n_stages, n_tiles, |stage, tile| {
                     // SAFETY: a stage reads one layer and writes own rows of the other.
                     let (from, to) = unsafe {
                         (rows.layer(stage % 2), rows.write((stage + 1) % 2, &(tile * 4..tile * 4 + 4)))
@@ -40,7 +43,7 @@ mod engine {
                     }
                 });
             });
-            assert!(stages.are_done(n_stages * n_tiles));
+            assert!(tickets.are_done(n_stages * n_tiles));
         }
         let n_tasks: usize = scratch.iter_mut().map(|sums| sums.get_mut().unwrap().len()).sum();
         n_tasks as u64 + layers.iter().fold(0_u64, |hash, x| hash.wrapping_mul(31).wrapping_add(*x))

@@ -173,7 +173,7 @@ fn run_job(
     // Memory goes round: giving it back to the system and getting it again takes longer than to write it.
     let spares = &Spares::default();
     let reading = args.reading.reading(args.on_error == OnError::Skip);
-    let source = pipeline::Job { inputs: &job.inputs, slice: args.index, size, reading, want, skip: done, spares };
+    let source = pipeline::Input { inputs: &job.inputs, slice: args.index, size, reading, want, skip: done, spares };
     let written = Mutex::new(Vec::<Texts>::new());
     let written = || written.lock().unwrap_or_else(PoisonError::into_inner);
     let written = &written;

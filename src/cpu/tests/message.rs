@@ -11,7 +11,7 @@ use crate::cpu::filters::{Filters, Radial};
 use crate::cpu::geometry::{Edges, geometry_vjp};
 use crate::cpu::lanes::{Buffer, Lanes, vectorize};
 use crate::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
-use crate::cpu::pairs::{Counts, Pair, Pairs, PairsMut};
+use crate::cpu::pairs::{Pair, PairCounts, Pairs, PairsMut};
 use crate::neighbors::{neighbor_list, translation};
 use crate::ops::Topology;
 use crate::ops::dense::Linear;
@@ -157,7 +157,7 @@ impl<T: Lanes> Found<T> {
         let mut row_of = vec![u32::MAX; positions.len()];
         let mut room =
             PairsMut { pairs: &mut pairs, values: &mut values, outside: &mut outside, pair_of_edge: &mut pair_of_edge };
-        let mut counts = Counts::default();
+        let mut counts = PairCounts::default();
         vectorize!(simd, counts = room.find(edges, positions, &atoms, radial, &mut row_of));
         assert!(row_of.iter().all(|&row| row == u32::MAX), "left as it was");
         pairs.truncate(counts.n_pairs);

@@ -87,7 +87,8 @@ fn zero_padded<T: Lanes>(x: &[T], used: usize) -> Vec<f64> {
 /// Within so many roundings of the largest number.
 #[track_caller]
 fn near<T: Lanes>(what: &str, got: &[f64], want: &[f64], roundings: f64) {
-    let largest = want.iter().fold(0.1, |m: f64, x| m.max(x.abs()));
+    // Of what is summed, numbers of order one, also where their sums are small.
+    let largest = want.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
     assert_close(what, got, want, roundings * T::epsilon().wide() * largest, 0.0);
 }
 

@@ -1,23 +1,20 @@
-//! The adjoint engine: PaiNN's operations in a fixed list and their mirror, by hand, over packed batches.
-//!
-//! ```text
-//! edge_geometry → radial_basis → filters → [message, update] × L → readout
-//! readout_vjp → [update_vjp, message_vjp] × L reversed → edge_geometry_vjp
-//! ```
+//! The adjoint engine: a model's operations in a fixed list and their mirror, by hand, over packed batches.
 //!
 //! No tape, and no allocation once the workspace has grown. An atom's state between two messages depends on nothing but its
 //! own, so a *tile* of atoms goes from one message to the next while it is in the cache; only messages read other
-//! tiles. Work saved: the first layer's interaction context is a table of the species, its vectors are zero, and the last
-//! layer's vectors are not updated. Every number is computed in the same order whatever the tile, the batch and the
-//! number of threads, so results are the same bits.
+//! tiles. Every number is computed in the same order whatever the tile, the batch and the number of threads, so results are
+//! the same bits.
+//!
+//! `painn` is the list of one architecture. What any would use stands beside it: tiles and groups of atoms (`tiles`), their
+//! pairs (`pairs`), arrays that threads share (`shared`), the threads (`crew`), who does what (`schedule`, `tickets`).
 
 mod crew;
+mod painn;
+mod pairs;
+mod schedule;
 mod shared;
-mod stages;
-mod weights;
-mod workspace;
-
-use std::sync::{Mutex, PoisonError};
+mod tickets;
+mod tiles;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -30,10 +27,9 @@ use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::settings::Want;
 pub use crew::Crew;
-use shared::Stages;
-use stages::Run;
-use weights::Weights;
-pub use workspace::Workspace;
+pub use painn::Workspace;
+use painn::{PainnStages, Weights};
+pub use schedule::Threads;
 
 /// How filters are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,9 +87,6 @@ impl<T> std::fmt::Debug for Adjoint<T> {
     }
 }
 
-/// Atoms that a thread carries through a layer at a time, at most.
-const TILE_ATOMS: usize = 64;
-
 impl<T: Lanes> Adjoint<T> {
     /// Packs a model's weights for this processor.
     ///
@@ -150,12 +143,7 @@ impl<T: Lanes> Adjoint<T> {
         batch.check(self.weights.n_species(), false)?;
         let virials = want.needs_virials(batch.volumes.iter().any(Option::is_some));
         let (n_atoms, n_threads) = (batch.n_atoms(), threads.count());
-        // Tiles enough for all threads, and none larger than the cache; a small batch is one tile.
-        let tile = match n_threads {
-            1 if n_atoms <= 2 * TILE_ATOMS => n_atoms,
-            1 => TILE_ATOMS,
-            _ => n_atoms.div_ceil(n_threads).min(TILE_ATOMS),
-        };
+        let tile = tiles::tile_size(n_atoms, n_threads);
         enter(Component::Batch);
         workspace.begin();
         workspace.resize(&self.weights, batch, tile, n_threads, want.gradient(), virials);
@@ -177,42 +165,14 @@ impl<T: Lanes> Adjoint<T> {
     }
 
     fn run(&self, batch: &PackedBatch, want: Want, threads: Threads, workspace: &mut Workspace<T>) {
-        let n_tiles = workspace.partition.tiles.len();
-        let (run, scratch) = Run::new(&self.weights, self.energy_scale, batch, want, workspace);
-        let n_stages = run.n_stages();
-        let task = |stage, tile, scratch: &mut _| self.arch.dispatch(Task { run: &run, stage, tile, scratch });
-        if threads.count() == 1 || n_tiles < 2 {
-            let scratch = unlocked(&mut scratch[0]);
-            for stage in 0..n_stages {
-                for tile in 0..n_tiles {
-                    task(stage, tile, scratch);
-                }
-            }
-            return;
-        }
-        let (stages, scratch) = (Stages::default(), &*scratch);
-        let work = |thread: usize| {
-            // Nobody else uses this thread's buffers; the lock only says so to the compiler.
-            let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            stages.work(n_stages, n_tiles, |stage, tile| {
-                #[cfg(test)]
-                self.fail_where_asked(thread);
-                task(stage, tile, &mut scratch);
-            });
-        };
-        match threads {
-            Threads::One => work(0),
-            Threads::Crew(crew) => crew.run(&work),
-            Threads::Rayon => rayon::scope(|scope| {
-                for thread in 0..scratch.len() {
-                    let work = &work;
-                    scope.spawn(move |_| work(thread));
-                }
-            }),
-        }
-        // A panic of any thread has come here by now; what is left undone without one must not pass for a result.
-        assert!(stages.are_done(n_stages * n_tiles), "an evaluation ended before all of its tasks were done");
+        let n_tiles = workspace.n_tiles();
+        let (list, scratch) = PainnStages::new(&self.weights, self.energy_scale, batch, want, workspace);
+        threads.run(self.arch, &list, n_tiles, scratch, |thread| self.fail_where_asked(thread));
     }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    fn fail_where_asked(&self, _thread: usize) {}
 
     /// Panics in a helper; its caller waits for one to come.
     #[cfg(test)]
@@ -221,31 +181,6 @@ impl<T: Lanes> Adjoint<T> {
         assert!(thread == 0 || !self.helpers_fail.swap(false, Ordering::SeqCst), "a defect in a helper's task");
         while thread == 0 && self.helpers_fail.load(Ordering::SeqCst) {
             std::thread::yield_now();
-        }
-    }
-}
-
-fn unlocked<X>(x: &mut Mutex<X>) -> &mut X {
-    x.get_mut().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Threads that share the work of a batch. Results do not depend on them.
-#[derive(Debug)]
-pub enum Threads<'a> {
-    /// The caller's.
-    One,
-    /// The caller's and its helpers.
-    Crew(&'a mut Crew),
-    /// Those of the rayon pool of the caller.
-    Rayon,
-}
-
-impl Threads<'_> {
-    fn count(&self) -> usize {
-        match self {
-            Threads::One => 1,
-            Threads::Crew(crew) => crew.n_threads(),
-            Threads::Rayon => rayon::current_num_threads(),
         }
     }
 }
@@ -261,21 +196,5 @@ impl<T: Lanes> WithSimd for Pack<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Weights<T> {
         Weights::new(simd, self.painn, self.exact)
-    }
-}
-
-struct Task<'a, 'b, T> {
-    run: &'a Run<'b, T>,
-    stage: usize,
-    tile: usize,
-    scratch: &'a mut workspace::Scratch<T>,
-}
-
-impl<T: Lanes> WithSimd for Task<'_, '_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.run.stage(simd, self.stage, self.tile, self.scratch);
     }
 }

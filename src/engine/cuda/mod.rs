@@ -102,7 +102,7 @@ impl<T: Scalar> Plan<T> {
     }
 
     /// The programs that a backend must have.
-    pub fn sources(&self) -> Vec<crate::cuda::Source> {
+    pub fn sources(&self) -> Vec<crate::cuda::KernelSource> {
         self.shape.sources(self.few.as_ref())
     }
 

@@ -1,7 +1,7 @@
 //! What a model's kernels are compiled for.
 
 use super::Scalar;
-use crate::cuda::{Limits, Source};
+use crate::cuda::{KernelSource, Limits};
 use crate::error::CudaError;
 use crate::error::{Error, Result};
 use crate::model::painn::Painn;
@@ -148,8 +148,8 @@ impl Shape {
     }
 
     /// The programs. Those that take longest to compile stand first.
-    pub fn sources(&self, few: Option<&Self>) -> Vec<Source> {
-        let message = |name, extra, kernels| Source {
+    pub fn sources(&self, few: Option<&Self>) -> Vec<KernelSource> {
+        let message = |name, extra, kernels| KernelSource {
             name,
             defines: self.defines(extra),
             text: include_str!("../../../kernels/adjoint/message.cu"),
@@ -195,7 +195,7 @@ impl Shape {
                 "painn_message_pairs_forward_first",
             ],
         ));
-        out.push(Source {
+        out.push(KernelSource {
             name: "painn_edges.cu",
             defines: self.defines(""),
             text: include_str!("../../../kernels/adjoint/edges.cu"),
@@ -218,7 +218,7 @@ impl Shape {
         names: [&'static str; 3],
         kernels: [&'static [&'static str]; 3],
         extra: &str,
-    ) -> Vec<Source> {
+    ) -> Vec<KernelSource> {
         let update = include_str!("../../../kernels/adjoint/update.cu");
         let texts = [update, update, include_str!("../../../kernels/adjoint/readout.cu")];
         let parts = ["BACKWARD", "FORWARD", ""];
@@ -227,7 +227,7 @@ impl Shape {
             n if n > 1 && k < 2 => format!("#define MLFF_CLUSTER {n}\n"),
             _ => String::new(),
         };
-        let of = |k: usize| Source {
+        let of = |k: usize| KernelSource {
             name: names[k],
             defines: self.defines(parts[k]) + extra + &cluster(k),
             text: texts[k],

@@ -1,6 +1,7 @@
 //! A session's steps on a GPU.
 
-use super::{Last, Steps, System};
+use super::steps::Steps;
+use super::system::{Last, System};
 use crate::cuda::Device;
 use crate::engine::adjoint::Crew;
 use crate::engine::cuda::{EdgeSource, Scalar, Worker};

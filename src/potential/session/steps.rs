@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Last, System};
+use super::system::{Last, System};
 use crate::cpu::lanes::Lanes;
 use crate::engine::adjoint::{Adjoint, Crew, Threads, Workspace};
 use crate::error::Result;

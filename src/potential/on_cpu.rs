@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::driver::{Driver, Job};
+use super::driver::{Driver, Request};
 use super::session::{Stepper, Steps};
 use super::{checked, no_thread};
 use crate::batch::{PackedBatch, Preparer};
@@ -29,7 +29,7 @@ const BATCH_ATOMS: usize = 96;
 const LARGE_ATOMS: usize = 1024;
 
 /// The engine and the buffers of the threads that have used it.
-pub(super) struct Packed<T> {
+pub(super) struct OnCpu<T> {
     engine: Arc<Adjoint<T>>,
     workers: PerProcess<Mutex<Vec<Worker<T>>>>,
 }
@@ -41,15 +41,15 @@ struct Worker<T> {
     workspace: Workspace<T>,
 }
 
-impl<T: Lanes> Packed<T> {
+impl<T: Lanes> OnCpu<T> {
     /// # Errors
     /// `Error::Usage` if the model is not a PaiNN.
     pub fn new(model: &Model) -> Result<Self> {
-        Ok(Packed { engine: Arc::new(Adjoint::new(model, FilterKind::Auto)?), workers: PerProcess::new() })
+        Ok(OnCpu { engine: Arc::new(Adjoint::new(model, FilterKind::Auto)?), workers: PerProcess::new() })
     }
 }
 
-impl<T: Lanes> Driver for Packed<T> {
+impl<T: Lanes> Driver for OnCpu<T> {
     fn engine(&self) -> EngineKind {
         EngineKind::Adjoint
     }
@@ -62,8 +62,8 @@ impl<T: Lanes> Driver for Packed<T> {
         T::PRECISION
     }
 
-    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
-        let Job { model, size, want, .. } = job;
+    fn evaluate(&self, request: Request, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        let Request { model, size, want, .. } = request;
         let sizes: Vec<usize> = structures.iter().map(|s| s.n_atoms()).collect();
         let batches = batches(&sizes, size);
         if let [batch] = &batches[..]
@@ -97,7 +97,7 @@ impl<T: Lanes> Driver for Packed<T> {
     }
 }
 
-impl<T: Lanes> Packed<T> {
+impl<T: Lanes> OnCpu<T> {
     /// Many batches, or a large structure, on the threads of a pool.
     fn batches(
         &self,
@@ -205,7 +205,7 @@ mod tests {
     fn evaluation_in_a_forked_process_does_not_wait_for_a_lock_of_the_parent() {
         use crate::potential::Potential;
         let mut potential = Potential::load("ani2x-painn-64").unwrap();
-        let packed = Arc::new(Packed::<f32>::new(potential.model()).unwrap());
+        let packed = Arc::new(OnCpu::<f32>::new(potential.model()).unwrap());
         potential.driver = packed.clone();
         let hydrogen = Structure::molecule(vec![1], vec![[0.0; 3]]).unwrap();
         let want = potential.evaluate_one(&hydrogen, Want::ENERGY).unwrap();

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::shared::Rows;
 use super::weights::Weights;
 use crate::batch::PackedBatch;
 use crate::cpu::lanes::{Buffer, Lanes};
 use crate::cpu::message::{NODE_VECTORS, PAIR_VECTORS};
-use crate::cpu::pairs::{Counts, Pair};
 use crate::engine::Results;
+use crate::engine::adjoint::pairs::PairArrays;
+use crate::engine::adjoint::shared::Rows;
+use crate::engine::adjoint::tiles::{EDGES_PER_GROUP, Partition};
 
 /// Buffers of one evaluation and its results.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl<T: Lanes> Default for Workspace<T> {
 
 /// Arrays with a row for each atom or each edge of the batch; those of layers stand one layer after the other.
 #[derive(Debug, Default)]
-pub(super) struct Arrays<T> {
+pub struct Arrays<T> {
     /// Of the layer at hand, `[n_atoms, n]`.
     pub scalars: Buffer<T>,
     /// Interaction context, `[L - 1, n_atoms, 3n]`: layer 0 reads a table.
@@ -52,23 +53,13 @@ pub(super) struct Arrays<T> {
     pub grad_scalars: Buffer<T>,
     /// The same of vectors, `[2, n_atoms, 3n]`.
     pub grad_vectors: Buffer<T>,
-    /// Pairs of each group, from the number of its first edge on, `[n_edges]`; so for what follows.
-    pub pairs: Vec<Pair<T>>,
-    /// [`Pairs::values`](crate::cpu::pairs::Pairs).
-    pub values: Buffer<T>,
-    /// [`Pairs::outside`](crate::cpu::pairs::Pairs).
-    pub outside: Vec<u32>,
-    /// Pair of each edge, within its group, `[n_edges]`.
-    pub pair_of_edge: Vec<u32>,
-    /// Pairs and atoms outside of each group.
-    pub counts: Vec<Counts>,
-    /// Cotangents of each pair's distance and direction, `[n_edges]`.
-    pub cotangents: Vec<[T; 4]>,
+    /// Pairs, radial functions and their cotangents.
+    pub pairs: PairArrays<T>,
 }
 
 /// What an update keeps for its backward, `[n_atoms, …]`.
 #[derive(Debug, Default)]
-pub(super) struct Kept<B> {
+pub struct Kept<B> {
     /// Scalars after the message, and norms, `2n`.
     pub context: B,
     /// V and W, `[3, 2n]`.
@@ -124,7 +115,7 @@ impl<'a, T> Kept<Rows<'a, T>> {
 
 /// A thread's own buffers, for the atoms of one tile.
 #[derive(Debug, Default)]
-pub(super) struct Scratch<T> {
+pub struct Scratch<T> {
     /// Of the last layer, whose backward follows its forward within the tile.
     pub last: Kept<Buffer<T>>,
     pub hidden: Buffer<T>,
@@ -139,91 +130,34 @@ pub(super) struct Scratch<T> {
     pub row_of: Vec<u32>,
 }
 
-/// Tiles, each the work of one thread in one stage, and the groups of atoms in them whose filters are evaluated together.
-#[derive(Debug, Default)]
-pub(super) struct Partition {
-    pub tiles: Vec<Tile>,
-    pub groups: Vec<Range<usize>>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Tile {
-    pub atoms: Range<usize>,
-    pub groups: Range<usize>,
-}
-
-/// Edges of a group at most, unless an atom has more: their filters stay in the cache.
-const EDGES_PER_GROUP: usize = 2048;
-
-/// Edges of a group of several structures at most.
-const FEW_EDGES: usize = 1280;
-
-impl Partition {
-    /// Cuts the atoms of a batch into tiles of about `tile` atoms.
-    pub fn fill(&mut self, batch: &PackedBatch, tile: usize) {
-        self.tiles.clear();
-        self.groups.clear();
-        let (n_atoms, edges) = (batch.n_atoms(), batch.edges());
-        let n_tiles = n_atoms.div_ceil(tile.max(1));
-        let mut s = 0;
-        for t in 0..n_tiles {
-            let atoms = n_atoms * t / n_tiles..n_atoms * (t + 1) / n_tiles;
-            let first_group = self.groups.len();
-            let mut start = atoms.start;
-            // Structures stay whole where they can: a pair inside a group is evaluated once.
-            while s < batch.n_structures() && batch.atoms_of(s).start < atoms.end {
-                let piece = batch.atoms_of(s).start.max(atoms.start)..batch.atoms_of(s).end.min(atoms.end);
-                if piece.start > start && edges.of_all(&(start..piece.end)).len() > FEW_EDGES {
-                    self.groups.push(start..piece.start);
-                    start = piece.start;
-                }
-                for i in piece.clone() {
-                    if i > start && edges.of_all(&(start..i + 1)).len() > EDGES_PER_GROUP {
-                        self.groups.push(start..i);
-                        start = i;
-                    }
-                }
-                if batch.atoms_of(s).end > atoms.end {
-                    break;
-                }
-                s += 1;
-            }
-            self.groups.push(start..atoms.end);
-            self.tiles.push(Tile { atoms, groups: first_group..self.groups.len() });
-        }
-    }
-}
-
 impl<T: Lanes> Workspace<T> {
     /// Forgets what a panic in the evaluation before left behind: scratch that is expected to be clean.
-    pub(super) fn begin(&mut self) {
+    pub(in crate::engine::adjoint) fn begin(&mut self) {
         if std::mem::replace(&mut self.is_left, true) {
             self.scratch.clear();
         }
     }
 
     /// All tasks are done.
-    pub(super) fn end(&mut self) {
+    pub(in crate::engine::adjoint) fn end(&mut self) {
         self.is_left = false;
     }
 
+    /// Tiles of the batch that it was resized for.
+    pub(in crate::engine::adjoint) fn n_tiles(&self) -> usize {
+        self.partition.tiles.len()
+    }
+
     /// Makes room for batches of `n_atoms` atoms with up to `n_edges` edges.
-    pub(super) fn reserve(&mut self, weights: &Weights<T>, n_atoms: usize, n_edges: usize) {
+    pub(in crate::engine::adjoint) fn reserve(&mut self, weights: &Weights<T>, n_atoms: usize, n_edges: usize) {
         // A group has an atom at least.
         let n_groups = n_atoms;
-        let room = |len: usize, want: usize| want.saturating_sub(len);
-        let arrays = &mut self.arrays;
-        arrays.pairs.reserve(room(arrays.pairs.len(), n_edges));
-        arrays.outside.reserve(room(arrays.outside.len(), n_edges));
-        arrays.pair_of_edge.reserve(room(arrays.pair_of_edge.len(), n_edges));
-        arrays.cotangents.reserve(room(arrays.cotangents.len(), n_edges));
-        arrays.values.resize(n_edges * 2 * weights.radial.window());
-        arrays.counts.reserve(room(arrays.counts.len(), n_groups));
-        self.partition.groups.reserve(room(self.partition.groups.len(), n_groups));
+        self.arrays.pairs.reserve(n_edges, n_groups, weights.radial.window());
+        self.partition.groups.reserve(n_groups.saturating_sub(self.partition.groups.len()));
     }
 
     /// Makes room for a batch.
-    pub(super) fn resize(
+    pub(in crate::engine::adjoint) fn resize(
         &mut self,
         weights: &Weights<T>,
         batch: &PackedBatch,
@@ -242,15 +176,10 @@ impl<T: Lanes> Workspace<T> {
         arrays.context_slopes.resize(layers(n_layers - 1, n));
         arrays.vectors.resize(layers(n_layers - 1, 3 * n));
         arrays.kept.resize(layers(n_layers - 1, 1), n, 3 * n);
-        arrays.pairs.resize(n_edges, Pair::default());
-        arrays.outside.resize(n_edges, 0);
-        arrays.pair_of_edge.resize(n_edges, 0);
-        arrays.values.resize(n_edges * 2 * weights.radial.window());
-        arrays.counts.resize(self.partition.groups.len(), Counts::default());
+        arrays.pairs.resize(n_edges, self.partition.groups.len(), weights.radial.window(), gradient);
         if gradient {
             arrays.grad_scalars.resize(layers(2, n));
             arrays.grad_vectors.resize(layers(2, 3 * n));
-            arrays.cotangents.resize(n_edges, [T::zero(); 4]);
         }
         self.scratch.resize_with(n_threads, Default::default);
         let n_tile = self.partition.tiles.iter().map(|t| t.atoms.len()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A PaiNN's weights, padded and packed for the kernels.
+//! Weights, padded and packed for the kernels.
 
 use pulp::Simd;
 
@@ -9,7 +9,7 @@ use crate::model::painn::Painn;
 use crate::ops::dense::Linear;
 
 /// Weights of a whole network for one instruction set.
-pub(super) struct Weights<T> {
+pub struct Weights<T> {
     /// Padded number of features.
     pub n: usize,
     pub n_layers: usize,
@@ -27,7 +27,7 @@ pub(super) struct Weights<T> {
 }
 
 /// An update's weights.
-pub(super) struct Update<T> {
+pub struct Update<T> {
     /// F → 2F, no bias.
     pub mix: Layer<T>,
     /// 2F → F.

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
-use super::driver::{Driver, Job};
+use super::driver::{Driver, Request};
 use super::evaluator::Evaluator;
 use super::session::Steps;
 use super::{checked, no_thread};
 use crate::batch::{PaddedBatch, Prepared, Preparer, size_buckets};
 use crate::clock::{Clock, Component, within};
 use crate::engine::Evaluation;
-use crate::engine::autograd::Autograd;
-use crate::engine::autograd::Element;
+use crate::engine::autograd::{Autograd, Element};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::model::Model;
@@ -39,18 +38,18 @@ const AUTO_BYTES: usize = 512 << 20;
 static FIRST_PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// Batched autograd on a device.
-pub(super) struct Padded<T: Element> {
+pub(super) struct AutogradDriver<T: Element> {
     engine: Autograd<T>,
     /// What batches of more than one structure fail with.
     #[cfg(test)]
     failure: std::sync::Mutex<Option<Error>>,
 }
 
-impl<T: Element> Padded<T> {
+impl<T: Element> AutogradDriver<T> {
     /// # Errors
     /// What the device or the tensor library reports.
     pub fn new(model: &Model, device: DeviceKind) -> Result<Self> {
-        Ok(Padded {
+        Ok(AutogradDriver {
             engine: Autograd::new(model, device)?,
             #[cfg(test)]
             failure: std::sync::Mutex::default(),
@@ -58,7 +57,7 @@ impl<T: Element> Padded<T> {
     }
 }
 
-impl<T: Element> Driver for Padded<T> {
+impl<T: Element> Driver for AutogradDriver<T> {
     fn engine(&self) -> EngineKind {
         EngineKind::Autograd
     }
@@ -71,7 +70,7 @@ impl<T: Element> Driver for Padded<T> {
         <T as Real>::PRECISION
     }
 
-    fn evaluate(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+    fn evaluate(&self, request: Request, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
         if has_lost_threads() {
             let refused = || {
                 Err(Error::Usage(
@@ -82,7 +81,7 @@ impl<T: Element> Driver for Padded<T> {
             };
             return structures.iter().map(|_| refused()).collect();
         }
-        let evaluated = in_pool(|| self.evaluate_in_pool(job, structures));
+        let evaluated = in_pool(|| self.evaluate_in_pool(request, structures));
         evaluated.unwrap_or_else(|e| structures.iter().map(|_| Err(no_thread(&e))).collect())
     }
 
@@ -112,9 +111,9 @@ fn has_lost_threads() -> bool {
     }
 }
 
-impl<T: Element> Padded<T> {
-    fn evaluate_in_pool(&self, job: Job, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
-        let Job { model, size, cost_model, want } = job;
+impl<T: Element> AutogradDriver<T> {
+    fn evaluate_in_pool(&self, request: Request, structures: &[&Structure]) -> Vec<Result<Evaluation>> {
+        let Request { model, size, cost_model, want } = request;
         let mut prepared: Vec<Result<Prepared>> = structures
             .par_iter()
             .with_min_len(8)
@@ -206,7 +205,7 @@ mod tests {
     #[test]
     fn batch_that_fails_as_a_whole_keeps_its_error_for_each_of_its_structures() {
         let mut potential = Potential::load("ani2x-painn-64").unwrap();
-        let padded = Arc::new(Padded::<f32>::new(potential.model(), DeviceKind::Cpu).unwrap());
+        let padded = Arc::new(AutogradDriver::<f32>::new(potential.model(), DeviceKind::Cpu).unwrap());
         potential.driver = padded.clone();
         let water = Structure::molecule(vec![8, 1, 1], vec![[0.0; 3], [0.0, 0.0, 0.96], [0.93, 0.0, -0.24]]).unwrap();
         let unknown = Structure::molecule(vec![2], vec![[0.0; 3]]).unwrap();
