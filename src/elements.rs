@@ -1,6 +1,6 @@
 //! The chemical elements by atomic number.
 
-/// Chemical symbols by atomic number; index 0 is no element.
+/// Chemical symbols by atomic number. Index 0 is no element and holds `X`.
 pub const SYMBOLS: [&str; 119] = [
     "X", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
     "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
@@ -11,12 +11,12 @@ pub const SYMBOLS: [&str; 119] = [
     "Lv", "Ts", "Og",
 ];
 
-/// Symbol of an element, `None` outside 1..=118.
+/// Chemical symbol of an atomic number; `None` outside 1..=118.
 pub fn symbol(z: u8) -> Option<&'static str> {
     SYMBOLS.get(z as usize).copied().filter(|_| z != 0)
 }
 
-/// Atomic number of a symbol, written as `Cl`; `None` for what is none.
+/// Atomic number of a chemical symbol. Case matters: `Cl`, neither `CL` nor `cl`. `None` if there is no such element.
 pub fn atomic_number(symbol: &str) -> Option<u8> {
     let number = SYMBOLS.iter().position(|s| *s == symbol)?;
     u8::try_from(number).ok().filter(|&z| z > 0)

@@ -16,13 +16,13 @@ pub struct Peaks {
     pub bytes_s: f64,
 }
 
-/// Which rate limits.
+/// Which rate of the device limits a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// Of arithmetic.
+    /// That of floating-point operations.
     Compute,
-    /// Of memory.
+    /// That of bytes read and written.
     Memory,
 }
 
@@ -36,15 +36,16 @@ impl Bound {
     }
 }
 
-/// Where a component stands under the roofline.
+/// How near a component comes to what the device can do, by the roofline model: its time cannot be less than that of
+/// its floating-point operations, nor than that of its bytes, at the rates measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Roofline {
-    /// FLOP a byte.
+    /// Arithmetic intensity, FLOP per byte.
     pub intensity: f64,
     /// Which rate limits it.
     pub bound: Bound,
-    /// Shortest time that the peaks allow, over the time taken. Arrays that stay in the caches can take it beyond 1.
+    /// Shortest time that the rates allow, divided by the time taken. It can exceed 1 if arrays stay in the caches.
     pub fraction: f64,
 }
 

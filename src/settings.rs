@@ -1,6 +1,6 @@
 //! What an evaluation can be asked for: where, how, in which precision, and which results.
 
-/// Precision of the network. Positions, geometry and energy sums are f64 in both.
+/// Floating-point precision of the network. In both, positions, geometry and sums of energies are f64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -21,27 +21,30 @@ impl Precision {
     }
 }
 
-/// How structures are grouped for one pass of the engine.
+/// How many structures are computed together, in one pass of the engine. This affects speed and memory; results differ
+/// by rounding at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BatchSize {
-    /// By atoms and memory.
+    /// As many as suit the engine and fit its memory, by their numbers of atoms.
     #[default]
     Auto,
     /// At most this many structures.
     Structures(usize),
 }
 
-/// Ways to compute.
+/// Which engine computes: how a model is evaluated and its energy differentiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EngineKind {
     /// [`Adjoint`](EngineKind::Adjoint) for models that it evaluates, [`Autograd`](EngineKind::Autograd) for others.
     #[default]
     Auto,
-    /// Hand-written adjoint over packed batches; PaiNN only.
+    /// A backward pass (adjoint) written by hand, over structures that are packed one behind another. Evaluates PaiNN
+    /// only.
     Adjoint,
-    /// Batched autograd over padded batches; every architecture.
+    /// *Batched autograd*: automatic differentiation by the tensor library candle, over structures that are padded to
+    /// one size. Evaluates every architecture; needs the cargo feature `autograd`.
     Autograd,
 }
 
@@ -49,10 +52,11 @@ pub enum EngineKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DeviceKind {
-    /// Processor.
+    /// The processor.
     #[default]
     Cpu,
-    /// NVIDIA GPU of that number. Batched autograd runs there in programs built with the cargo feature `candle-cuda`.
+    /// The NVIDIA GPU of this number, counted from 0 among those that the driver shows to the process. Needs the cargo
+    /// feature `cuda`, and `candle-cuda` for batched autograd.
     Cuda(usize),
 }
 
@@ -65,7 +69,9 @@ impl std::fmt::Display for DeviceKind {
     }
 }
 
-/// What an evaluation is asked for; energies, of the structure and of each atom, are always computed.
+/// Which results an evaluation computes. Energies, of the structure and of each atom, are always among them.
+///
+/// The results, with their units and signs, are in [`Evaluation`](crate::Evaluation).
 ///
 /// ```
 /// use mlff::Want;
@@ -76,13 +82,14 @@ impl std::fmt::Display for DeviceKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Want {
-    /// Forces on all atoms.
+    /// Forces on all atoms, eV/Å.
     pub forces: bool,
-    /// Stress of structures that are periodic in three directions.
+    /// Stress, eV/Å³. Structures that are not periodic in three directions have none; this is no error.
     pub stress: bool,
-    /// Virial of any structure.
+    /// Virial, eV, of any structure, molecules too.
     pub virial: bool,
-    /// Each atom's share of the virial; the adjoint engine has it.
+    /// Each atom's share of the virial, eV. Only the adjoint engine computes it; batched autograd returns
+    /// `Error::Usage`.
     pub atomic_virials: bool,
 }
 
@@ -91,38 +98,38 @@ impl Want {
     pub const ENERGY: Want = Want { forces: false, stress: false, virial: false, atomic_virials: false };
     /// Energy and forces.
     pub const FORCES: Want = Want { forces: true, ..Want::ENERGY };
-    /// Energy, forces and stress: what a file of results holds.
+    /// Energy, forces and stress: what is usually written to a file. No virials.
     pub const ALL: Want = Want { stress: true, ..Want::FORCES };
 
-    /// With forces on all atoms, or without.
+    /// The same with forces on all atoms, or without.
     #[must_use]
     pub const fn with_forces(mut self, forces: bool) -> Self {
         self.forces = forces;
         self
     }
 
-    /// With the stress of structures that are periodic in three directions, or without.
+    /// The same with the stress of structures that are periodic in three directions, or without.
     #[must_use]
     pub const fn with_stress(mut self, stress: bool) -> Self {
         self.stress = stress;
         self
     }
 
-    /// With the virial of any structure, molecules too, or without.
+    /// The same with the virial of any structure, molecules too, or without.
     #[must_use]
     pub const fn with_virial(mut self, virial: bool) -> Self {
         self.virial = virial;
         self
     }
 
-    /// With each atom's share of the virial, or without.
+    /// The same with each atom's share of the virial, or without.
     #[must_use]
     pub const fn with_atomic_virials(mut self, atomic_virials: bool) -> Self {
         self.atomic_virials = atomic_virials;
         self
     }
 
-    /// Whether a derivative is asked for at all.
+    /// Whether anything beyond energies is asked for, so that derivatives must be computed.
     pub const fn gradient(self) -> bool {
         self.forces || self.stress || self.virial || self.atomic_virials
     }

@@ -1,4 +1,4 @@
-//! Structures: atomic numbers, positions, cell and periodicity.
+//! Structures: atomic numbers, positions, cell, periodicity and charge; the chemical elements.
 
 pub(crate) mod reduce;
 mod types;
@@ -10,11 +10,13 @@ pub use types::ElementTypes;
 
 /// Three Cartesian components.
 pub type Vec3 = [f64; 3];
-/// Three rows of three.
+/// A 3×3 matrix by rows. The rows of a cell are its lattice vectors.
 pub type Mat3 = [[f64; 3]; 3];
 
-/// Longest lattice vector of a direction that repeats, Å: a centimetre. In longer cells f64 tells positions apart to less
-/// than 1e-8 Å, and what writes such numbers has another unit or no cell at all.
+/// Greatest length of the lattice vector of a periodic direction, Å: one centimetre.
+///
+/// In longer cells f64 no longer resolves positions to 1e-8 Å. Such numbers are in another unit, or stand for no cell
+/// at all.
 pub const MAX_LATTICE_VECTOR: f64 = 1e8;
 
 /// Shortest lattice vector that rounding errors of long ones are not taken for, Å: an atom's own image is never nearer.
@@ -22,9 +24,9 @@ const SHORTEST: f64 = 0.1;
 
 /// One system of atoms.
 ///
-/// Positions (Å) may lie outside the cell. `cell` rows are lattice vectors (Å), of either handedness; it is present
-/// whenever a direction is periodic, and may hold zero rows for directions that are not. Fields may be changed; what is
-/// evaluated is checked anew.
+/// Positions (Å) may lie outside the cell. The rows of `cell` are the lattice vectors (Å), of either handedness. A cell
+/// is needed if any direction is periodic; its rows for other directions may be zero. Fields may be changed at any
+/// time: a structure is checked again whenever it is evaluated.
 ///
 /// ```
 /// use mlff::Structure;
@@ -38,21 +40,21 @@ const SHORTEST: f64 = 0.1;
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Structure {
-    /// Atomic numbers, `[n_atoms]`, 1..=118.
+    /// Atomic numbers, 1 to 118, `[n_atoms]`.
     pub atomic_numbers: Vec<u8>,
-    /// Positions, `[n_atoms]`, Å.
+    /// Cartesian positions, Å, `[n_atoms]`.
     pub positions: Vec<Vec3>,
     /// Lattice vectors as rows, Å.
     pub cell: Option<Mat3>,
-    /// Which of the three cell directions repeat.
+    /// Which of the three directions of the cell are periodic.
     pub pbc: [bool; 3],
-    /// Total charge, e. A model refuses another charge than the one that it describes; `None`, where nobody said any, is
-    /// taken for that one.
+    /// Total charge, e. A model describes one charge, and any other is an `Error::ChargeOrSpin`. `None` means that the
+    /// charge is not known; it is then taken to be the model's.
     pub charge: Option<i32>,
 }
 
 impl Structure {
-    /// Builds a structure and checks it.
+    /// Builds a structure, without a charge, and checks it.
     ///
     /// # Errors
     /// See [`Structure::validate`].
@@ -62,7 +64,7 @@ impl Structure {
         Ok(structure)
     }
 
-    /// A molecule: no cell, not periodic.
+    /// Builds and checks a molecule: no cell, not periodic.
     ///
     /// # Errors
     /// See [`Structure::validate`].
@@ -70,28 +72,31 @@ impl Structure {
         Self::new(atomic_numbers, positions, None, [false; 3])
     }
 
-    /// With this total charge, e.
+    /// The same structure with this total charge, e.
     #[must_use]
     pub fn with_charge(mut self, charge: i32) -> Self {
         self.charge = Some(charge);
         self
     }
 
-    /// With other atomic numbers; checked as positions are.
+    /// The same structure with other atomic numbers. They are checked when the structure is evaluated, or by
+    /// [`Structure::validate`].
     #[must_use]
     pub fn with_atomic_numbers(mut self, atomic_numbers: Vec<u8>) -> Self {
         self.atomic_numbers = atomic_numbers;
         self
     }
 
-    /// With other positions, Å; they are checked when the structure is evaluated, or by [`Structure::validate`].
+    /// The same structure with other positions, Å. They are checked when the structure is evaluated, or by
+    /// [`Structure::validate`].
     #[must_use]
     pub fn with_positions(mut self, positions: Vec<Vec3>) -> Self {
         self.positions = positions;
         self
     }
 
-    /// With another cell, Å, and periodic directions; checked as positions are.
+    /// The same structure with another cell, Å, and other periodic directions. They are checked when the structure is
+    /// evaluated, or by [`Structure::validate`].
     #[must_use]
     pub fn with_cell(mut self, cell: Option<Mat3>, pbc: [bool; 3]) -> Self {
         (self.cell, self.pbc) = (cell, pbc);
@@ -108,7 +113,8 @@ impl Structure {
         self.pbc.contains(&true)
     }
 
-    /// Cell volume, Å³, for structures periodic in three directions; `None` for all others, whose stress is undefined.
+    /// Volume of the cell, Å³, of a structure that is periodic in three directions. `None` for all others, which have
+    /// no stress.
     pub fn volume(&self) -> Option<f64> {
         match (&self.cell, self.pbc) {
             (Some(cell), [true, true, true]) => Some(determinant(cell).abs()),
@@ -116,11 +122,12 @@ impl Structure {
         }
     }
 
-    /// Checks lengths, atomic numbers, finiteness, and that periodic directions have independent lattice vectors of at most
+    /// Checks that there is one position for each atomic number, that atomic numbers are 1 to 118, that positions and
+    /// cell are finite, and that the lattice vectors of periodic directions are independent and not longer than
     /// [`MAX_LATTICE_VECTOR`].
     ///
     /// # Errors
-    /// `Error::Structure` or `Error::Shape`, naming the first thing that is wrong.
+    /// `Error::Shape` for the wrong number of positions, else `Error::Structure`, which names the first fault.
     pub fn validate(&self) -> Result<()> {
         if self.positions.len() != self.atomic_numbers.len() {
             return Err(Error::Shape {

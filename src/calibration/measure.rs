@@ -16,16 +16,16 @@ use crate::profile::statistics::median;
 use crate::roofline;
 use crate::settings::Precision;
 
-/// How to measure.
+/// What to measure, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to measure.
+    /// Patterns to measure, at least one.
     pub patterns: Vec<Pattern>,
-    /// Precision.
+    /// Precision of the network.
     pub precision: Precision,
-    /// Fewer sizes and repeats.
+    /// Whether to measure fewer sizes, with fewer repeats.
     pub quick: bool,
-    /// Speed-up from which an operation is fused, positive.
+    /// Speed-up from which an operation is fused, positive; usually [`THRESHOLD`](super::THRESHOLD).
     pub threshold: f64,
 }
 
@@ -38,7 +38,7 @@ impl Options {
         Ok(())
     }
 
-    /// Sizes of a pattern.
+    /// The sizes at which a pattern is measured.
     pub fn sizes(&self, pattern: Pattern) -> Vec<Size> {
         let rows: &[usize] = if self.quick { &[64, 1024, 16384] } else { &[64, 256, 1024, 4096, 16384] };
         let widths: &[usize] = match (pattern, self.quick) {
@@ -57,11 +57,11 @@ impl Options {
     }
 }
 
-/// Measures fused against unfused on this processor; `progress` hears how many sizes of how many are done, and what comes
-/// next.
+/// Measures both variants of operations on this processor. Before each size, `progress` is called with the number of
+/// sizes that are done, the number of all sizes, and the pattern that comes next.
 ///
 /// # Errors
-/// `Error::Usage` without a pattern, without a positive threshold, or where no thread can be started.
+/// `Error::Usage` if there is no pattern, if the threshold is not positive and finite, or if no thread can be started.
 pub fn measure(options: &Options, progress: &mut (dyn FnMut(usize, usize, Pattern) + Send)) -> Result<Calibration> {
     options.check()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();

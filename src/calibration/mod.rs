@@ -1,11 +1,14 @@
-//! Fused against unfused, measured: what is worth fusing on this machine, and at which sizes.
+//! Measurements of what is worth fusing on this machine, and at which sizes.
 //!
-//! [`measure`] times each [`Pattern`] as the fused operation and as the chain of elementary ones ([`crate::ops::unfused`]),
-//! forward and VJP together, on one thread, over a grid of sizes. The record `mlff.calibration/1` ([`Calibration`]) keeps
-//! what was measured and on which machine. A [`CostModel`] reads it: [`CostModel::should_fuse`] is what batched autograd asks
-//! before every operation, on the processor as on a GPU.
+//! Several operations in a row can be *fused* into one, which reads and writes memory once. [`measure`] times each
+//! [`Pattern`] in both [variants](Variant), on one thread, for a grid of sizes. A [`Calibration`] keeps the
+//! measurements and says on which machine they were made; as JSON it has the format `mlff.calibration/1`.
+//! [`Calibration::cost_model`] makes a [`CostModel`] of it, which
+//! [`Potential::with_cost_model`](crate::Potential::with_cost_model) takes: batched autograd asks it before every
+//! operation, on the processor and on a GPU.
 //!
-//! The adjoint engine takes no choice: it is fused by construction, and its bits must not depend on the size of a batch.
+//! The adjoint engine has no choice: its operations are always fused, so that its results do not depend on the size of
+//! a batch.
 
 mod counts;
 #[cfg(feature = "cuda")]

@@ -12,39 +12,40 @@ use crate::ops::cost_model::CostModel;
 use crate::roofline::{Bound, Roofline};
 use crate::settings::Precision;
 
-/// Name and version of the format.
+/// Name and version of the format of a [`Calibration`].
 pub const FORMAT: &str = "mlff.calibration/1";
 
-/// Measurements on one machine.
+/// Measurements on one machine, the record `mlff.calibration/1`. Serde writes it as JSON, [`Calibration::read`] reads
+/// it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// [`FORMAT`].
+    /// Name and version of the format; [`FORMAT`].
     pub format: String,
-    /// Program and version.
+    /// Name and version of the program.
     pub tool: String,
-    /// Machine.
+    /// The machine that was measured on.
     pub machine: Machine,
     /// Speed-up from which an operation is fused.
     pub threshold: f64,
-    /// By pattern, device and precision.
+    /// One entry for each pattern, device and precision.
     pub measurements: Vec<Measurement>,
 }
 
-/// Machine.
+/// A machine, as far as measurements depend on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Processor.
+    /// Name of the processor.
     pub cpu: String,
-    /// Architecture and the widest vectors of it that are used.
+    /// Architecture, and the widest vector instructions that are used.
     pub instruction_set: String,
-    /// Cores that the process could use.
+    /// Number of cores that the process could use.
     pub cores: usize,
 }
 
 impl Machine {
-    /// This one.
+    /// The machine that this program runs on.
     pub fn this() -> Self {
         // Such as `V4(..)`.
         let vectors = format!("{:?}", pulp::Arch::new());
@@ -73,93 +74,93 @@ impl std::fmt::Display for Machine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Processor.
+    /// A processor.
     Cpu,
-    /// NVIDIA GPU.
+    /// An NVIDIA GPU.
     Cuda,
 }
 
-/// What computed; rates measured in the same run, of one thread on a processor.
+/// The device that computed. Its rates, of one thread or of the GPU, were measured in the same run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceInfo {
-    /// Kind.
+    /// Kind of the device.
     pub kind: Kind,
-    /// Its name.
+    /// Name of the processor or GPU.
     pub name: String,
-    /// CUDA version of a GPU's driver.
+    /// CUDA version of the driver of a GPU; `None` for a processor.
     pub driver: Option<String>,
-    /// Rate of a large matrix product, FLOP/s.
+    /// Rate of a large matrix product in the precision of the run, FLOP/s.
     pub peak_flops: f64,
-    /// Rate of a copy between large arrays, bytes/s, read and written.
+    /// Rate of a copy between large arrays, bytes/s; bytes read and bytes written both count.
     pub peak_bytes_s: f64,
 }
 
-/// One pattern on one device in one precision.
+/// Measurements of one pattern on one device in one precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
-    /// What was fused.
+    /// The pattern.
     pub pattern: Pattern,
-    /// Where.
+    /// The device that computed.
     pub device: DeviceInfo,
-    /// Precision.
+    /// Precision of the network.
     pub dtype: Precision,
-    /// Threads that computed.
+    /// Number of threads of the processor that computed, or queued work for the GPU.
     pub threads: usize,
-    /// By size.
+    /// One entry for each size.
     pub points: Vec<Point>,
 }
 
-/// One size: a forward and a VJP. Times are medians.
+/// Measurements at one size, of a forward and a backward pass together.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
-    /// Edges, atoms or rows; see [`Pattern`].
+    /// Number of rows; see [`Pattern`].
     pub rows: usize,
-    /// Numbers of a row.
+    /// Number of values in a row; see [`Pattern`].
     pub width: usize,
-    /// Samples of each variant.
+    /// Number of times that each variant was measured.
     pub repeats: usize,
-    /// Floating-point operations of the unfused chain, what its VJP computes anew included.
+    /// Number of floating-point operations of the unfused chain, those that its backward pass repeats included.
     pub flops: f64,
     /// The chain of elementary operations.
     pub unfused: Measured,
     /// The fused operation.
     pub fused: Measured,
-    /// Time of the unfused chain over that of the fused operation.
+    /// Time of the unfused chain, divided by that of the fused operation.
     pub speedup: f64,
-    /// Bytes of the unfused chain over those of the fused operation.
+    /// Bytes of the unfused chain, divided by those of the fused operation.
     pub memory_reduction: f64,
 }
 
 impl Point {
-    /// Its size.
+    /// The size, of `rows` and `width`.
     pub fn size(&self) -> Size {
         Size { rows: self.rows, width: self.width }
     }
 }
 
-/// One variant.
+/// Measurements of one variant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// Median time, s.
     pub seconds: f64,
-    /// Bytes read and written by operations, counted from the shapes.
+    /// Number of bytes read and written, from the sizes of the arrays.
     pub bytes: f64,
-    /// FLOP/s.
+    /// Floating-point operations per second, FLOP/s.
     pub flops_s: f64,
-    /// Against the measured rates.
+    /// Comparison with the rates of the device.
     pub roofline: Roofline,
 }
 
-/// What a file turned out to be.
+/// What [`Calibration::read`] found in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reading {
-    /// Measurements of this machine by this version.
+    /// Measurements on this machine, by this version of the program.
     Usable(Calibration),
-    /// Of another machine or version, in words.
+    /// A calibration of another machine or another version, which cannot be used here. The text says which.
     Unusable(String),
 }
 
@@ -174,21 +175,23 @@ struct Head {
 }
 
 impl Calibration {
-    /// Nothing measured yet, on this machine.
+    /// A calibration of this machine, without any measurements.
     pub fn new(threshold: f64) -> Self {
         let (format, tool) = (FORMAT.into(), this_tool());
         Calibration { format, tool, machine: Machine::this(), threshold, measurements: Vec::new() }
     }
 
-    /// The user's file: `calibration.json` in the cache. `None` where the user has no cache.
+    /// The user's own calibration file, whether it exists or not: `calibration.json` in the folder `$MLFF_CACHE`, else
+    /// `$XDG_CACHE_HOME/mlff`, else `~/.cache/mlff`. `None` if none of these is set.
     pub fn user_file() -> Option<PathBuf> {
         crate::user_cache::folder().map(|folder| folder.join("calibration.json"))
     }
 
-    /// Reads a file.
+    /// Reads a calibration from a file.
     ///
     /// # Errors
-    /// `Error::Io`; `Error::Calibration` for what is not a calibration, or damaged.
+    /// `Error::Io` if the file cannot be read; `Error::Calibration` if it is not a calibration, or is damaged;
+    /// `Error::Model` if it is not a regular file, or too large.
     pub fn read(path: &Path) -> Result<Reading> {
         let text = files::read(path, MAX_BYTES)?;
         Self::parse(&text, &Machine::this())
@@ -231,7 +234,8 @@ impl Calibration {
         Ok(Reading::Usable(calibration))
     }
 
-    /// Adds measurements; those of the same pattern, device and precision give way, and so does the threshold.
+    /// Adds measurements. They replace those of the same pattern, kind of device and precision; the newer threshold and
+    /// machine replace the older ones.
     pub fn merge(&mut self, newer: Calibration) {
         let key = |m: &Measurement| (m.pattern, m.device.kind, m.dtype);
         self.measurements.retain(|old| newer.measurements.iter().all(|new| key(new) != key(old)));
@@ -240,7 +244,10 @@ impl Calibration {
         (self.threshold, self.machine) = (newer.threshold, newer.machine);
     }
 
-    /// Decisions for a device and a precision. Of GPUs, only measurements on the one named count: name and driver.
+    /// A cost model for one device in one precision.
+    ///
+    /// `gpu` is `None` for the processor. For a GPU it is [`DeviceInfo::name`] and [`DeviceInfo::driver`]; only
+    /// measurements on a GPU of this name, with this driver, count.
     pub fn cost_model(&self, gpu: Option<(&str, &str)>, precision: Precision) -> CostModel {
         let is_of = |device: &DeviceInfo| match gpu {
             None => device.kind == Kind::Cpu,
@@ -279,7 +286,7 @@ impl Point {
         })
     }
 
-    /// What limits, before and after.
+    /// Which rate of the device limits the unfused and the fused variant, in this order.
     pub fn bounds(&self) -> [Bound; 2] {
         [self.unfused.roofline.bound, self.fused.roofline.bound]
     }

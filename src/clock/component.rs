@@ -1,29 +1,29 @@
 //! The names of what is timed: components, halves of an evaluation, layers.
 
-/// What work belongs to.
+/// Parts of an evaluation whose time is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// Checking a structure and finding its neighbours.
+    /// Checks of a structure and the search for its neighbours.
     NeighborSearch,
-    /// Putting structures together, and making room for their results.
+    /// Putting structures together into a batch, and making room for results.
     Batch,
-    /// Copies between the host and a GPU: a batch there, its results back. Weights are there already.
+    /// Copies between the host and a GPU: the batch to the GPU, the results back. Weights are on the GPU already.
     Transfers,
     /// Distances and directions of edges.
     EdgeGeometry,
-    /// Radial basis and cutoff.
+    /// Radial basis functions and cutoff function.
     RadialBasis,
-    /// Interaction context: the dense layers before a message.
+    /// Interaction context: the dense layers that prepare the features of atoms for a message.
     Context,
-    /// Filters of a message.
+    /// Filters of a message: functions of the distance, as many as features.
     Filters,
-    /// What neighbours send.
+    /// Message: each atom sums over what its neighbours send.
     Message,
-    /// Update of an atom by itself.
+    /// Update of each atom's features by the atom itself.
     Update,
-    /// Energies.
+    /// Readout: energies from the features of atoms.
     Readout,
-    /// Tensor operations of candle between the custom ones.
+    /// Batched autograd: other tensor operations, by candle.
     TensorOperations,
     /// Backward of the readout.
     ReadoutVjp,
@@ -31,23 +31,23 @@ pub enum Component {
     UpdateVjp,
     /// Backward of a message.
     MessageVjp,
-    /// Backward of filters, and filters computed again.
+    /// Backward of filters, including filters that are computed again.
     FiltersVjp,
     /// Backward of an interaction context.
     ContextVjp,
     /// Backward of the radial basis.
     RadialBasisVjp,
-    /// Backward of the geometry: from edges to positions.
+    /// Backward of distances and directions: from edges to positions.
     EdgeGeometryVjp,
-    /// candle's walk of the tape and its tensor operations in it.
+    /// Batched autograd: the rest of candle's backward pass.
     TensorOperationsVjp,
-    /// Results out of the engine.
+    /// Collecting the results of the engine.
     Results,
-    /// Everything else.
+    /// Everything else; it is not reported as a component.
     Unattributed,
 }
 
-/// Half of an evaluation.
+/// Part of an evaluation that a component belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -55,12 +55,12 @@ pub enum Phase {
     Forward,
     /// From energies to forces.
     Backward,
-    /// Before and after both.
+    /// Before or after both.
     Other,
 }
 
 impl Component {
-    /// All, in the order of an evaluation.
+    /// All components, in the order of an evaluation.
     pub const ALL: [Component; 21] = [
         Component::NeighborSearch,
         Component::Batch,
@@ -85,7 +85,7 @@ impl Component {
         Component::Unattributed,
     ];
 
-    /// Name in reports.
+    /// Name in profiles, such as `radial_basis`.
     pub fn name(self) -> &'static str {
         match self {
             Component::NeighborSearch => "neighbor_search",
@@ -112,7 +112,7 @@ impl Component {
         }
     }
 
-    /// Half of the evaluation that it belongs to.
+    /// Part of an evaluation that it belongs to.
     pub fn phase(self) -> Phase {
         use Component as C;
         match self {
@@ -125,7 +125,7 @@ impl Component {
         }
     }
 
-    /// Its backward; itself if it has none.
+    /// The component of its backward pass; itself if it has none.
     pub fn vjp(self) -> Component {
         match self {
             Component::EdgeGeometry => Component::EdgeGeometryVjp,
@@ -141,23 +141,23 @@ impl Component {
     }
 }
 
-/// A component, in one layer where it has layers.
+/// A component, or one layer of a component that has layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
-    /// Component.
+    /// The component.
     pub component: Component,
-    /// Layer, from 0.
+    /// The layer, from 0; `None` for components without layers.
     pub layer: Option<u8>,
 }
 
 impl Part {
-    /// A component in layer `l`; layers beyond the 256th count as one.
+    /// A component in layer `l`. All layers from 255 on count as layer 255.
     #[inline(always)]
     pub fn layer(component: Component, l: usize) -> Part {
         Part { component, layer: Some(l.min(u8::MAX.into()) as u8) }
     }
 
-    /// `component` or `component.layer`.
+    /// Name in profiles: `component` or `component.layer`.
     pub fn id(self) -> String {
         match self.layer {
             Some(l) => format!("{}.{l}", self.component.name()),
@@ -165,7 +165,7 @@ impl Part {
         }
     }
 
-    /// The same layer's backward.
+    /// The backward pass of the same component in the same layer.
     pub fn vjp(self) -> Part {
         Part { component: self.component.vjp(), ..self }
     }

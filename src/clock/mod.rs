@@ -108,14 +108,14 @@ pub struct Entry {
     pub ran: Ran,
 }
 
-/// A part's stretch of time.
+/// A stretch of time that an evaluation spent in one part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
-    /// Which part.
+    /// The part.
     pub part: Part,
-    /// Since the recording began.
+    /// When it began, since the recording began.
     pub start: Duration,
-    /// How long.
+    /// How long it took.
     pub time: Duration,
 }
 

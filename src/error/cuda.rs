@@ -9,7 +9,7 @@ pub(crate) const OLDEST_DRIVER: i32 = 12_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
-    /// The driver's library is not on this machine.
+    /// The NVIDIA driver's library is not on this machine.
     #[error(
         "no NVIDIA driver found (libcuda.so.1): a GPU needs NVIDIA's driver {} or newer on the host, and a container must be started \
          with the GPU, for example `docker run --gpus all`; without one use DeviceKind::Cpu",
@@ -22,9 +22,9 @@ pub enum CudaError {
         version(*found), version(*required), driver_for(*required)
     )]
     DriverTooOld {
-        /// CUDA version of the driver as it counts them: 1000 · major + 10 · minor.
+        /// CUDA version of the driver, in its own numbering: 1000 · major + 10 · minor.
         found: i32,
-        /// Oldest version that works, counted the same way.
+        /// Oldest version that works, in the same numbering.
         required: i32,
     },
     /// The driver is there but refuses to start.
@@ -33,25 +33,25 @@ pub enum CudaError {
         /// The driver's error.
         reason: String,
     },
-    /// There is a driver, but no GPU, or not this many.
+    /// There is a driver, but no GPU of this number.
     #[error("there is no GPU number {ordinal}: the NVIDIA driver sees {found} (CUDA_VISIBLE_DEVICES limits them)")]
     NoGpu {
-        /// Number asked for.
+        /// Number asked for, from 0.
         ordinal: usize,
-        /// GPUs that the driver sees.
+        /// How many GPUs the driver sees.
         found: usize,
     },
-    /// The GPU is older than what the compiler makes code for.
+    /// The GPU is too old for the compiler, NVRTC.
     #[error("GPU of compute capability {}.{}: NVRTC {} makes code from {}.{} on", capability / 10, capability % 10, compiler, oldest / 10, oldest % 10)]
     GpuTooOld {
         /// Compute capability of the GPU, 10 · major + minor.
         capability: u32,
-        /// Oldest one that the compiler knows, counted the same way.
+        /// Oldest compute capability that the compiler supports, in the same numbering.
         oldest: u32,
         /// The compiler's version.
         compiler: String,
     },
-    /// The library that compiles the kernels is not there.
+    /// The library that compiles the GPU kernels, NVRTC, was not found.
     #[error(
         "NVRTC, which compiles the GPU kernels at first use, was not found: install it with the CUDA toolkit or with \
          `pip install nvidia-cuda-nvrtc` and set MLFF_NVRTC to the file or its folder; searched {}",
@@ -61,39 +61,39 @@ pub enum CudaError {
         /// Names and paths that were tried.
         searched: Vec<String>,
     },
-    /// A library beside the driver is not there.
+    /// Another CUDA library was not found.
     #[error(
         "{name} was not found: install it with the CUDA toolkit or with `pip install {package}`, and put its folder into \
          LD_LIBRARY_PATH or activate that Python environment; searched {}",
         searched.join(", ")
     )]
     NoLibrary {
-        /// The library.
+        /// Name of the library.
         name: &'static str,
-        /// Package of PyPI that has it.
+        /// Package on PyPI that contains it.
         package: &'static str,
         /// Names and folders that were tried.
         searched: Vec<String>,
     },
-    /// A library was found but cannot be used.
+    /// A library was found but cannot be used as NVRTC.
     #[error("{} cannot be used as NVRTC: {reason}", path.display())]
     BadNvrtc {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// A kernel does not compile.
+    /// A file of GPU kernels does not compile.
     #[error("{source_name} does not compile for {target}:\n{log}")]
     Compilation {
-        /// File of kernels.
+        /// Name of the file.
         source_name: String,
-        /// Architecture.
+        /// GPU architecture that it was compiled for.
         target: String,
-        /// What the compiler said.
+        /// Messages of the compiler.
         log: String,
     },
-    /// There is no room for an array.
+    /// The GPU's memory has no room for an array.
     #[error(
         "the GPU has {} MiB of memory left, {} MiB are needed: use a smaller BatchSize, or end what else runs on it",
         free >> 20, (asked >> 20) + 1
@@ -101,23 +101,23 @@ pub enum CudaError {
     OutOfMemory {
         /// Bytes asked for.
         asked: usize,
-        /// Bytes left.
+        /// Bytes that are free.
         free: usize,
     },
-    /// A call of the driver failed.
+    /// A call to the driver or to a CUDA library failed.
     #[error("CUDA: {call}: {reason}")]
     Call {
-        /// What was asked for.
+        /// What was to be done.
         call: String,
         /// The driver's error.
         reason: String,
     },
-    /// A launch does not fit the device.
+    /// A kernel cannot be launched on this GPU.
     #[error("{kernel}: {reason}")]
     Launch {
-        /// The kernel.
+        /// Name of the kernel.
         kernel: String,
-        /// What does not fit.
+        /// Why not, such as the limit that it exceeds.
         reason: String,
     },
 }

@@ -1,6 +1,6 @@
-//! The one error type of the library: plain data, rendered for people by the command line.
+//! The error type of this library: plain data, with messages for people.
 //!
-//! Texts name settings as the library has them (`BatchSize`, `Reader::with_max_frame`); the command line has flags for them.
+//! Messages name settings as this library calls them, such as `BatchSize` or `Reader::with_max_frame`.
 
 mod cuda;
 
@@ -14,9 +14,10 @@ pub(crate) use cuda::OLDEST_DRIVER;
 /// Result of every fallible call of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, with the values a caller needs to act on it.
+/// What went wrong, with the values that a caller needs to act on it.
 ///
-/// Programs tell errors apart by variant or, across languages, by [`code`](Error::code); texts are for people and may change.
+/// Programs tell errors apart by variant or, across languages, by [`code`](Error::code). Messages are for people and
+/// may change.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,28 +26,28 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: Arc<std::io::Error>,
     },
-    /// A file is there already, and was not to be replaced.
+    /// A file exists already, and the caller did not allow to replace it.
     #[error("{} exists already", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// An XYZ file holds something that cannot be read as a structure.
+    /// A frame of an XYZ file cannot be read.
     #[error("{}: frame {frame}, line {line}: {reason}", path.display())]
     Xyz {
         /// The file; `-` for standard input.
         path: PathBuf,
-        /// Index of the frame in the file, from 0 as in ASE.
+        /// Index of the frame in the file, counted from 0, as in ASE.
         frame: usize,
-        /// Line in the file, from 1 as in editors.
+        /// Line in the file, counted from 1, as in editors.
         line: usize,
         /// What was found and what was expected.
         reason: String,
     },
-    /// An array has another shape than the one required.
+    /// An array does not have the required shape.
     #[error("{what}: expected shape {expected:?}, got {got:?}")]
     Shape {
         /// Name of the array.
@@ -56,7 +57,7 @@ pub enum Error {
         /// Shape found.
         got: Vec<usize>,
     },
-    /// A structure is not one that can be evaluated.
+    /// A structure cannot be evaluated: for example, a position is not finite, or a periodic structure has no cell.
     #[error("{0}")]
     Structure(String),
     /// A structure holds an element that the model was not trained on.
@@ -66,34 +67,35 @@ pub enum Error {
         z: u8,
         /// Index of the first such atom.
         atom: usize,
-        /// Atomic numbers that the model knows.
+        /// Atomic numbers of the elements that the model knows.
         supported: Vec<u8>,
     },
-    /// A driver's atom type stands for no element.
+    /// An integer atom type stands for no element; see [`ElementTypes`](crate::structure::ElementTypes).
     #[error("atom {atom} has type {found}, but {}", elements_given(*first, *last))]
     UnknownType {
         /// Type found.
         found: i64,
         /// Index of the first such atom.
         atom: usize,
-        /// First type that an element was given for.
+        /// First type that has an element.
         first: i64,
-        /// Last one.
+        /// Last type that has an element.
         last: i64,
     },
-    /// Two atoms lie closer than any model can say something about.
+    /// Two atoms lie so close to each other that no model can evaluate them.
     #[error("atoms {i} and {j} overlap: {distance:.4} Å apart, less than {minimum} Å; are positions and cell in Å?")]
     Overlap {
-        /// First atom.
+        /// Index of the first atom.
         i: usize,
-        /// Second atom, or an image of it.
+        /// Index of the second atom, which may be meant as a periodic image; equal to `i` for an atom's own image.
         j: usize,
         /// Distance, Å.
         distance: f64,
         /// Smallest distance allowed, Å.
         minimum: f64,
     },
-    /// A structure or a result is so far outside of what the model was trained on that it means nothing.
+    /// A structure or a result is so far from the training data that the result would mean nothing; see
+    /// [`limits`](crate::model::limits).
     #[error("{what} is {}, {} of {} that this model can say anything about: are positions and cell in Å, and no atoms on top of each other?", amount(*got, unit), if got < limit { "below the least" } else { "beyond the most" }, amount(*limit, unit))]
     OutOfRange {
         /// Which distance or result.
@@ -102,17 +104,17 @@ pub enum Error {
         unit: &'static str,
         /// Value found.
         got: f64,
-        /// Last value that is let pass.
+        /// The smallest or largest value that is accepted.
         limit: f64,
     },
-    /// The structure carries a charge or spin state that the model does not describe.
+    /// A structure has a charge or a spin multiplicity that the model does not describe.
     #[error("{what} is {got}, but this model describes only {supported}")]
     ChargeOrSpin {
-        /// `charge` or `spin multiplicity`.
+        /// `total charge` or `spin multiplicity`.
         what: &'static str,
-        /// Value found.
+        /// Value found; charges in e.
         got: f64,
-        /// Value the model was trained for.
+        /// Value that the model was trained for.
         supported: f64,
     },
     /// A result is NaN or infinite.
@@ -121,15 +123,15 @@ pub enum Error {
         /// Which result.
         what: String,
     },
-    /// A model directory, weight file or configuration is refused.
+    /// A model directory, a weight file or a configuration cannot be used.
     #[error("{}: {reason}", path.display())]
     Model {
-        /// Directory or file.
+        /// The directory or file.
         path: PathBuf,
         /// What was found, what was expected, what to do.
         reason: String,
     },
-    /// A file of measurements is none, or damaged.
+    /// A file is not a calibration, or is damaged.
     #[error("{}: {reason}", path.display())]
     Calibration {
         /// The file.
@@ -137,51 +139,55 @@ pub enum Error {
         /// What was found, what was expected, what to do.
         reason: String,
     },
-    /// A call asks for something that does not exist or does not fit together.
+    /// A call cannot be carried out as it was made: an argument is invalid, arguments do not fit together, or what it
+    /// needs, such as a thread, is not available.
     #[error("{0}")]
     Usage(String),
-    /// This build of the crate is without what a call needs.
+    /// This build of the crate lacks a cargo feature that the call needs.
     #[error("this program was built without {what}; the cargo feature `{feature}` has it")]
     NotBuilt {
-        /// What is needed, with its article.
+        /// What is missing, such as `the engine for GPUs`.
         what: &'static str,
-        /// The feature that has it.
+        /// The cargo feature that contains it.
         feature: &'static str,
     },
-    /// There is no GPU that can be used, or it failed.
+    /// No GPU can be used, or a GPU failed.
     #[error(transparent)]
     Cuda(#[from] CudaError),
-    /// The tensor library failed.
+    /// The tensor library (candle) failed.
     #[error("tensor library: {0}")]
     Tensor(String),
-    /// This library or program has a defect.
+    /// A bug in this library or its command line program. Please report it.
     #[error("{0}: please report it")]
     Defect(String),
 }
 
 impl Error {
-    /// A word for the kind of error, which never changes:
+    /// A word for the kind of error, the same in all versions.
     ///
-    /// | code | | whose fault |
+    /// The last column says what [`is_of_structure`](Error::is_of_structure) tells: whether the cause lies in one
+    /// structure or frame, or in the run as a whole.
+    ///
+    /// | code | variant | cause |
     /// |---|---|---|
-    /// | `parse` | [`Xyz`](Error::Xyz) | the frame's |
-    /// | `shape` | [`Shape`](Error::Shape) | the structure's |
-    /// | `structure` | [`Structure`](Error::Structure) | the structure's |
-    /// | `unknown_element` | [`UnknownElement`](Error::UnknownElement) | the structure's |
-    /// | `unknown_type` | [`UnknownType`](Error::UnknownType) | the structure's |
-    /// | `overlap` | [`Overlap`](Error::Overlap) | the structure's |
-    /// | `out_of_range` | [`OutOfRange`](Error::OutOfRange) | the structure's |
-    /// | `charge_or_spin` | [`ChargeOrSpin`](Error::ChargeOrSpin) | the structure's |
-    /// | `non_finite` | [`NonFinite`](Error::NonFinite) | the structure's |
-    /// | `io` | [`Io`](Error::Io) | of the run |
-    /// | `exists` | [`Exists`](Error::Exists) | of the run |
-    /// | `model` | [`Model`](Error::Model) | of the run |
-    /// | `calibration` | [`Calibration`](Error::Calibration) | of the run |
-    /// | `usage` | [`Usage`](Error::Usage) | of the run |
-    /// | `not_built` | [`NotBuilt`](Error::NotBuilt) | of the run |
-    /// | `cuda` | [`Cuda`](Error::Cuda) | of the run |
-    /// | `tensor` | [`Tensor`](Error::Tensor) | of the run |
-    /// | `defect` | [`Defect`](Error::Defect) | of the run |
+    /// | `parse` | [`Xyz`](Error::Xyz) | frame |
+    /// | `shape` | [`Shape`](Error::Shape) | structure |
+    /// | `structure` | [`Structure`](Error::Structure) | structure |
+    /// | `unknown_element` | [`UnknownElement`](Error::UnknownElement) | structure |
+    /// | `unknown_type` | [`UnknownType`](Error::UnknownType) | structure |
+    /// | `overlap` | [`Overlap`](Error::Overlap) | structure |
+    /// | `out_of_range` | [`OutOfRange`](Error::OutOfRange) | structure |
+    /// | `charge_or_spin` | [`ChargeOrSpin`](Error::ChargeOrSpin) | structure |
+    /// | `non_finite` | [`NonFinite`](Error::NonFinite) | structure |
+    /// | `io` | [`Io`](Error::Io) | run |
+    /// | `exists` | [`Exists`](Error::Exists) | run |
+    /// | `model` | [`Model`](Error::Model) | run |
+    /// | `calibration` | [`Calibration`](Error::Calibration) | run |
+    /// | `usage` | [`Usage`](Error::Usage) | run |
+    /// | `not_built` | [`NotBuilt`](Error::NotBuilt) | run |
+    /// | `cuda` | [`Cuda`](Error::Cuda) | run |
+    /// | `tensor` | [`Tensor`](Error::Tensor) | run |
+    /// | `defect` | [`Defect`](Error::Defect) | run |
     pub fn code(&self) -> &'static str {
         match self {
             Error::Io { .. } => "io",
@@ -205,8 +211,8 @@ impl Error {
         }
     }
 
-    /// Whether it is the fault of one structure or frame, without which others can be evaluated. What else fails is no
-    /// structure's fault, and would most likely fail again.
+    /// Whether the cause lies in one structure or frame. The others can still be evaluated. All other errors concern
+    /// the run as a whole, and would most likely occur again.
     pub fn is_of_structure(&self) -> bool {
         match self {
             Error::Xyz { .. }
@@ -230,12 +236,12 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with the path it happened on.
+    /// An I/O error, with the path that it concerns.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().to_path_buf(), source: Arc::new(source) }
     }
 
-    /// Refuses a model directory or weight file.
+    /// An error that says why a model directory or a weight file cannot be used.
     pub fn model(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Error::Model { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }

@@ -1,4 +1,5 @@
-//! `config.json` of a model directory.
+//! The configuration of a model, `config.json` of its directory. The file has a key for each field, of the same name;
+//! the kind of an architecture or of a radial basis has the key `type`.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +12,11 @@ use crate::error::{Error, Result};
 /// Version of the model directory that this library reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// What a model is: everything but the weights.
+/// Everything about a model but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// [`FORMAT_VERSION`].
+    /// Version of the format; [`FORMAT_VERSION`].
     pub format_version: u32,
     /// Name shown to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,24 +25,26 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     /// Distance beyond which atoms do not interact, Å.
     pub cutoff: f64,
-    /// Atomic numbers that the model knows, in the order of the embedding's rows.
+    /// Atomic numbers of the elements that the model knows, in the order of the rows of the tensor `embedding`.
     pub species: Vec<u8>,
-    /// Energy of each free atom that is added to the network's, eV; absent elements have none.
+    /// Energy, eV, that each atom adds to the network's energy, by atomic number: that of the free atom. 0 for elements
+    /// that are not listed.
     #[serde(default, deserialize_with = "by_atomic_number")]
     pub atomic_energies: BTreeMap<u8, f64>,
-    /// Factor on the network's atomic outputs, eV.
+    /// Factor on the network's output for each atom, eV.
     #[serde(default = "one")]
     pub energy_scale: f64,
-    /// Units of the numbers above; only Å and eV exist.
+    /// Units of the numbers above; only Å and eV are accepted.
     #[serde(default)]
     pub units: Units,
-    /// Total charge that the model describes.
+    /// Total charge that the model describes, e.
     #[serde(default)]
     pub charge: i32,
-    /// Spin multiplicity that the model describes.
+    /// Spin multiplicity, 2S + 1, that the model describes.
     #[serde(default = "singlet")]
     pub spin_multiplicity: u32,
-    /// What the training data covered: beyond it results are marked, far beyond refused.
+    /// What the training data covered. Results beyond it are marked, results far beyond it are refused; see
+    /// [`limits`](super::limits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_range: Option<TrainingRange>,
     /// Teacher, data and method of the training, as their author wrote them.
@@ -79,7 +82,7 @@ impl Default for Units {
     }
 }
 
-/// Network types and their sizes.
+/// Architecture of the network, with its sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 #[non_exhaustive]
@@ -87,37 +90,38 @@ pub enum Architecture {
     /// PaiNN (Schütt, Unke, Gastegger, ICML 2021), as SchNetPack 2 has it.
     #[serde(rename = "painn")]
     Painn(PainnConfig),
-    /// Students of the project MLFF-Distiller; not invariant under rotation.
+    /// Students of the project MLFF-Distiller. Their energy is not invariant under rotation; see
+    /// [`ModelConfig::caveat`].
     #[serde(rename = "mlff-distiller")]
     Distiller(DistillerConfig),
 }
 
-/// Sizes of a PaiNN.
+/// Sizes and kinds of the parts of a PaiNN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PainnConfig {
-    /// Features per atom, F.
+    /// Number of features of each atom, F.
     pub n_features: usize,
-    /// Layers, L.
+    /// Number of interaction layers.
     pub n_interactions: usize,
     /// Radial basis.
     pub radial_basis: RadialBasisConfig,
     /// Cutoff function.
     #[serde(default)]
     pub envelope: Envelope,
-    /// Whether all layers use one set of filters.
+    /// Whether all layers share one set of filters.
     #[serde(default)]
     pub shared_filters: bool,
-    /// Whether all layers use one set of weights.
+    /// Whether all layers share the weights of their messages and updates.
     #[serde(default)]
     pub shared_interactions: bool,
-    /// Activation of all hidden layers.
+    /// Activation function of all hidden layers.
     #[serde(default)]
     pub activation: ActivationName,
-    /// Added under the root of the vectors' norm.
+    /// Added to the sum of squares in the norm of the vector features, under the square root.
     #[serde(default = "norm_epsilon")]
     pub epsilon: f64,
-    /// Widths of the readout's hidden layers.
+    /// Widths of the hidden layers of the readout, which turns features into energies. May be empty.
     pub readout_hidden: Vec<usize>,
 }
 
@@ -125,31 +129,31 @@ fn norm_epsilon() -> f64 {
     1e-8
 }
 
-/// Sizes of an MLFF-Distiller student.
+/// Sizes and kinds of the parts of an MLFF-Distiller student.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistillerConfig {
-    /// Features per atom, F.
+    /// Number of features of each atom, F.
     pub n_features: usize,
-    /// Layers, L.
+    /// Number of interaction layers.
     pub n_interactions: usize,
     /// Radial basis; Gaussian only.
     pub radial_basis: RadialBasisConfig,
     /// Cutoff function.
     #[serde(default)]
     pub envelope: Envelope,
-    /// Added to the distance when directions are normalised.
+    /// Added to the distance where directions are normalised, Å.
     #[serde(default = "norm_epsilon")]
     pub direction_epsilon: f64,
-    /// Widths of the readout's hidden layers.
+    /// Widths of the hidden layers of the readout, which turns features into energies. May be empty.
     pub readout_hidden: Vec<usize>,
 }
 
-/// Kind and number of radial basis functions; their parameters are weights.
+/// Kind and number of the radial basis functions. Their centres, widths or frequencies are among the weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RadialBasisConfig {
-    /// Kind.
+    /// Kind of the functions.
     #[serde(rename = "type")]
     pub kind: RadialBasisKind,
     /// Number of functions.
@@ -161,13 +165,14 @@ pub struct RadialBasisConfig {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RadialBasisKind {
-    /// `exp(-½ ((d − center) / width)²)`.
+    /// Gaussians of the distance d, with centres and widths in Å: `exp(-½ ((d − center) / width)²)` in a PaiNN,
+    /// `exp(-((d − center) / width)²)` in an MLFF-Distiller student.
     Gaussian,
-    /// `sin(frequency · d) / d`.
+    /// `sin(frequency · d) / d` of the distance d, with frequencies in 1/Å.
     Bessel,
 }
 
-/// Cutoff functions.
+/// Cutoff functions: factors on the radial basis functions, which are zero at the cutoff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -177,7 +182,7 @@ pub enum Envelope {
     Cosine,
 }
 
-/// Activations.
+/// Activation functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -196,7 +201,7 @@ const MAX_SIZE: usize = 16_384;
 const MAX_LAYERS: usize = 64;
 
 impl ModelConfig {
-    /// Features per atom.
+    /// Number of features of each atom, F.
     pub fn n_features(&self) -> usize {
         match &self.architecture {
             Architecture::Painn(c) => c.n_features,
@@ -204,7 +209,7 @@ impl ModelConfig {
         }
     }
 
-    /// Number of layers.
+    /// Number of interaction layers.
     pub fn n_interactions(&self) -> usize {
         match &self.architecture {
             Architecture::Painn(c) => c.n_interactions,
@@ -212,7 +217,7 @@ impl ModelConfig {
         }
     }
 
-    /// Radial basis.
+    /// Kind and number of the radial basis functions.
     pub fn radial_basis(&self) -> &RadialBasisConfig {
         match &self.architecture {
             Architecture::Painn(c) => &c.radial_basis,
@@ -220,7 +225,7 @@ impl ModelConfig {
         }
     }
 
-    /// Widths of the readout's hidden layers.
+    /// Widths of the hidden layers of the readout.
     pub fn readout_hidden(&self) -> &[usize] {
         match &self.architecture {
             Architecture::Painn(c) => &c.readout_hidden,
@@ -236,7 +241,7 @@ impl ModelConfig {
         }
     }
 
-    /// What a user of this model must know about its architecture, if anything.
+    /// What a user of this model must know about the shortcomings of its architecture, if there are any.
     pub fn caveat(&self) -> Option<&'static str> {
         match &self.architecture {
             Architecture::Painn(_) => None,
@@ -247,10 +252,10 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that every value is one that can be evaluated.
+    /// Checks that every value is valid.
     ///
     /// # Errors
-    /// `Error::Usage` that names the key, the value found and the values allowed.
+    /// `Error::Usage`, which names the key, the value found and the values allowed.
     pub fn validate(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Usage(format!("config.json: {what}")));
         if self.format_version != FORMAT_VERSION {
@@ -299,18 +304,18 @@ impl ModelConfig {
         self.validate_species()
     }
 
-    /// Refuses a structure's total charge that the model does not describe.
+    /// Checks that the model describes structures of this total charge, e.
     ///
     /// # Errors
-    /// `Error::ChargeOrSpin`.
+    /// `Error::ChargeOrSpin` if it does not.
     pub fn check_charge(&self, charge: i64) -> Result<()> {
         check_charge(charge, self.charge)
     }
 
-    /// Refuses a spin multiplicity that the model does not describe.
+    /// Checks that the model describes structures of this spin multiplicity, 2S + 1.
     ///
     /// # Errors
-    /// `Error::ChargeOrSpin`.
+    /// `Error::ChargeOrSpin` if it does not.
     pub fn check_spin_multiplicity(&self, multiplicity: i64) -> Result<()> {
         check_state("spin multiplicity", multiplicity, self.spin_multiplicity.into())
     }

@@ -6,8 +6,8 @@ use super::Model;
 use crate::error::{Error, Result};
 
 impl Model {
-    /// SHA-256 of the configuration and the weights, in hexadecimal: the same for a built-in model and its copy on disk,
-    /// and for weights stored in f32 or f64 of the same values. The card does not count.
+    /// SHA-256 of the configuration and the weights, in hexadecimal. It is the same for a built-in model and its copy
+    /// on disk, and does not depend on whether the same weights are stored in f32 or in f64. The card is left out.
     ///
     /// # Errors
     /// `Error::Usage` for a configuration that cannot be written as JSON.

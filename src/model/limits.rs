@@ -1,14 +1,21 @@
-//! What follows from what a model was trained on for a structure and its results: inside, outside (told), or so
-//! far outside that they mean nothing (refused).
+//! How far structures and their results may be from what a model was trained on.
 //!
-//! | | outside | refused |
+//! Those that are *outside* of the training data are evaluated and marked ([`Outside`]). Those that are so far outside
+//! that the result would mean nothing are *refused* ([`Error::OutOfRange`]).
+//!
+//! | quantity | outside | refused |
 //! |---|---|---|
-//! | distance of a pair | below 0.95 × the smallest of these elements in training; else 0.5 × the sum of covalent radii | below half of that, and of the sum of covalent radii |
-//! | force on an atom | above the largest in training; else 1000 eV/Å | above 50 × that, at least 1000 eV/Å; else 1e6 eV/Å |
-//! | energy an atom, less the free atoms' | beyond the range in training; else ±100 eV | beyond by 10 × the range's width, at least 20 eV; else ±1e5 eV |
+//! | distance of two atoms | below 0.95 × the smallest of these elements in training; else below 0.5 × the sum of their covalent radii | below half of that, if also below half of the sum of covalent radii |
+//! | force on an atom | above the largest in training; else above 1000 eV/Å | above 50 × the largest in training, but at least 1000 eV/Å; else above 1e6 eV/Å |
+//! | energy per atom, less that of the free atoms | beyond the range in training; else beyond ±100 eV | farther beyond that range than 10 × its width, but at least 20 eV; else beyond ±1e5 eV |
 //!
-//! "Else" is for models that do not say what they were trained on: these numbers are wider than any chemistry, so that
-//! untrained networks, too, can be evaluated.
+//! "Else" is for models that do not say what they were trained on ([`TrainingRange`](super::TrainingRange)). These
+//! limits are wider than any chemistry, so that untrained networks, too, can be evaluated. If such a model lacks the
+//! energies of some free atoms ([`ModelConfig::atomic_energies`]), both lower limits of the energy are lowered by an
+//! estimate of the total energy of the heaviest of these atoms, since the network may have been trained on total
+//! energies.
+//!
+//! Atoms less than 0.1 Å apart are refused for every model, as [`Error::Overlap`].
 
 use super::config::ModelConfig;
 use super::range::elements;
@@ -16,34 +23,35 @@ use crate::elements::{atom_energy, covalent_radius, symbol};
 use crate::error::{Error, Result};
 use crate::structure::{Vec3, dot};
 
-/// In which ways a structure and its results lie outside of what the model was trained on; mostly none.
+/// In which ways a structure and its results lie outside of what the model was trained on, as a set of flags. Most
+/// often it is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Outside(u8);
 
 impl Outside {
-    /// In no way.
+    /// The empty set: inside in every way.
     pub const NONE: Outside = Outside(0);
     /// Two atoms are closer than in training.
     pub const CLOSE_CONTACT: Outside = Outside(1);
     /// A force is larger than in training.
     pub const LARGE_FORCE: Outside = Outside(2);
-    /// The energy an atom, less the free atoms', is one that training did not have.
+    /// The energy per atom, less that of the free atoms, is beyond its range in training.
     pub const ENERGY: Outside = Outside(4);
 
     const ALL: [(Outside, &'static str); 3] =
         [(Outside::CLOSE_CONTACT, "close_contact"), (Outside::LARGE_FORCE, "large_force"), (Outside::ENERGY, "energy")];
 
-    /// Whether it is outside in no way.
+    /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
         self == Outside::NONE
     }
 
-    /// Whether it is outside in all of these ways.
+    /// Whether all flags of `other` are set.
     pub fn contains(self, other: Outside) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// A word for each way.
+    /// A word for each flag that is set: `close_contact`, `large_force`, `energy`.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         Outside::ALL.into_iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, word)| word)
     }
@@ -63,7 +71,7 @@ impl std::ops::BitOrAssign for Outside {
     }
 }
 
-/// Words with commas between them, as comments have them.
+/// The words, with commas between them, as in the comment line of an XYZ file.
 impl std::fmt::Display for Outside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (k, word) in self.words().enumerate() {
@@ -94,7 +102,7 @@ const ABSURD_ENERGY: f64 = 1e5;
 /// eV an atom beyond a range, at least, before a result is refused: no chemistry moves so much.
 const FAR_ENERGY: f64 = 20.0;
 
-/// The range of a model, ready to be compared with.
+/// The limits of one model, ready to be compared with; made and used by [`Model`](super::Model).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     n_species: usize,

@@ -1,4 +1,14 @@
-//! What a model is: configuration, weights, validation, importers. Names no device and no tape.
+//! Models: configuration, weights, checks, and import from other projects.
+//!
+//! A model is a directory of these files, or built into this crate:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config.json` | all but the weights: [`ModelConfig`] |
+//! | `model.safetensors` | [`Weights`]: the tensors of the network |
+//! | `README.md` | the model card, for people; may be missing |
+//!
+//! Nothing here depends on how or on which device a model is evaluated.
 
 pub mod config;
 #[doc(hidden)]
@@ -24,7 +34,17 @@ pub use limits::Outside;
 pub use range::TrainingRange;
 use weights::Weights;
 
-/// A validated model: its configuration and its weights fit each other.
+/// A model that has been checked: its configuration is valid, and its weights fit it.
+///
+/// ```
+/// use mlff::Model;
+///
+/// let model = Model::load(mlff::model::default_name())?;
+/// let config = model.config();
+/// println!("cutoff {} Å, atomic numbers {:?}, {} parameters", config.cutoff, config.species, model.n_parameters());
+/// # assert!(config.cutoff == 5.0 && config.species.contains(&6) && !model.card().is_empty());
+/// # Ok::<(), mlff::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     config: ModelConfig,
@@ -60,22 +80,22 @@ const MAX_WEIGHTS: u64 = 2 << 30;
 /// The first one is the default.
 static BUILT_IN: [BuiltIn; 1] = [built_in!("ani2x-painn-64")];
 
-/// Name of the model that runs when none is chosen.
+/// Name of the default model, which is one of the [built-in](built_in_names) ones.
 pub fn default_name() -> &'static str {
     BUILT_IN[0].name
 }
 
-/// Names of the models that ship inside the library.
+/// Names of the models that are built into this crate; [`Model::load`] takes them.
 pub fn built_in_names() -> Vec<&'static str> {
     BUILT_IN.iter().map(|m| m.name).collect()
 }
 
 impl Model {
-    /// Puts a model together and checks it.
+    /// Builds a model from its parts and checks it. `card` is Markdown, and may be empty.
     ///
     /// # Errors
-    /// `Error::Usage` or `Error::Shape`: a configuration value that cannot be evaluated, a tensor that is missing,
-    /// unknown, of the wrong shape or not finite, a radial basis that divides by zero.
+    /// `Error::Shape` for a tensor of the wrong shape. `Error::Usage` for an invalid value in the configuration, a
+    /// tensor that is missing, unknown or not finite, and a width of a radial function that is not positive.
     pub fn new(config: ModelConfig, mut weights: Weights, card: String) -> Result<Self> {
         config.validate()?;
         let expected = match &config.architecture {
@@ -104,12 +124,11 @@ impl Model {
         Ok(Model { config, weights: checked, card, limits })
     }
 
-    /// Loads a model directory, or the built-in model of that name.
-    ///
-    /// A directory wins over a built-in model when the name is that of both.
+    /// Loads a model directory, or the built-in model of that name. If there are both, the directory is loaded.
     ///
     /// # Errors
-    /// `Error::Io` for files that cannot be read, `Error::Model` for everything that [`Model::new`] refuses.
+    /// `Error::Io` for a file that cannot be read. `Error::Model` if there is no such directory or name, if a file is
+    /// missing or cannot be understood, and for everything that [`Model::new`] refuses.
     pub fn load(name_or_path: impl AsRef<Path>) -> Result<Self> {
         let path = name_or_path.as_ref();
         if path.is_dir() {
@@ -172,11 +191,12 @@ impl Model {
         Self::new(config, weights, card).map_err(|e| Error::model(path, e.to_string()))
     }
 
-    /// Writes a model directory: all of it, or nothing.
+    /// Writes the model as a directory: completely, or not at all. Folders above it are created.
     ///
     /// # Errors
-    /// `Error::Usage` if `path` exists and is not an empty directory, `Error::Io` if it cannot be written, also where
-    /// another process is writing it.
+    /// `Error::Usage` if `path` exists and is not an empty directory. `Error::Io` if it cannot be written, also because
+    /// another process is writing it. `Error::Model` if the weights or the configuration cannot be put into their
+    /// formats.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let config = serde_json::to_string_pretty(&self.config)
@@ -189,17 +209,17 @@ impl Model {
         folder.finish()
     }
 
-    /// Configuration.
+    /// Everything but the weights.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Weights, all of them finite and of the shapes that the configuration asks for.
+    /// The weights. All of them are finite and have the shapes that the configuration asks for.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
 
-    /// Model card, Markdown; empty if there is none.
+    /// The model card, in Markdown; empty if there is none.
     pub fn card(&self) -> &str {
         &self.card
     }
@@ -209,12 +229,12 @@ impl Model {
         &self.limits
     }
 
-    /// Number of weights.
+    /// Number of parameters, which is that of all numbers in the weights.
     pub fn n_parameters(&self) -> usize {
         self.weights.0.values().map(|a| a.data.len()).sum()
     }
 
-    /// Row of the embedding for each atomic number; `None` for elements that the model does not know.
+    /// Row of the embedding for each atomic number, `[256]`; `None` for elements that the model does not know.
     pub fn species_table(&self) -> [Option<u16>; 256] {
         let mut table = [None; 256];
         for (row, &z) in (0u16..).zip(&self.config.species) {

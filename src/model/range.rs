@@ -1,4 +1,4 @@
-//! What a model was trained on, in numbers.
+//! The range of a model's training data, in numbers.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::elements::atomic_number;
 
-/// What a model was trained on, as `scripts/training_range.py` measures it.
+/// Which distances, forces and energies a model's training data covered. `scripts/training_range.py` in this crate's
+/// repository measures them; [`limits`](super::limits) says what they are used for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRange {
-    /// Smallest distance, Å, of two elements, named as `C-H`; absent where they were not seen together.
+    /// Smallest distance, Å, between atoms of two elements, by their names, such as `C-H`. Pairs that do not occur in
+    /// the data are left out.
     #[serde(default)]
     pub min_distances: BTreeMap<String, f64>,
     /// Largest force on an atom, eV/Å.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_force: Option<f64>,
-    /// Smallest and largest energy an atom of a structure, less the free atoms', eV.
+    /// Smallest and largest energy per atom of a structure, less the energies of the free atoms, eV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_per_atom: Option<[f64; 2]>,
-    /// What it was measured on.
+    /// The data that this was measured on, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_on: Option<String>,
 }

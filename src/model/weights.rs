@@ -1,4 +1,4 @@
-//! Named arrays: reading, checking and writing of safetensors.
+//! The weights of a model: arrays by name, read from and written to safetensors files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::ops::Real;
 use crate::ops::dense::Linear;
 
-/// One array, kept in f64, row-major.
+/// One array of numbers, in f64 whatever the file has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
-    /// Shape.
+    /// Size of each dimension.
     pub shape: Vec<usize>,
-    /// Values.
+    /// Values in row-major order (the last index runs fastest); as many as the product of `shape`.
     pub data: Vec<f64>,
 }
 
@@ -25,10 +25,10 @@ pub struct Array {
 pub struct Weights(pub BTreeMap<String, Array>);
 
 impl Weights {
-    /// Reads a safetensors file held in memory; `path` is for messages.
+    /// Reads the bytes of a safetensors file. `path` is only used in error messages.
     ///
     /// # Errors
-    /// `Error::Model` for a damaged file or a tensor that holds no real numbers.
+    /// `Error::Model` for a damaged file, or a tensor whose type is not F16, BF16, F32 or F64.
     pub fn from_safetensors(path: &Path, bytes: &[u8]) -> Result<Self> {
         let refuse = |e: String| Error::model(path, format!("not a readable safetensors file: {e}"));
         let file = SafeTensors::deserialize(bytes).map_err(|e| refuse(e.to_string()))?;
@@ -43,7 +43,8 @@ impl Weights {
         Ok(Weights(weights))
     }
 
-    /// Writes safetensors: f32 where that loses nothing, else f64.
+    /// The bytes of a safetensors file: an array is stored in f32 if that changes none of its values, else in f64.
+    /// `path` is only used in error messages.
     ///
     /// # Errors
     /// `Error::Model` if the format cannot hold the arrays.
@@ -52,10 +53,10 @@ impl Weights {
             .map_err(|e| Error::model(path, e.to_string()))
     }
 
-    /// Takes an array out, with its shape checked.
+    /// Removes and returns the array `name`, which must have this shape.
     ///
     /// # Errors
-    /// `Error::Usage` if it is missing, `Error::Shape` if its shape differs.
+    /// `Error::Usage` if it is missing, `Error::Shape` if it has another shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let array = self.0.remove(name).ok_or_else(|| {
             Error::Usage(format!("tensor {name} {shape:?} is missing; there are: {}", self.some_names()))
@@ -66,15 +67,15 @@ impl Weights {
         Ok(array)
     }
 
-    /// Adds an array.
+    /// Adds an array; one of the same name is replaced.
     pub fn put(&mut self, name: impl Into<String>, array: Array) {
         self.0.insert(name.into(), array);
     }
 
-    /// Refuses arrays that hold NaN or infinities.
+    /// Checks that no array holds a NaN or an infinity.
     ///
     /// # Errors
-    /// `Error::Usage`, naming the first such tensor and element.
+    /// `Error::Usage`, which names the first such array and element.
     pub fn check_finite(&self) -> Result<()> {
         for (name, array) in &self.0 {
             if let Some(k) = array.data.iter().position(|x| !x.is_finite()) {
@@ -87,7 +88,7 @@ impl Weights {
         Ok(())
     }
 
-    /// The first few names, for messages.
+    /// The first few names, for error messages.
     pub fn some_names(&self) -> String {
         let mut names: Vec<&str> = self.0.keys().take(6).map(String::as_str).collect();
         if self.0.len() > names.len() {
@@ -96,7 +97,7 @@ impl Weights {
         if names.is_empty() { "none".into() } else { names.join(", ") }
     }
 
-    /// Borrows a validated array.
+    /// The array of this name.
     ///
     /// # Errors
     /// `Error::Usage` if it is missing.

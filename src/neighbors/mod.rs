@@ -2,19 +2,21 @@
 //!
 //! Two algorithms give the same list, bit for bit:
 //!
-//! * *all pairs*: every atom against every atom and image; no set-up, so it wins for small systems;
-//! * *linked cells*: atoms and images are put into bins, every atom against the bins around it; linear in atoms.
+//! * *all pairs* compares every atom with every other atom and image. It needs no preparation, so it is faster for
+//!   small systems.
+//! * *linked cells* puts atoms and images into bins and compares every atom with the bins around it. Its time is linear
+//!   in the number of atoms.
 //!
 //! Periodic directions are handled by *points*: the atoms, wrapped into the cell, and those of their images that can
-//! lie within the cutoff of an atom. Cells smaller than the cutoff only have more points.
+//! lie within the cutoff of an atom. A cell smaller than the cutoff is no special case: it only has more points.
 //!
-//! # Why no edge is ever one-way
+//! # Why every edge has a reverse edge
 //!
-//! Whether an edge exists is decided by `d² ≤ cutoff²` on `r_ij = (positions[j] - positions[i]) + shift·cell`, in f64
-//! and in this order of operations ([`displacement`]). Rounding to nearest is symmetric about zero, so the reverse edge
-//! has exactly the components `-r_ij` and the same d²: both directions always get the same answer. The wrapped
-//! coordinates of the points only sort out what is clearly inside or outside; what lies within their rounding error of
-//! the cutoff is decided by the formula.
+//! An edge exists if `d² ≤ cutoff²`, where d is the length of `r_ij = (positions[j] - positions[i]) + shift·cell`,
+//! computed in f64 and in this order of operations ([`displacement`]). Rounding to nearest is symmetric about zero, so
+//! the reverse edge has exactly the components `-r_ij` and the same d²: both directions always get the same answer. The
+//! wrapped coordinates of the points only tell what is clearly inside or outside; pairs within their rounding error of
+//! the cutoff are decided by the formula.
 
 mod all_pairs;
 mod linked_cells;
@@ -28,8 +30,8 @@ use crate::structure::{self, Mat3, Structure, Vec3, dot, times};
 use linked_cells::Grid;
 use points::Points;
 
-/// Most neighbours an atom may have. Diamond, the densest of ordinary matter, reaches it at a cutoff of 24 Å; what
-/// exceeds it is a mistaken unit or a pile of atoms, and would exhaust the memory.
+/// Most neighbours that an atom may have. In diamond, the densest ordinary matter, an atom has so many within 24 Å.
+/// More neighbours come from a wrong unit or from atoms on top of each other, and would exhaust the memory.
 pub const MAX_NEIGHBORS: usize = 10_000;
 
 /// Molecules of up to this many atoms are searched pair by pair (measured: `benchmarks/results/neighbors.md`).
@@ -38,21 +40,22 @@ const ALL_PAIRS_ATOMS: usize = 400;
 /// Periodic systems of up to this many points are searched pair by pair (measured, as above).
 const ALL_PAIRS_POINTS: usize = 700;
 
-/// Directed neighbour pairs of one structure, sorted by receiver, then sender, then shift: a total order.
+/// Directed neighbour pairs (edges) of one structure, sorted by receiver, then sender, then shift.
 ///
-/// Edge e has the displacement `r_ij = positions[j] - positions[i] + shifts[e]·cell` with i = `receivers[e]` and
-/// j = `senders[e]`, relative to the positions as they were given, wherever they lie.
+/// Every pair is there twice, once in each direction. With i = `receivers[e]` and j = `senders[e]`, edge e has the
+/// displacement `r_ij = positions[j] - positions[i] + shifts[e]·cell`. Shifts refer to the positions as they were
+/// given, even where these lie outside the cell.
 #[derive(Default, Clone, Debug, PartialEq)]
 pub struct NeighborList {
-    /// Atom that sums over the edge, `[n_edges]`.
+    /// Atom i of each edge, which sums over its neighbours, `[n_edges]`.
     pub receivers: Vec<u32>,
-    /// Atom that sends along the edge, `[n_edges]`.
+    /// Atom j of each edge, the neighbour, `[n_edges]`.
     pub senders: Vec<u32>,
-    /// Lattice vectors to add to the sender's position, `[n_edges]`.
+    /// How many times each lattice vector is added to the sender's position, `[n_edges]`.
     pub shifts: Vec<[i32; 3]>,
-    /// Edges of receiver i are `edge_ptr[i]..edge_ptr[i + 1]`, `[n_atoms + 1]`.
+    /// The edges of receiver i are `edge_ptr[i]..edge_ptr[i + 1]`; `[n_atoms + 1]`.
     pub edge_ptr: Vec<u32>,
-    /// Index of the edge (j, i, -shift) of every edge (i, j, shift), `[n_edges]`.
+    /// For each edge (i, j, shift) the index of its reverse edge (j, i, -shift), `[n_edges]`.
     pub reverse_edge: Vec<u32>,
 }
 
@@ -62,7 +65,7 @@ impl NeighborList {
         self.senders.len()
     }
 
-    /// Edges that `receiver` sums over; empty for an atom that the list does not have.
+    /// Indices of the edges of atom `receiver`; empty for an atom that is not in the list.
     pub fn edges_of(&self, receiver: usize) -> Range<usize> {
         match (self.edge_ptr.get(receiver), self.edge_ptr.get(receiver + 1)) {
             (Some(&first), Some(&end)) => first as usize..end as usize,
@@ -117,21 +120,21 @@ impl NeighborList {
     }
 }
 
-/// How to search; both ways give the same list.
+/// How to search. Both algorithms give the same list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// The faster one for the size of the structure, as measured.
+    /// The faster one for the size of the structure, by measurements.
     #[default]
     Auto,
-    /// Every atom against every atom and image.
+    /// Compares every atom with every other atom and image.
     AllPairs,
-    /// Every atom against the atoms and images in the bins around it.
+    /// Compares every atom with the atoms and images in the bins around it.
     LinkedCells,
 }
 
-/// Searches neighbours, keeping its buffers from call to call: once they have grown to the size of the system, a
-/// search allocates nothing.
+/// Searches for neighbours. It keeps its buffers from call to call: once they have grown to the size of the system, a
+/// search allocates no memory.
 #[derive(Debug, Default)]
 pub struct NeighborSearch {
     points: Points,
@@ -146,19 +149,18 @@ impl NeighborSearch {
         Self::default()
     }
 
-    /// Finds all directed pairs with distance at most `cutoff` (Å), images in periodic directions included.
-    ///
-    /// IN  `structure`, `cutoff` > 0, Å.   OUT `list`, overwritten; without edges after an error.
+    /// Finds all directed pairs of atoms at a distance of at most `cutoff` (Å), periodic images included, and writes
+    /// them to `list`. What `list` held before is lost; after an error it has no edges.
     ///
     /// # Errors
     /// `Error::Usage` for a cutoff that is not positive and finite; `Error::Structure` and `Error::Shape` as
     /// [`Structure::validate`]; `Error::Structure` for more than [`MAX_NEIGHBORS`] neighbours of an atom, a cell too
-    /// small for the cutoff, atoms too far outside the cell, or more edges than u32 counts.
+    /// small for the cutoff, atoms too far outside the cell, or more edges than a u32 can count.
     pub fn search(&mut self, structure: &Structure, cutoff: f64, list: &mut NeighborList) -> Result<()> {
         self.search_with(Algorithm::Auto, structure, cutoff, list)
     }
 
-    /// As [`search`](Self::search), by the algorithm given.
+    /// Like [`search`](Self::search), with the given algorithm.
     ///
     /// # Errors
     /// As [`search`](Self::search).
@@ -230,7 +232,22 @@ impl NeighborSearch {
     }
 }
 
-/// Neighbour list of one structure; [`NeighborSearch`] does the same without allocating each time.
+/// Neighbour list of one structure: all directed pairs at a distance of at most `cutoff`, Å.
+///
+/// To search again and again, use [`NeighborSearch`], which keeps its memory.
+///
+/// ```
+/// use mlff::{Structure, neighbor_list};
+///
+/// let cell = [[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0]];
+/// let polonium = Structure::new(vec![84], vec![[0.0; 3]], Some(cell), [true; 3])?;
+/// let list = neighbor_list(&polonium, 3.5)?;
+/// for e in list.edges_of(0) {
+///     println!("atom {} in cell {:?}", list.senders[e], list.shifts[e]);
+/// }
+/// assert_eq!(list.n_edges(), 6); // its own nearest images
+/// # Ok::<(), mlff::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`NeighborSearch::search`].
@@ -240,7 +257,7 @@ pub fn neighbor_list(structure: &Structure, cutoff: f64) -> Result<NeighborList>
     Ok(list)
 }
 
-/// `r_ij = (to - from) + shift·cell`, Å: the displacement of an edge, exactly negated for its reverse edge.
+/// Displacement of an edge, Å: `(to - from) + shift·cell`. That of the reverse edge is exactly its negative.
 pub fn displacement(from: Vec3, to: Vec3, shift: [i32; 3], cell: &Mat3) -> Vec3 {
     structure::displacement(&from, &to, Some(&translation(shift, cell)))
 }

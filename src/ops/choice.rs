@@ -2,33 +2,37 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Measured speed-up from which an operation is fused, unless said otherwise.
+/// Default threshold: an operation is fused if its measured speed-up is at least this.
 pub const THRESHOLD: f64 = 1.2;
 
-/// What can be fused. Each is measured forward and VJP together.
+/// Patterns of operations that can be fused into one. Each is measured with its forward and its backward pass together.
+///
+/// [`Size`] counts rows and their width; what these are is said for each pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
-    /// Radial basis and envelope. Rows are edges, the width is the number of functions.
+    /// Radial basis functions and cutoff function. Rows are edges; the width is the number of functions.
     RadialBasis,
-    /// Distances and directions. Rows are edges; the width is 1. In f64 whatever the precision of the network.
+    /// Distances and directions of edges. Rows are edges; the width is 1. Computed in f64, whatever the precision of
+    /// the network.
     EdgeGeometry,
-    /// Linear layer, bias, SiLU. Width of a layer: √(n_in · n_out).
+    /// Linear layer, bias, SiLU. Rows are those of the input; the width is √(n_in · n_out).
     LinearSilu,
-    /// Linear layer, bias, residual, SiLU. No model has it.
+    /// Linear layer, bias, residual, SiLU; rows and width as of `LinearSilu`. No model uses it yet.
     LinearResidualActivation,
-    /// SiLU, then a linear layer with bias. No model has it.
+    /// SiLU, then a linear layer with bias; rows and width as of `LinearSilu`. No model uses it yet.
     ActivationLinear,
-    /// Two layers with SiLU between them. The width is that of the hidden rows.
+    /// Two linear layers with SiLU between them. Rows are those of the input; the width is that of the hidden layer.
     Mlp,
-    /// Filters, and what neighbours send. Rows are edges, the width is F.
+    /// Filters, and sums over what neighbours send. Rows are edges; the width is the number of features.
     Message,
-    /// Invariants of the vectors, and the gates. Rows are atoms, the width is F.
+    /// The element-wise steps of an update: norms and products of vectors, and gates. Rows are atoms; the width is the
+    /// number of features.
     Update,
 }
 
 impl Pattern {
-    /// All, in the order of an evaluation.
+    /// All patterns, in the order of an evaluation.
     pub const ALL: [Pattern; 8] = [
         Pattern::RadialBasis,
         Pattern::EdgeGeometry,
@@ -40,7 +44,7 @@ impl Pattern {
         Pattern::Update,
     ];
 
-    /// Name on the command line and in records.
+    /// Name in calibrations, such as `radial_basis`.
     pub fn name(self) -> &'static str {
         match self {
             Pattern::RadialBasis => "radial_basis",
@@ -55,27 +59,27 @@ impl Pattern {
     }
 }
 
-/// Size of one call; see [`Pattern`] for what its rows and its width are.
+/// Size of one call of an operation; [`Pattern`] says what its rows and its width are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size {
-    /// Edges, atoms or rows.
+    /// Number of rows: edges, atoms or rows of a layer's input.
     pub rows: usize,
-    /// Numbers of a row.
+    /// Number of values in a row.
     pub width: usize,
 }
 
 impl Size {
-    /// Of a dense layer.
+    /// Size of a call of a dense layer with `n_in` inputs and `n_out` outputs.
     pub fn of_layer(rows: usize, n_in: usize, n_out: usize) -> Self {
         Size { rows, width: (n_in.saturating_mul(n_out)).isqrt() }
     }
 }
 
-/// Which of two ways to compute the same.
+/// The two ways to compute the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
-    /// One operation, a block of rows at a time ([`crate::ops`]).
+    /// One operation, which works on a block of rows at a time.
     Fused,
-    /// A chain of elementary operations ([`crate::ops::unfused`]).
+    /// A chain of elementary operations, each of which reads and writes whole arrays.
     Unfused,
 }

@@ -2,7 +2,8 @@
 
 use super::choice::{Pattern, Size, THRESHOLD};
 
-/// Says what to fuse, by measurements of one device in one precision. Without any it fuses everything.
+/// Decides which operations to fuse, by measurements of one device in one precision. What was not measured is fused, so
+/// the default, which has no measurements, fuses everything.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostModel {
     threshold: f64,
@@ -19,15 +20,16 @@ struct Curve {
 }
 
 impl Default for CostModel {
-    /// Nothing measured.
+    /// A cost model without measurements, which fuses everything.
     fn default() -> Self {
         CostModel { threshold: THRESHOLD, curves: Vec::new() }
     }
 }
 
 impl CostModel {
-    /// From speed-ups (time of the unfused chain over that of the fused operation) by pattern and size. Numbers that are not
-    /// positive and sizes of zero say nothing and are left out.
+    /// A cost model from measured speed-ups (time of the unfused chain, divided by that of the fused operation) by
+    /// pattern and size. An operation is fused if its speed-up is at least `threshold`. Speed-ups that are not positive
+    /// and finite, and sizes of zero, are left out.
     pub fn new(threshold: f64, measured: impl IntoIterator<Item = (Pattern, Size, f64)>) -> Self {
         let says = |&(_, size, speedup): &(Pattern, Size, f64)| {
             size.rows > 0 && size.width > 0 && speedup > 0.0 && speedup.is_finite()
@@ -45,8 +47,8 @@ impl CostModel {
         CostModel { threshold, curves }
     }
 
-    /// Speed-up of fusing at a size: between measured ones on straight lines of logarithms, by rows, then by width; beyond
-    /// the measured ones that of the nearest. `None` where the pattern was not measured.
+    /// Speed-up of fusing at a size. Between measured sizes it is interpolated linearly in logarithms, first by rows,
+    /// then by width; beyond them it is that of the nearest measured size. `None` if the pattern was not measured.
     pub fn speedup(&self, pattern: Pattern, size: Size) -> Option<f64> {
         let ln = |n: usize| (n.max(1) as f64).ln();
         let rows = ln(size.rows);
@@ -56,12 +58,12 @@ impl CostModel {
         interpolate(&by_width, ln(size.width)).map(f64::exp)
     }
 
-    /// Whether the speed-up passes the threshold; `None` where the pattern was not measured.
+    /// Whether the speed-up reaches the threshold; `None` if the pattern was not measured.
     pub fn decision(&self, pattern: Pattern, size: Size) -> Option<bool> {
         self.speedup(pattern, size).map(|speedup| speedup >= self.threshold)
     }
 
-    /// Whether to fuse: where the measured speed-up passes the threshold, and where nothing was measured.
+    /// Whether to fuse: if the speed-up reaches the threshold, or the pattern was not measured.
     pub fn should_fuse(&self, pattern: Pattern, size: Size) -> bool {
         self.decision(pattern, size).unwrap_or(true)
     }

@@ -1,4 +1,4 @@
-//! [`Builder`]: how a model is to be evaluated.
+//! [`Builder`]: the choice of how a model is evaluated.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::model::config::Architecture;
 use crate::ops::cost_model::CostModel;
 use crate::settings::{BatchSize, DeviceKind, EngineKind, Precision};
 
-/// Says how a model is to be evaluated; made by [`Potential::builder`].
+/// Chooses how a model is evaluated, and makes a [`Potential`]. It comes from [`Potential::builder`].
 ///
 /// ```
 /// use mlff::{DeviceKind, EngineKind, Model, Potential, Precision};
@@ -57,41 +57,41 @@ impl Builder {
         }
     }
 
-    /// Precision of the network; f32 unless said otherwise.
+    /// Precision of the network; f32 by default.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// The engine; unless said otherwise the one that suits the model.
+    /// The engine; by default the one that suits the model.
     pub fn engine(mut self, engine: EngineKind) -> Self {
         self.engine = engine;
         self
     }
 
-    /// Where to compute; on the processor unless said otherwise.
+    /// The device that computes; the processor by default.
     pub fn device(mut self, device: DeviceKind) -> Self {
         self.device = device;
         self
     }
 
-    /// How structures are grouped; see [`Potential::with_batch_size`].
+    /// How many structures are computed together; see [`Potential::with_batch_size`].
     pub fn batch_size(mut self, batch_size: BatchSize) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// What batched autograd fuses; see [`Potential::with_cost_model`].
+    /// Which operations batched autograd fuses; see [`Potential::with_cost_model`].
     pub fn cost_model(mut self, cost_model: impl Into<Arc<CostModel>>) -> Self {
         self.cost_model = cost_model.into();
         self
     }
 
-    /// Opens the device and packs the model's weights for it.
+    /// Opens the device and prepares the model's weights for it.
     ///
     /// # Errors
-    /// `Error::Usage` if the engine does not evaluate models of this architecture or does not run on the device, and
-    /// `Error::Cuda` if there is no such device.
+    /// `Error::Usage` if the engine cannot evaluate models of this architecture, or cannot run on the device in this
+    /// build; `Error::NotBuilt` if this build lacks the engine; `Error::Cuda` if the GPU cannot be used.
     pub fn build(self) -> Result<Potential> {
         crate::fork::watch();
         let driver = match self.precision {

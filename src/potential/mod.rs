@@ -29,18 +29,28 @@ use crate::structure::Structure;
 
 /// Evaluates structures with one model.
 ///
-/// Cheap to clone; may be used from several threads at once. Many structures are evaluated on the threads of rayon's pool, the
-/// caller's or else the global one, and on the calling thread alone where the system has no thread to give.
+/// For one system that is evaluated step after step, as in molecular dynamics, a [`Session`] is faster.
 ///
-/// In a process made by `fork`, whose parent's threads it does not have, the adjoint engine evaluates on a pool of the
-/// process's own. Batched autograd, if the parent has used it already, needs `CANDLE_NUM_THREADS=1` in the environment there,
-/// and says so.
+/// A potential is cheap to clone and may be used from several threads at once.
+///
+/// # Threads
+///
+/// Many structures, or a large one, are evaluated in parallel by the threads of a rayon pool: the pool that the call is
+/// made in, else rayon's global one. If the system cannot start threads, the calling thread computes alone.
+///
+/// A process made by `fork` (Python's `multiprocessing` may do so) does not have the threads of its parent. There, the
+/// adjoint engine on the processor starts a pool of its own. Batched autograd, if the parent has used it before, needs
+/// `CANDLE_NUM_THREADS=1` in the environment, and a GPU that the parent has opened cannot be used: otherwise
+/// evaluations return an `Error::Usage` that says what to do.
+///
+/// # Example
 ///
 /// ```
 /// use mlff::{Potential, Structure, Want};
 ///
 /// let potential = Potential::load(mlff::model::default_name())?;
-/// let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])?;
+/// let positions = vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]];
+/// let water = Structure::molecule(vec![8, 1, 1], positions)?;
 /// let evaluation = potential.evaluate_one(&water, Want::ALL)?;
 /// println!("{} eV", evaluation.energy);
 /// # assert!(evaluation.forces.unwrap().len() == 3);
@@ -67,25 +77,27 @@ impl std::fmt::Debug for Potential {
 }
 
 impl Potential {
-    /// Loads a model directory or a built-in model, to be evaluated in f32 on the processor by the engine that suits it.
+    /// Loads a model directory or a built-in model, to be evaluated in f32, on the processor, by the engine that suits
+    /// it.
     ///
     /// # Errors
-    /// See [`Model::load`].
+    /// As [`Model::load`] and [`Builder::build`].
     pub fn load(name_or_path: impl AsRef<std::path::Path>) -> Result<Self> {
         Self::builder(Model::load(name_or_path)?).build()
     }
 
-    /// Makes a model ready to be evaluated: in f32, on the processor and by the engine that suits it, unless said otherwise.
+    /// Sets up a potential with other choices than the default ones, which are f32, the processor and the engine that
+    /// suits the model.
     pub fn builder(model: impl Into<Arc<Model>>) -> Builder {
         Builder::new(model.into())
     }
 
-    /// The engine that computes.
+    /// The engine that computes: never [`EngineKind::Auto`], but the one that was chosen.
     pub fn engine(&self) -> EngineKind {
         self.driver.engine()
     }
 
-    /// Where it computes.
+    /// The device that computes.
     pub fn device(&self) -> DeviceKind {
         self.driver.device()
     }
@@ -100,17 +112,18 @@ impl Potential {
         &*self.driver
     }
 
-    /// Chooses how structures are grouped.
+    /// Chooses how many structures are computed together; [`BatchSize::Auto`] by default.
     #[must_use]
     pub fn with_batch_size(mut self, batch_size: BatchSize) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// Lets measurements choose what batched autograd fuses; without any it fuses everything. The adjoint engine is fused by
-    /// construction and takes no choice. Results differ by rounding only.
+    /// Chooses, by measurements, which operations batched autograd fuses ([`calibration`](crate::calibration)). Without
+    /// a cost model it fuses all of them. The adjoint engine ignores the choice: its operations are always fused.
+    /// Results differ by rounding only.
     ///
-    /// The cost model should be this potential's: of its device and precision ([`Calibration::cost_model`]).
+    /// The cost model should be one of this potential's device and precision ([`Calibration::cost_model`]).
     ///
     /// [`Calibration::cost_model`]: crate::calibration::Calibration::cost_model
     #[must_use]
@@ -119,12 +132,12 @@ impl Potential {
         self
     }
 
-    /// The model.
+    /// The model that is evaluated.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Evaluates one structure.
+    /// Evaluates one structure; `want` says which results are computed beside energies.
     ///
     /// # Errors
     /// As the entries of [`Potential::evaluate`].
@@ -134,13 +147,31 @@ impl Potential {
             .unwrap_or_else(|| Err(Error::Defect("no structure was evaluated".into())))
     }
 
-    /// Evaluates structures of any sizes; results are in their order, and one that cannot be evaluated does not
-    /// disturb the others.
+    /// Evaluates structures of any sizes. Results are in the order of the structures, and a structure that cannot be
+    /// evaluated does not affect the others.
+    ///
+    /// ```
+    /// use mlff::{Potential, Structure, Want};
+    ///
+    /// let potential = Potential::load(mlff::model::default_name())?;
+    /// let water = vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]];
+    /// let water = Structure::molecule(vec![8, 1, 1], water)?;
+    /// let helium = Structure::molecule(vec![2], vec![[0.0; 3]])?; // unknown to this model
+    /// for result in potential.evaluate(&[water, helium], Want::FORCES) {
+    ///     match result {
+    ///         Ok(evaluation) => println!("{} eV", evaluation.energy),
+    ///         Err(error) if error.is_of_structure() => println!("left out: {error}"),
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok::<(), mlff::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Each entry: `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
-    /// `Error::OutOfRange`, `Error::ChargeOrSpin`, `Error::NonFinite`. What failed for several at once, such as `Error::Cuda` or `Error::Tensor`, is the
-    /// entry of each of them, and no fault of theirs: [`Error::is_of_structure`] tells these apart.
+    /// A structure's own error is `Error::Structure`, `Error::Shape`, `Error::UnknownElement`, `Error::Overlap`,
+    /// `Error::OutOfRange`, `Error::ChargeOrSpin` or `Error::NonFinite`. A failure that is no structure's fault, such
+    /// as `Error::Cuda`, `Error::Tensor` or `Error::Usage`, is the entry of each structure that it affects.
+    /// [`Error::is_of_structure`] tells the two kinds apart.
     pub fn evaluate<S>(&self, structures: &[S], want: Want) -> Vec<Result<Evaluation>>
     where
         S: Borrow<Structure> + Sync,

@@ -17,35 +17,48 @@ pub(crate) use on_gpu::CudaStepper;
 pub(crate) use steps::{Stepper, Steps};
 pub(crate) use system::{Last, System};
 
-/// Skin of the neighbour list unless [`Session::with_skin`] says otherwise, Å.
+/// Default [skin](Session::with_skin) of the neighbour list of a session, Å.
 pub const DEFAULT_SKIN: f64 = 0.5;
 
 /// Atoms for which another thread pays: below, waiting for each other costs more than the work saved.
 const ATOMS_PER_THREAD: usize = 8;
 
-/// One system evaluated step after step, as molecular dynamics and minimisers need it.
+/// One system that is evaluated step after step, as in molecular dynamics or a minimisation. It is made by
+/// [`Potential::session`].
 ///
-/// Keeps the neighbour list (a Verlet list with a skin, searched anew before it could miss a pair), the batch and all
-/// buffers: after the first step nothing is allocated as long as the number of neighbours does not grow much. Results
-/// are those of [`Potential::evaluate_one`], bit for bit. `Send`, so that it can be moved to the thread that steps.
+/// A session keeps the neighbour list and all buffers. The list reaches farther than the cutoff, by a *skin*, and is
+/// searched again before a pair could be missing (a Verlet list). After the first step no memory is allocated, unless
+/// the number of neighbours grows much. Results are the same as those of [`Potential::evaluate_one`], bit for bit. A
+/// session is `Send`: it can be moved to the thread that makes the steps.
 ///
-/// A step that fails changes nothing that can be seen: the cell, [`stress`](Session::stress) and
-/// [`atomic_energies`](Session::atomic_energies) stay those of the last step that succeeded, and the next step is what it
-/// would have been. (Neighbours may be searched once more.) So it is after a panic, which only a defect of this crate can
-/// cause, on whichever thread, and which comes out of [`compute`](Session::compute).
+/// Steps compute energies and forces; [`with_stress`](Session::with_stress), [`with_virial`](Session::with_virial) and
+/// [`with_atomic_virials`](Session::with_atomic_virials) add to them.
 ///
-/// In a process made by `fork` a session goes on with one thread; [`with_threads`](Session::with_threads) starts others.
+/// # Failures
 ///
-/// Batched autograd, which keeps nothing from call to call, evaluates each step from nothing: the same results, and neither
-/// its speed nor its memory.
+/// A step that fails leaves the session as it was: the cell, [`stress`](Session::stress),
+/// [`atomic_energies`](Session::atomic_energies) and all else are still those of the last step that succeeded, and the
+/// next step gives the same results as without the failure. Only [`n_searches`](Session::n_searches) may differ. The
+/// same is true after a panic, which only a bug in this crate can cause; a panic of any thread comes out of
+/// [`compute`](Session::compute).
 ///
-/// A session of 36 atoms takes about 1.5 MB. Programs that make and drop hundreds of them will see much of that stay with
-/// the process: glibc's allocator keeps small pieces for the next ones, which take them up again.
+/// # Processes, engines and memory
+///
+/// In a process made by `fork`, a session continues with one thread; [`with_threads`](Session::with_threads) starts
+/// others. A session on a GPU cannot be used there.
+///
+/// Batched autograd keeps nothing from step to step: it gives the same results, but without the speed described here.
+///
+/// A session of 36 atoms takes about 1.5 MB. If a program makes and drops hundreds of them, much of that memory stays
+/// with the process: glibc's allocator keeps small pieces, and uses them again for the next sessions.
+///
+/// # Example
 ///
 /// ```
 /// use mlff::{Potential, Structure};
 ///
-/// let water = Structure::molecule(vec![8, 1, 1], vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])?;
+/// let positions = vec![[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]];
+/// let water = Structure::molecule(vec![8, 1, 1], positions)?;
 /// let mut session = Potential::load("ani2x-painn-64")?.session(&water)?;
 ///
 /// let mut positions = water.positions.clone();
@@ -81,10 +94,12 @@ impl std::fmt::Debug for Session {
 }
 
 impl Potential {
-    /// Starts a session for one system; its elements and periodic directions stay those of `structure`.
+    /// Starts a session for one system. Its elements, its charge and its periodic directions stay those of `structure`;
+    /// positions and cell may change in each step. Nothing is evaluated yet.
     ///
     /// # Errors
-    /// As [`Potential::evaluate_one`].
+    /// `Error::Structure`, `Error::Shape`, `Error::UnknownElement` and `Error::ChargeOrSpin`, as
+    /// [`Potential::evaluate`]; `Error::Cuda` if the GPU fails.
     pub fn session(&self, structure: &Structure) -> Result<Session> {
         let steps = self.driver.clone().steps(&self.model, &self.cost_model)?;
         let system = System::new(&self.model, structure, DEFAULT_SKIN)?;
@@ -98,8 +113,8 @@ impl Potential {
 }
 
 impl Session {
-    /// Chooses how far beyond the cutoff neighbours are kept, Å: a larger skin is searched less often, but every step
-    /// looks at more pairs.
+    /// Chooses how far the neighbour list reaches beyond the cutoff, Å; [`DEFAULT_SKIN`] by default. With a larger skin
+    /// neighbours are searched less often, but every step looks at more pairs.
     ///
     /// # Errors
     /// `Error::Usage` for a skin that is negative or not finite.
@@ -112,12 +127,14 @@ impl Session {
         Ok(self)
     }
 
-    /// Chooses how many threads share a step; they wait for work between steps, so one that is busy elsewhere is
-    /// better left out. Without a choice: one for every 8 atoms, as far as there are cores, and the calling one alone where
-    /// the system has none to give. Steps of batched autograd and of a GPU are shared by none of them.
+    /// Chooses how many threads, the calling one included, share a step. Between steps the others watch for work for a
+    /// while before they sleep, so cores that have other work are better left out.
+    ///
+    /// By default there is one thread for every 8 atoms, but not more than there are cores, and only the calling thread
+    /// if the system cannot start others. The choice has no effect with batched autograd or on a GPU.
     ///
     /// # Errors
-    /// `Error::Usage` if the system cannot start them, or for far more than there are cores.
+    /// `Error::Usage` if the system cannot start the threads, or if there are far more of them than cores.
     pub fn with_threads(mut self, n_threads: usize) -> Result<Self> {
         threads::check(n_threads)?;
         self.crew = None;
@@ -128,44 +145,46 @@ impl Session {
         Ok(self)
     }
 
-    /// Threads that share a step, the caller's included.
+    /// Number of threads that share a step, the calling one included.
     pub fn n_threads(&self) -> usize {
         self.crew.as_ref().filter(|crew| crew.is_alive()).map_or(1, Crew::n_threads)
     }
 
-    /// Chooses whether steps compute the stress, which [`Session::stress`] then has.
+    /// Chooses whether steps compute the stress, for [`Session::stress`]. By default they do not.
     #[must_use]
     pub fn with_stress(mut self, stress: bool) -> Self {
         self.system.want.stress = stress;
         self
     }
 
-    /// Chooses whether steps compute the virial, which [`Session::virial`] then has.
+    /// Chooses whether steps compute the virial, for [`Session::virial`]. By default they do not.
     #[must_use]
     pub fn with_virial(mut self, virial: bool) -> Self {
         self.system.want.virial = virial;
         self
     }
 
-    /// Chooses whether steps compute each atom's share of the virial, which [`Session::atomic_virials`] then has.
+    /// Chooses whether steps compute each atom's share of the virial, for [`Session::atomic_virials`]. By default they
+    /// do not. With batched autograd, which does not have them, every step returns `Error::Usage`.
     #[must_use]
     pub fn with_atomic_virials(mut self, atomic_virials: bool) -> Self {
         self.system.want.atomic_virials = atomic_virials;
         self
     }
 
-    /// Evaluates the system.
+    /// Makes a step: evaluates the system at these positions, returns its energy (eV) and writes the forces.
     ///
-    /// IN  `positions` (Å) `[n_atoms]`; `cell` (Å, rows are lattice vectors), or `None` for that of the last step that
-    ///     succeeded, before the first the structure's own.
-    /// OUT `forces` (eV/Å) `[n_atoms]`, overwritten; left as they were when an error is returned.
-    /// Returns the energy, eV.
+    /// * `positions`: Å, `[n_atoms]`.
+    /// * `cell`: Å, the rows are the lattice vectors. `None` keeps the cell of the last step that succeeded, or, before
+    ///   the first step, that of the structure.
+    /// * `forces`: eV/Å, `[n_atoms]`, overwritten. If an error is returned, they are left as they were.
     ///
     /// # Errors
-    /// `Error::Shape` for slices of the wrong length, `Error::Structure` for positions or a cell that cannot be used,
-    /// `Error::Overlap` for atoms on top of each other, `Error::OutOfRange` for structures and results that are far outside of
-    /// what the model was trained on, `Error::NonFinite` if a result is not a number. They are those of
-    /// [`Potential::evaluate_one`], and leave the session as it was.
+    /// `Error::Shape` for slices of the wrong length. Otherwise the errors are those of [`Potential::evaluate`]:
+    /// `Error::Structure` for positions or a cell that cannot be used, `Error::Overlap` for atoms on top of each other,
+    /// `Error::OutOfRange` for a structure or a result that is far outside of what the model was trained on,
+    /// `Error::NonFinite` for a result that is not a number, and what the engine or the device reports. All of them
+    /// leave the session as it was.
     pub fn compute(&mut self, positions: &[Vec3], cell: Option<&Mat3>, forces: &mut [Vec3]) -> Result<f64> {
         let n_atoms = self.system.batch.n_atoms();
         for (what, got) in [("positions", positions.len()), ("forces", forces.len())] {
@@ -201,35 +220,37 @@ impl Session {
         self.system.is_searched = false;
     }
 
-    /// In which ways the last step that succeeded lies outside of what the model was trained on: a driver does well to look at
-    /// it now and then.
+    /// In which ways the last step that succeeded lies outside of what the model was trained on. Drivers should look at
+    /// this now and then.
     pub fn outside(&self) -> Outside {
         self.last.outside
     }
 
-    /// Stress of the last step that succeeded, eV/Å³: with [`Session::with_stress`], for systems periodic in three directions.
+    /// Stress of the last step that succeeded, eV/Å³, positive under tension. `None` without [`Session::with_stress`],
+    /// before the first step, and for systems that are not periodic in three directions.
     pub fn stress(&self) -> Option<Mat3> {
         self.last.stress
     }
 
-    /// Virial of the last step that succeeded, eV, minus the derivative along a symmetric strain: with
-    /// [`Session::with_virial`], for molecules too.
+    /// Virial of the last step that succeeded, eV: minus the derivative of the energy with respect to a symmetric
+    /// strain, for molecules too. `None` without [`Session::with_virial`] and before the first step.
     pub fn virial(&self) -> Option<Mat3> {
         self.last.virial
     }
 
-    /// Share of each atom in the virial of the last step that succeeded, eV, `[n_atoms]`: of each of its pairs half, the
-    /// product of displacement and force. Empty before the first step, and without [`Session::with_atomic_virials`].
+    /// Share of each atom in the virial of the last step that succeeded, eV, `[n_atoms]`; see
+    /// [`Evaluation::atomic_virials`](crate::Evaluation::atomic_virials). Empty without
+    /// [`Session::with_atomic_virials`] and before the first step.
     pub fn atomic_virials(&self) -> &[Mat3] {
         &self.last.atomic_virials
     }
 
-    /// Energy of each atom in the last step that succeeded, eV; empty before the first.
+    /// Energy of each atom in the last step that succeeded, eV, `[n_atoms]`; empty before the first step.
     pub fn atomic_energies(&self) -> &[f64] {
         &self.last.atomic_energies
     }
 
-    /// How often neighbours have been searched.
+    /// How often neighbours have been searched so far. A number that grows in most steps calls for a larger skin.
     pub fn n_searches(&self) -> u64 {
         self.system.n_searches
     }

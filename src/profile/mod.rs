@@ -1,8 +1,8 @@
-//! Where the time of evaluations goes: components timed by one thread, compared with what the machine can do.
+//! Where the time of evaluations goes: the time of each [`Component`], compared with what the device can do.
 //!
-//! [`measure`] evaluates structures again and again, in turn with the recorder on and off, and makes the record
-//! `mlff.profile/1` ([`Profile`]) of it; [`trace`] shows one evaluation on a time line. On a GPU times are those of
-//! events on its stream.
+//! [`measure`] evaluates structures repeatedly, on one thread, with and without the recorder in turn. It returns a
+//! [`Profile`], which can be written as JSON (the format `mlff.profile/1`), and the spans of one evaluation, which
+//! [`trace`] turns into a time line. On a GPU, times are those of events on its stream.
 
 mod counts;
 mod report;
@@ -29,38 +29,39 @@ use counts::{Kernels, Shapes};
 use report::{Derived, RunInfo, components};
 use statistics::median;
 
-/// How to measure.
+/// How to measure a profile.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Evaluations before the first that counts.
+    /// Number of evaluations before the first that counts; at least one is made.
     pub warmup: usize,
-    /// Evaluations that count, at least 1.
+    /// Number of evaluations that count, at least 1.
     pub repeats: usize,
-    /// Batch sizes to compare, each at least 1; none for no comparison.
+    /// Batch sizes to compare, in structures, each at least 1. Empty for no comparison.
     pub sweep: Vec<usize>,
-    /// Structures in a batch.
+    /// How many structures are computed together, except in the comparison of batch sizes.
     pub batch: BatchSize,
 }
 
-/// What is measured, by name.
+/// Names that the profile gives to what was measured.
 #[derive(Debug, Clone)]
 pub struct Names {
-    /// The model.
+    /// Name or path of the model.
     pub model: String,
-    /// The structures.
+    /// Where the structures are from.
     pub workload: String,
 }
 
-/// Profiles evaluations of `structures`, energies and forces (stress where periodic), on one thread.
+/// Profiles evaluations of `structures` on one thread: energies and forces, and stresses of periodic structures.
 ///
-/// On a GPU the boundaries between components are events on its stream, so a component's time is what the stream did for it
-/// and how long it stood idle because the host was at it.
+/// On a GPU the boundaries between components are events on its stream. The time of a component is then the time that
+/// the stream worked for it, plus the time that the stream was idle while the host worked for it.
 ///
-/// Returns the profile and the spans of one evaluation for [`trace`].
+/// Returns the profile, and the spans of one evaluation for [`trace`].
 ///
 /// # Errors
-/// `Error::Usage` without structures; what [`Potential::evaluate`] says of a structure that it cannot evaluate; what a GPU
-/// reports.
+/// `Error::Usage` if there are no structures, no repeats or a batch size of 0 to compare, if no thread can be started,
+/// or if the GPU is in use by other evaluations of this potential. Otherwise the first error of
+/// [`Potential::evaluate`], or what a GPU reports.
 pub fn measure(
     potential: &Potential,
     structures: &[Structure],

@@ -1,4 +1,4 @@
-//! The record `mlff.profile/1`, and how it is made of measurements. Its JSON Schema is `mlff.profile-1.schema.json`.
+//! The record `mlff.profile/1`, and how it is made from measurements. Its JSON Schema is `mlff.profile-1.schema.json`.
 
 use serde::Serialize;
 
@@ -7,144 +7,148 @@ use super::statistics::{Statistics, faster_half, faster_mean, median};
 use crate::clock::{Component, Part, Phase, Ran, Recording};
 use crate::roofline::{Peaks, Roofline};
 
-/// Name and version of the format.
+/// Name and version of the format of a [`Profile`].
 pub const FORMAT: &str = "mlff.profile/1";
 
-/// A profile.
+/// A profile: where the time of evaluations goes, and on which machine. Written as JSON by serde, it has the format
+/// `mlff.profile/1`. All times are in s, and those of one evaluation of the whole workload.
 #[derive(Debug, Clone, Serialize)]
 pub struct Profile {
-    /// [`FORMAT`].
+    /// Name and version of the format; [`FORMAT`].
     pub format: &'static str,
-    /// Program and version.
+    /// Name and version of the program.
     pub tool: String,
-    /// Machine.
+    /// The machine.
     pub host: Host,
-    /// What computed.
+    /// The device that computed.
     pub device: DeviceInfo,
-    /// Model's name or path.
+    /// Name or path of the model.
     pub model: String,
     /// What was evaluated.
     pub workload: Workload,
     /// How it was measured.
     pub run: RunInfo,
-    /// Unit of all times.
+    /// Unit of all times; `s`.
     pub unit: &'static str,
     /// One evaluation of the whole workload, energies and forces, with the recorder on.
     pub total: Statistics,
-    /// Where that time went.
+    /// Where that time went: each component, followed by its layers.
     pub components: Vec<ComponentReport>,
-    /// What follows.
+    /// Figures that follow from the measurements.
     pub derived: Derived,
 }
 
-/// Machine.
+/// The machine that was measured on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Host {
     /// Operating system.
     pub os: &'static str,
     /// Instruction set.
     pub arch: &'static str,
-    /// Cores that this process may use.
+    /// Number of cores that the process could use.
     pub cores: usize,
 }
 
-/// What computed; rates are of one thread or of the GPU, measured in the same run.
+/// The device that computed. Its rates, of one thread or of the GPU, were measured in the same run.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceInfo {
     /// `cpu` or `cuda`.
     pub kind: &'static str,
-    /// Its name.
+    /// Name of the processor or GPU.
     pub name: String,
-    /// Rate of a large matrix product, FLOP/s.
+    /// Rate of a large matrix product in the precision of the run, FLOP/s.
     pub peak_flops: f64,
-    /// Rate of a copy between large arrays, bytes/s, read and written.
+    /// Rate of a copy between large arrays, bytes/s; bytes read and bytes written both count.
     pub peak_bytes_s: f64,
 }
 
 /// What was evaluated.
 #[derive(Debug, Clone, Serialize)]
 pub struct Workload {
-    /// Where it is from.
+    /// Where the structures are from.
     pub name: String,
-    /// Structures.
+    /// Number of structures.
     pub structures: usize,
-    /// Atoms of all of them.
+    /// Number of atoms in all structures.
     pub atoms: usize,
-    /// Directed edges of all of them.
+    /// Number of directed edges in all structures.
     pub edges: usize,
-    /// `f32` or `f64`.
+    /// Precision of the network: `f32` or `f64`.
     pub dtype: &'static str,
 }
 
 /// How it was measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunInfo {
-    /// `adjoint` or `autograd`.
+    /// Engine: `adjoint` or `autograd`.
     pub engine: &'static str,
-    /// Threads of the processor that computed or queued work.
+    /// Number of threads of the processor that computed, or queued work for the GPU.
     pub threads: usize,
-    /// Structures in a batch, where not left to the engine.
+    /// Structures in a batch; `None` if the engine chose.
     pub batch: Option<usize>,
-    /// Evaluations before the first that counts.
+    /// Number of evaluations before the first that counts.
     pub warmup: usize,
-    /// Evaluations that count.
+    /// Number of evaluations that count.
     pub repeats: usize,
-    /// `monotonic`: a clock that the thread reads; `cuda_events`: events on the GPU's stream.
+    /// What measures the time of components. `monotonic`: a clock that the thread reads; `cuda_events`: events on the
+    /// GPU's stream.
     pub timer: &'static str,
-    /// What profiling costs.
+    /// Time that profiling itself costs.
     pub profiler: Overhead,
 }
 
-/// What profiling costs.
+/// Time that profiling itself costs.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Overhead {
-    /// Readings of the clock, or events, in one evaluation.
+    /// Number of readings of the clock, or of events, in one evaluation.
     pub boundaries: u64,
-    /// Time of one, measured in the same run, s.
+    /// Time of one of them, measured in the same run, s.
     pub seconds_per_boundary: f64,
-    /// Both multiplied, over the median of the same evaluation without profiling.
+    /// The product of both, divided by `unprofiled_median`.
     pub share: f64,
-    /// That median, from evaluations between those that are profiled, by a clock outside, s.
+    /// Median time of the same evaluation without profiling, s. These evaluations alternate with those that are
+    /// profiled.
     pub unprofiled_median: f64,
-    /// Sum of all components over the time without profiling by the clock outside, each the mean over the faster half of
+    /// Time of all components together, divided by the time without profiling. Both are means over the faster half of
     /// the repeats.
     pub sum_over_unprofiled: f64,
 }
 
-/// A component, or one layer of one.
+/// Measurements of a component, or of one layer of a component.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComponentReport {
-    /// `component` or `component.layer`.
+    /// Name: `component`, or `component.layer` with layers counted from 0.
     pub id: String,
-    /// The component that a layer belongs to.
+    /// For a layer, the component that it belongs to.
     pub parent: Option<String>,
-    /// Half of the evaluation.
+    /// Part of the evaluation that it belongs to.
     pub phase: Phase,
-    /// Operations that are computed together under this name, where there are several.
+    /// Operations that are computed together under this name; empty if it is just one.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub fused: &'static [&'static str],
-    /// Which variant of its operations ran: `fused`, `unfused` or `both`, where there is a choice (batched autograd) or
-    /// where they are fused by construction (the adjoint engine).
+    /// Which variant of its operations ran: `fused`, `unfused` or `both`. Batched autograd has a choice between them;
+    /// the operations of the adjoint engine are always fused. `None` for all other work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<&'static str>,
-    /// Times it was entered in one evaluation.
+    /// How often it was entered in one evaluation.
     pub calls: u64,
     /// Time in one evaluation.
     pub time: Time,
-    /// Part of the evaluation, by the faster half of the repeats: those that other programs disturbed least.
+    /// Share of the time of an evaluation, from 0 to 1, by the faster half of the repeats: those that other programs
+    /// disturbed least.
     pub share: f64,
-    /// Floating-point operations, where counted.
+    /// Number of floating-point operations in one evaluation, if counted; from the sizes of the arrays.
     pub flops: Option<f64>,
-    /// Bytes read and written, where counted.
+    /// Number of bytes read and written in one evaluation, if counted; from the sizes of the arrays.
     pub bytes: Option<f64>,
-    /// Bytes that the same work would move as a chain of tensor operations, where fused.
+    /// Number of bytes that the same work would move as a chain of tensor operations, if it is fused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfused_bytes: Option<f64>,
-    /// Against the measured rates, where counted.
+    /// Comparison with the rates of the device, if operations and bytes are counted.
     pub roofline: Option<Roofline>,
 }
 
-/// Time of a component over the repeats.
+/// Time of a component in one evaluation, over the repeats, s.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Time {
     /// Median.
@@ -155,33 +159,33 @@ pub struct Time {
     pub p95: f64,
 }
 
-/// What follows from the measurements.
+/// Figures that follow from the measurements.
 #[derive(Debug, Clone, Serialize)]
 pub struct Derived {
-    /// Part of energies and forces that the backward takes.
+    /// Share of the time that the backward pass takes, from 0 to 1, by either engine.
     pub autograd_share: f64,
-    /// Part of the time that belongs to no component.
+    /// Share of the time that belongs to no component, from 0 to 1.
     pub unattributed_share: f64,
-    /// Structures a second, energies and forces, without profiling.
+    /// Structures per second, energies and forces, without profiling.
     pub structures_per_s: f64,
-    /// Atoms a second.
+    /// Atoms per second, energies and forces, without profiling.
     pub atoms_per_s: f64,
-    /// Median of energies alone, without profiling.
+    /// Median time of energies alone, without profiling, s.
     pub energy_median: f64,
-    /// Median of energies and forces, without profiling.
+    /// Median time of energies and forces, without profiling, s.
     pub energy_and_forces_median: f64,
-    /// Batch sizes, where asked for.
+    /// Comparison of batch sizes, smallest first; empty if none was asked for.
     pub sweep: Vec<SweepPoint>,
 }
 
-/// One batch size.
+/// Time with one batch size.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct SweepPoint {
     /// Structures in a batch.
     pub batch: usize,
-    /// Median time of one, energies and forces.
+    /// Median time per structure, energies and forces, s.
     pub time_per_structure: f64,
-    /// Over batches of one, or of the smallest size that was asked for.
+    /// Time per structure with the smallest batch size of the comparison, divided by this one.
     pub speedup: f64,
 }
 

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-/// Times of repeats, s.
+/// Statistics of the times of repeated measurements, s.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Statistics {
     /// Number of repeats.
     pub n: usize,
-    /// Smallest.
+    /// Smallest time.
     pub min: f64,
-    /// Median.
+    /// Median, interpolated.
     pub median: f64,
     /// Mean.
     pub mean: f64,
@@ -20,7 +20,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of at least one time; all zero without one.
+    /// Statistics of times, s; all zero if there are none.
     pub fn new(times: &[f64]) -> Self {
         let n = times.len();
         let mut sorted = times.to_vec();

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use crate::clock::{Component, Span};
 
-/// One evaluation as trace events: complete events (`ph: X`), times in µs.
+/// One evaluation as a time line: JSON for `chrome://tracing` and <https://ui.perfetto.dev>.
+///
+/// `spans` are those of [`measure`](super::measure), `name` is that of the process in the picture. Events are complete
+/// ones (`ph: X`), with times in µs.
 pub fn trace(spans: &[Span], name: &str) -> Value {
     let us = |time: std::time::Duration| time.as_secs_f64() * 1e6;
     let mut events = vec![json!({"ph": "M", "pid": 1, "tid": 1, "name": "process_name", "args": {"name": name}})];

@@ -3,7 +3,7 @@
 use crate::elements::{SYMBOLS, atomic_number, symbol};
 use crate::error::{Error, Result};
 
-/// Which element each of a driver's atom types stands for.
+/// Which element each integer atom type of a molecular dynamics driver stands for.
 ///
 /// ```
 /// use mlff::structure::ElementTypes;
@@ -21,10 +21,10 @@ pub struct ElementTypes {
 }
 
 impl ElementTypes {
-    /// Elements by symbol, those of the types 1, 2, …; several types may be of one element.
+    /// The elements of types 1, 2, …, by chemical symbol. Several types may stand for the same element.
     ///
     /// # Errors
-    /// `Error::Usage` for what is no symbol of an element.
+    /// `Error::Usage` for a string that is no chemical symbol.
     pub fn new<S: AsRef<str>>(symbols: &[S]) -> Result<Self> {
         let number = |s: &S| {
             let s = s.as_ref();
@@ -34,10 +34,10 @@ impl ElementTypes {
         Ok(ElementTypes { first: 1, atomic_numbers: symbols.iter().map(number).collect::<Result<_>>()? })
     }
 
-    /// The same by atomic number.
+    /// The elements of types 1, 2, …, by atomic number.
     ///
     /// # Errors
-    /// `Error::Usage` for what is no atomic number.
+    /// `Error::Usage` for a number outside 1..=118.
     pub fn of_atomic_numbers(atomic_numbers: &[u8]) -> Result<Self> {
         match atomic_numbers.iter().find(|&&z| symbol(z).is_none()) {
             Some(z) => Err(Error::Usage(format!("{z} is no atomic number, expected 1 to {}", SYMBOLS.len() - 1))),
@@ -45,17 +45,17 @@ impl ElementTypes {
         }
     }
 
-    /// With types that count from `first` in place of 1.
+    /// The same elements, for types that are counted from `first` instead of 1.
     #[must_use]
     pub fn counted_from(mut self, first: i32) -> Self {
         self.first = first.into();
         self
     }
 
-    /// Atomic numbers of atoms by their types, in their order.
+    /// Atomic numbers, `[n_atoms]`, of atoms with these `types`, `[n_atoms]`.
     ///
     /// # Errors
-    /// `Error::UnknownType`, naming the first atom of a type that stands for no element.
+    /// `Error::UnknownType` for the first atom whose type stands for no element.
     pub fn atomic_numbers(&self, types: &[i32]) -> Result<Vec<u8>> {
         let number = |(atom, &found): (usize, &i32)| {
             let found = i64::from(found);

@@ -3,7 +3,7 @@
 use super::number::lossy;
 use super::number::utf8;
 
-/// Type of a column, as `Properties` spells it.
+/// Type of a column, which `Properties` gives as a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
     /// `R`, a real number.
@@ -12,12 +12,12 @@ pub enum ColumnType {
     Integer,
     /// `S`, a word.
     String,
-    /// `L`, `T` or `F`.
+    /// `L`, a truth value: `T` or `F`.
     Logical,
 }
 
 impl ColumnType {
-    /// The letter in `Properties`.
+    /// The letter for this type in `Properties`.
     pub fn letter(self) -> char {
         match self {
             Self::Real => 'R',
@@ -28,7 +28,7 @@ impl ColumnType {
     }
 }
 
-/// One entry of `Properties`: a name, a type, and how many fields of an atom line it takes.
+/// A column of the atom lines, as `Properties` declares it: a name, a type, and how many fields of a line it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Name as the file spells it.

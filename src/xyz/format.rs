@@ -15,28 +15,30 @@ use crate::model::Outside;
 use crate::settings::Precision;
 use crate::structure::{Mat3, Vec3};
 
-/// What a model says about one structure.
+/// Results of a model for one structure, as they are written to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Results<'a> {
     /// Energy, eV.
     pub energy: f64,
     /// Forces, `[n_atoms]`, eV/Å.
     pub forces: Option<&'a [Vec3]>,
-    /// Stress, eV/Å³.
+    /// Stress, eV/Å³, positive under tension.
     pub stress: Option<Mat3>,
-    /// In which ways they lie outside of what the model was trained on: the key `outside`, where there are any.
+    /// In which ways they lie outside of what the model was trained on; written as the key `outside` if there are any.
     pub outside: Outside,
 }
 
-/// How results are written.
+/// How results are written. By default keys begin with `MLFF_`, and all numbers have the digits of f64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Put before `energy`, `forces` and `stress`. Without a prefix, `free_energy` is written too, which ASE's
-    /// calculator reads. What the input has under these names, `force`, `virial` and `virials` is left out of every
-    /// frame, so that it cannot pass for a result.
+    /// Prefix of the names `energy`, `forces`, `stress` and `outside`. If it is empty, `free_energy` is written too,
+    /// which ASE's calculator reads.
+    ///
+    /// Entries and columns of the input that have one of these names, or `force`, `virial`, `virials` or `made_by`,
+    /// with this prefix, are left out, so that they cannot be mistaken for results.
     pub key_prefix: String,
-    /// What forces and stress were computed in: they get the digits that tell numbers of this precision apart. Energies,
-    /// sums over many atoms, always get those of f64.
+    /// Precision in which forces and stress were computed. They are written with as many digits as this precision
+    /// needs. Energies, which are sums over many atoms, are always written with the digits of f64.
     pub precision: Precision,
 }
 
@@ -47,10 +49,11 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
-    /// Checks the prefix: letters, digits, `_`, `-` and `.`, not starting with a digit, so that keys need no quotes.
+    /// Checks the prefix. It may consist of letters, digits, `_`, `-` and `.`, and may not start with a digit, so that
+    /// keys need no quotes.
     ///
     /// # Errors
-    /// `Error::Usage`.
+    /// `Error::Usage` for any other prefix.
     pub fn validate(&self) -> Result<()> {
         let prefix = &self.key_prefix;
         let word = prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
@@ -99,8 +102,8 @@ impl Names<'_> {
     }
 }
 
-/// Text of frames, one after another: what several threads can make at the same time, for
-/// [`Writer::write_texts`](super::Writer::write_texts).
+/// The text of frames, one after another, to be written by [`Writer::write_texts`](super::Writer::write_texts). Several
+/// threads can each make such a text at the same time.
 #[derive(Debug, Default)]
 pub struct Texts {
     text: Vec<u8>,
@@ -111,23 +114,23 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Makes room for so many bytes.
+    /// Makes room for so many more bytes of text.
     pub fn reserve(&mut self, bytes: usize) {
         self.text.reserve(bytes);
     }
 
-    /// Empties it, and keeps its memory.
+    /// Removes all frames, and keeps the memory.
     pub fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
         self.first_comment = None;
     }
 
-    /// Appends a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: what it came
-    /// with, and `results` in place of earlier ones of the same names.
+    /// Appends a frame as extended XYZ, as [`Writer::write_frame`](super::Writer::write_frame) writes it: with all that
+    /// it had in its file, and with `results` in place of earlier ones of the same names.
     ///
     /// # Errors
-    /// `Error::Shape` where there is not one force an atom; nothing is appended.
+    /// `Error::Shape` if there is not one force for each atom; nothing is appended then.
     pub fn push_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
         let start = self.text.len();
         let end_of_comment = push_frame(&mut self.text, frame, results, options)?;
@@ -136,8 +139,8 @@ impl Texts {
         Ok(())
     }
 
-    /// Appends the text of a refused frame, with normalised line ends; what would pass for a result of these names gets
-    /// `input_` before its name.
+    /// Appends the text of a refused frame ([`BadFrame::raw`](super::BadFrame::raw)), with line ends LF. Entries and
+    /// columns of its comment that could be mistaken for results get the prefix `input_`.
     pub fn push_refused(&mut self, raw: &[u8], options: &WriteOptions) {
         let mut lines = Lines::new(raw);
         for (k, line) in lines.by_ref().take(2).enumerate() {
@@ -154,7 +157,7 @@ impl Texts {
         self.ends.push(self.text.len());
     }
 
-    /// All of it.
+    /// The text of all frames.
     pub fn text(&self) -> &[u8] {
         &self.text
     }

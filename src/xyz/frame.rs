@@ -19,14 +19,15 @@ pub(crate) fn is_record(value: &[u8]) -> bool {
     value.starts_with(b"mlff ")
 }
 
-/// One frame: its structure, and its text, of which the writer carries through what it does not replace.
+/// One frame of a file: its structure, and its text. A [`Writer`](super::Writer) writes this text again, apart from
+/// what results replace.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Index in the file, from 0.
+    /// Index of the frame in the file, from 0.
     pub index: usize,
-    /// Line of the atom count, from 1.
+    /// Line of the file that holds the number of atoms, from 1.
     pub line: usize,
-    /// Elements, positions, cell and periodicity.
+    /// Elements, positions (Å), cell (Å), periodicity and, if the comment says it, total charge.
     pub structure: Structure,
     pub(crate) path: Arc<Path>,
     pub(crate) columns: Arc<Columns>,
@@ -42,44 +43,48 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The comment line as the file has it, without its line end; any encoding. One of i-PI is that of the same frame in
-    /// extended XYZ.
+    /// The comment line as it is in the file, without its line end, in any encoding. A comment of i-PI has been
+    /// rewritten as extended XYZ.
     pub fn comment(&self) -> &[u8] {
         &self.raw[self.comment.clone()]
     }
 
-    /// The frame's text as the file has it, from the atom count to the last atom; one of i-PI is extended XYZ, in Å.
+    /// The text of the frame as it is in the file, from the number of atoms to the last atom. A frame of i-PI has been
+    /// rewritten as extended XYZ, in Å.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// Columns that `Properties` declares, or element and position where the comment has no `Properties`.
+    /// The columns that `Properties` declares; element and position if the comment has no `Properties`.
     pub fn columns(&self) -> &[Column] {
         &self.columns.list
     }
 
-    /// Fields in every atom line beyond [`Frame::columns`]; only frames without `Properties` have any.
+    /// Number of fields of the longest atom line beyond [`Frame::columns`]. Only frames without `Properties` have any.
     pub fn n_undeclared_fields(&self) -> usize {
         self.extra.1
     }
 
-    /// What was read in a way the author may not have meant, and what was seen and not used.
+    /// Warnings: what was read in a way that the author of the file may not have meant, and what was found but not
+    /// used.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Adds to [`Frame::warnings`].
+    /// Adds a warning to [`Frame::warnings`].
     pub fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
 
-    /// Keys of the comment, in its order; empty for free text.
+    /// Keys of the comment, in their order there. There are none if the comment is free text.
     pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.entries.entries.iter().map(|e| String::from_utf8_lossy(self.key(e)))
     }
 
-    /// Value of a key: quotes and escapes removed, bytes that are not UTF-8 replaced, brackets kept off. A bare flag
-    /// is `T`. The last entry of a name counts, as in ASE.
+    /// Value of a key of the comment, in exactly this spelling; `None` if there is no such key.
+    ///
+    /// The value is without its quotes, escapes or outer brackets, and bytes that are not UTF-8 are replaced. A key
+    /// without a value has the value `T`. If a key occurs more than once, the last one counts, as in ASE.
     pub fn info(&self, key: &str) -> Option<Cow<'_, str>> {
         let entry = self.entries.entries.iter().rev().find(|e| self.key(e) == key.as_bytes())?;
         let Some(value) = &entry.value else { return Some(Cow::Borrowed("T")) };
@@ -96,8 +101,8 @@ impl Frame {
         })
     }
 
-    /// What made the file that this frame is the first of, where `mlff predict` did and says so: the prefix of its keys,
-    /// and the record ([`Writer::record`](super::Writer::record)).
+    /// For the first frame of a file that `mlff predict` made: the prefix of the keys of its results, and the record of
+    /// how they were made ([`Writer::record`](super::Writer::record)). `None` for other frames.
     pub fn made_by(&self) -> Option<(String, String)> {
         let found = self.entries.entries.iter().rev().find_map(|entry| {
             let prefix = self.key(entry).strip_suffix(MADE_BY)?;
@@ -203,7 +208,8 @@ pub(crate) fn is_key(comment: &[u8], entry: &Entry, key: &str) -> bool {
     comment[entry.key.clone()].eq_ignore_ascii_case(key.as_bytes())
 }
 
-/// Formula in Hill order: carbon, hydrogen, then the alphabet; the alphabet alone without carbon.
+/// Chemical formula in Hill order, such as `C2H6O`: carbon, hydrogen, then all others by alphabet; without carbon, all
+/// by alphabet. Numbers that are no atomic numbers count as `X`.
 pub fn formula(atomic_numbers: &[u8]) -> String {
     let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
     for &z in atomic_numbers {

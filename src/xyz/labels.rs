@@ -7,7 +7,7 @@ use super::number::{lossy, parse_real};
 use crate::error::Result;
 use crate::structure::{Mat3, Vec3};
 
-/// Reference results of one frame, as far as the file has them.
+/// Labels of one frame: reference results, as far as the file has them.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Labels {
@@ -15,11 +15,11 @@ pub struct Labels {
     pub energy: Option<f64>,
     /// Forces, `[n_atoms]`, eV/Å.
     pub forces: Option<Vec<Vec3>>,
-    /// Stress, eV/Å³, tension positive; only where all three directions are periodic.
+    /// Stress, eV/Å³, positive under tension; only of structures that are periodic in three directions.
     pub stress: Option<Mat3>,
 }
 
-/// Under which names labels are looked for, in this order; the first that a frame has counts.
+/// Names of the keys and columns that hold labels. They are tried in order, and the first one that a frame has counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabelKeys {
     /// Keys of the energy, eV.
@@ -28,14 +28,15 @@ pub struct LabelKeys {
     pub forces: Vec<String>,
     /// Keys of the stress, eV/Å³: nine numbers or six (xx yy zz yz xz xy).
     pub stress: Vec<String>,
-    /// Keys of the virial, eV, likewise, where there is no stress: stress = −virial/volume, as ASE, QUIP and MACE have it.
+    /// Keys of the virial, eV, in the same form. It is used if there is no stress: stress = −virial/volume, as in ASE,
+    /// QUIP and MACE.
     pub virial: Vec<String>,
 }
 
 impl LabelKeys {
-    /// Names that start with `prefix` (`""`, or `REF_`, `MLFF_`, …):
+    /// The usual names with this prefix, such as an empty one, `REF_` or `MLFF_`:
     ///
-    /// | label | looked for, in this order |
+    /// | label | names, in the order in which they are tried |
     /// |---|---|
     /// | energy | `energy`, `free_energy` (ASE writes both) |
     /// | forces | columns `forces`, `force` |
@@ -53,15 +54,15 @@ impl LabelKeys {
 }
 
 impl Frame {
-    /// Reads the labels whose names start with `prefix`; see [`LabelKeys::with_prefix`].
+    /// Reads the labels with the usual names and this prefix; see [`LabelKeys::with_prefix`].
     ///
     /// # Errors
-    /// `Error::Xyz` where a label is there but is not the finite numbers it should be.
+    /// `Error::Xyz` if a label is there, but does not consist of the right number of finite numbers.
     pub fn labels(&self, prefix: &str) -> Result<Labels> {
         self.labels_of(&LabelKeys::with_prefix(prefix))
     }
 
-    /// Reads the labels of these names.
+    /// Reads the labels with these names.
     ///
     /// # Errors
     /// As [`Frame::labels`].
@@ -79,8 +80,8 @@ impl Frame {
         Ok(Labels { energy, forces, stress })
     }
 
-    /// Keys and columns that look like labels but are none of `keys`, where `found` lacks that label: what an energy,
-    /// forces or a stress may have been meant by.
+    /// Keys and columns that look like a label that is missing in `found`, but have none of the names `keys`: by them,
+    /// the author of the file may have meant an energy, forces or a stress.
     pub fn unread_labels(&self, keys: &LabelKeys, found: &Labels) -> Vec<(LabelKind, String)> {
         let mut out = Vec::new();
         let is_one = |list: &[String], key: &str| list.iter().any(|k| k == key);
@@ -114,7 +115,7 @@ impl Frame {
     }
 }
 
-/// What a label is of.
+/// What a label is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LabelKind {
     /// Energy.
@@ -149,10 +150,10 @@ fn first<T>(keys: &[String], read: impl Fn(&str) -> Result<Option<T>>) -> Result
 }
 
 impl Frame {
-    /// Reads a column of three real numbers; `None` where there is no column of this name.
+    /// Reads a column of three real numbers for each atom, `[n_atoms]`; `None` if there is no column of this name.
     ///
     /// # Errors
-    /// `Error::Xyz` where the column has another shape or type, or holds something that is not a finite number.
+    /// `Error::Xyz` if the column has another width or type, or holds something that is not a finite number.
     pub fn vectors(&self, name: &str) -> Result<Option<Vec<Vec3>>> {
         let Some((column, first)) = self.columns.find(name) else { return Ok(None) };
         // A column of numbers that holds something else is read as words, of which the first that is none is named below.

@@ -1,8 +1,8 @@
 //! Streaming reader and writer for XYZ and extended XYZ.
 //!
-//! A file is a series of frames: a line with the atom count, a comment line, one line an atom. In *extended* XYZ the
-//! comment holds `key=value` entries, of which `Lattice`, `Properties` and `pbc` (spelled in any case) say how to read
-//! the frame; everything else is carried along as text.
+//! A file is a series of frames: a line with the number of atoms, a comment line, and one line for each atom. In
+//! *extended* XYZ the comment holds `key=value` entries. Of these, `Lattice`, `Properties` and `pbc` (in any case) say
+//! how to read the frame. All others are kept as text, and are written again with the frame.
 //!
 //! ```no_run
 //! # fn main() -> mlff::Result<()> {
@@ -21,22 +21,23 @@
 //!
 //! | | |
 //! |---|---|
-//! | containers | plain, gzip, bzip2, xz, zstd, by their first bytes; several members or streams in a row; `-` is standard input |
-//! | padding | zeros behind gzip and bzip2 data, and by fours behind xz |
-//! | line ends | LF, CRLF, CR; the last one may be missing, with a warning; byte order marks before frames skipped |
+//! | containers | plain text, gzip, bzip2, xz, zstd, told apart by their first bytes; several members or streams in a row; `-` is standard input |
+//! | padding | zeros after gzip and bzip2 data; zeros in multiples of four after xz data |
+//! | line ends | LF, CRLF, CR; the last one may be missing, with a warning; byte order marks before frames are skipped |
 //! | blank lines | before, between and after frames, not inside them |
 //! | numbers | C, Fortran and Mathematica spellings (`1.5D+01`, `7.6*^-6`, `.5`, `5.`, `+1`) |
-//! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; `species`/`symbols` or `Z`/`numbers` columns, else `element`/`elements`/`symbol` |
-//! | column types | in any case; a column that holds other things than its type says is read as what it is, with a warning |
-//! | `Lattice` | nine numbers, quoted or `[…]`, flat or 3×3; nine zeros mean no cell |
+//! | elements | symbols in any case, atomic numbers, `D` and `T` as hydrogen; in columns `species`/`symbols` or `Z`/`numbers`, else `element`/`elements`/`symbol` |
+//! | column types | in any case; a column whose content does not fit its declared type is read as what it holds, with a warning |
+//! | `Lattice` | nine numbers, Å, in quotes or `[…]`, flat or 3×3, one lattice vector after another; nine zeros mean no cell |
 //! | other cells | `cell`, `box`, `unit_cell` and the like as nine, six or three numbers, with a warning; i-PI's `CELL(…)` |
 //! | units | Å; i-PI's `positions{atomic_unit}` is converted, with a warning; `units=` of another length is refused |
-//! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions or three. Default: `T T T` with a lattice, else `F F F` |
-//! | no `Properties` | element and position first, further columns carried through |
-//! | GDB-9 | the three lines behind the atoms are left out, with a warning |
-//! | size | up to 256 MiB of text and 2^23 atoms a frame, unless [`Reader::with_max_frame`] says otherwise |
+//! | `pbc` | `T`/`F`, `true`/`false`, `1`/`0`; one for all directions, or three. Default: `T T T` with a cell, else `F F F` |
+//! | no `Properties` | each line begins with element and position; further columns are kept |
+//! | GDB-9 (QM9) | the three lines after the atoms are left out, with a warning |
+//! | size | up to 256 MiB of text and 2^23 atoms per frame; [`Reader::with_max_frame`] changes this |
 //!
-//! All else is refused with the frame (from 0), the line (from 1), what was found and what was expected.
+//! Everything else is refused, with a message that has the frame (from 0), the line (from 1), what was found and what
+//! was expected.
 
 mod atoms;
 mod cell;

@@ -32,28 +32,28 @@ const MAX_FRAME: usize = 256 << 20;
 /// Bytes that an atom of a frame counts for in the same limit: what is made of its line.
 const ATOM_BYTES: usize = 32;
 
-/// A frame that is there but cannot be used.
+/// A frame that cannot be used.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BadFrame {
-    /// Index in the file, from 0.
+    /// Index of the frame in the file, from 0.
     pub index: usize,
-    /// Line of the atom count, from 1.
+    /// Line of the file that holds the number of atoms, from 1.
     pub line: usize,
     /// Why it is refused.
     pub error: Error,
-    /// Its text, for [`Texts::push_refused`](super::Texts::push_refused); empty where [`Reader::keep_refused`] says so.
+    /// Its text, for [`Texts::push_refused`](super::Texts::push_refused); empty if [`Reader::keep_refused`] is off.
     pub raw: Vec<u8>,
 }
 
-/// What a reader finds in place of a frame.
+/// What [`Reader::next_item`] finds: a frame, or one that cannot be used.
 // Frames are the common case and are handed on, not stored.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Item {
     /// A frame.
     Frame(Frame),
-    /// A refused frame whose end is known: reading can go on behind it.
+    /// A frame that is refused. Its end is known, so reading can go on with the next one.
     Bad(BadFrame),
 }
 
@@ -66,16 +66,33 @@ struct Memory {
     entries: Vec<Entry>,
 }
 
-/// Reads frames one after another in bounded memory.
+/// Reads frames one after another, in bounded memory.
 ///
-/// Memory is that of one frame, as far as it has been *read*; an atom count that the file does not live up to costs
-/// nothing. A frame of more than 256 MiB of text, or more than 2^23 atoms, is refused, as a small packed file can hold
-/// one of any size; [`Reader::with_max_frame`] sets that limit.
+/// A reader holds one frame at a time, and takes memory only for what it has read, whatever number of atoms a file
+/// claims. A frame of more than 256 MiB of text, or more than 2^23 atoms, is refused, since a small compressed file can
+/// hold a frame of any size; [`Reader::with_max_frame`] changes this limit.
 ///
-/// Errors come in two kinds. Inside a frame whose extent is known (a bad number, an unknown element, a bad `Lattice`) the
-/// reader stays in step and the next call reads the next frame. Where the extent is in doubt (no atom count, a blank line or
-/// a lone number inside a frame, the end of the file, a read error, a frame that is too large) the reader is done, and every
-/// further call returns `None`.
+/// There are two kinds of errors:
+///
+/// * Inside a frame whose end is known (a bad number, an unknown element, a bad `Lattice`), the next call reads the
+///   next frame.
+/// * If the end of the frame is in doubt (no number of atoms, a blank line or a lone number inside a frame, the end of
+///   the file, a read error, a frame that is too large), nothing more can be read: every further call returns `None`.
+///
+/// As an iterator, a reader gives frames and errors of both kinds. [`Reader::next_item`] gives the text of refused
+/// frames too.
+///
+/// ```
+/// use mlff::xyz::Reader;
+///
+/// let text = "2\nenergy=-31.7\nH 0 0 0\nH 0 0 0.74\n"; // usually a file: Reader::open
+/// for frame in Reader::from_reader("hydrogen.xyz", text.as_bytes())? {
+///     let frame = frame?;
+///     assert_eq!(frame.structure.atomic_numbers, [1, 1]);
+///     assert_eq!(frame.labels("")?.energy, Some(-31.7));
+/// }
+/// # Ok::<(), mlff::Error>(())
+/// ```
 pub struct Reader {
     pub(super) lines: LineBuffer,
     pub(super) path: Arc<Path>,
@@ -99,18 +116,18 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Opens a file, plain or compressed by gzip, bzip2, xz or zstd whatever its name; `-` is standard input.
+    /// Opens a file, either plain or compressed by gzip, bzip2, xz or zstd, whatever its name. `-` is standard input.
     ///
     /// # Errors
-    /// `Error::Io`.
+    /// `Error::Io`, also for a compressed file if this build lacks the cargo feature `compression`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         LineBuffer::open(path.as_ref()).map(Self::new)
     }
 
-    /// Reads from a stream, compressed or not. `name` stands for the path in messages.
+    /// Reads from a stream, compressed or not. `name` takes the place of the path in error messages.
     ///
     /// # Errors
-    /// `Error::Io`.
+    /// As [`Reader::open`].
     pub fn from_reader(name: impl AsRef<Path>, source: impl Read + Send + 'static) -> Result<Self> {
         LineBuffer::new(name.as_ref(), source).map(Self::new)
     }
@@ -134,36 +151,37 @@ impl Reader {
         }
     }
 
-    /// Refuses frames whose text is longer than `bytes`, or that have more atoms than `bytes / 32`.
+    /// Chooses the largest frame that is read: `bytes` of text, and `bytes / 32` atoms. By default this is 256 MiB.
     #[must_use]
     pub fn with_max_frame(mut self, bytes: usize) -> Self {
         (self.max_frame, self.lines.most) = (bytes, bytes);
         self
     }
 
-    /// Whether the text of refused frames is kept for who wants to write it; it is unless told otherwise.
+    /// Chooses whether [`BadFrame::raw`] holds the text of refused frames. By default it does.
     #[must_use]
     pub fn keep_refused(mut self, keep: bool) -> Self {
         self.keep_refused = keep;
         self
     }
 
-    /// Reads into the memory of `spares`, as far as there are any.
+    /// Lets the reader use the memory of the frames in `spares` for new frames.
     pub fn reuse(&mut self, spares: &Spares) {
         self.spares = spares.clone();
     }
 
-    /// The path given.
+    /// The path or name that the reader was made with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Frames passed so far, which is the index of the next one.
+    /// Number of frames that were read or passed over so far, which is the index of the next one.
     pub fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Whether reading can go on: `false` at the end and after an error that lost the frame boundaries.
+    /// Whether reading can go on: `false` at the end of the file, and after an error that leaves the end of a frame in
+    /// doubt.
     pub fn recoverable(&self) -> bool {
         !self.done
     }
@@ -173,10 +191,10 @@ impl Reader {
         self.lines.offset()
     }
 
-    /// Reads the next frame; `None` at the end.
+    /// Reads the next frame; `None` at the end of the file.
     ///
     /// # Errors
-    /// `Error::Xyz` and `Error::Io`; see [`Reader`] for where reading goes on.
+    /// `Error::Xyz` and `Error::Io`; [`Reader`] says whether reading can go on.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         match self.next_item()? {
             None => Ok(None),
@@ -185,18 +203,19 @@ impl Reader {
         }
     }
 
-    /// Reads the next frame, or its text and what is wrong with it; `None` at the end.
+    /// Reads the next frame, or, if it is refused, its text and what is wrong with it; `None` at the end of the file.
     ///
     /// # Errors
-    /// `Error::Xyz` and `Error::Io` after which there is nothing more to read.
+    /// `Error::Xyz` and `Error::Io`, after which nothing more can be read.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
         self.guard(Self::read_item)
     }
 
-    /// Passes over the next frame without looking into it; `false` at the end.
+    /// Passes over the next frame without reading its content; `false` at the end of the file.
     ///
     /// # Errors
-    /// As [`Reader::next_item`], for atom counts and the end of the file only.
+    /// As [`Reader::next_item`], but only for the number of atoms, lines that are too long, a file that ends too early
+    /// and what cannot be read from the disk.
     pub fn skip_frame(&mut self) -> Result<bool> {
         self.guard(|reader| {
             let Some(header) = reader.header()? else { return Ok(None) };
@@ -457,7 +476,7 @@ impl Reader {
     }
 }
 
-/// Frames and errors, until the end or an error that reading cannot go on after.
+/// Frames and errors, until the end of the file or an error after which nothing more can be read.
 impl Iterator for Reader {
     type Item = Result<Frame>;
 

@@ -12,13 +12,17 @@ const MOST: usize = 4096;
 /// Spares that a reader takes at a time.
 const AT_A_TIME: usize = 64;
 
-/// Frames that nobody needs any more. A [`Reader`](super::Reader) that is given them fills their memory anew: where one
-/// thread reads and others evaluate, allocating in one and freeing in the other costs more than some of the reading.
+/// Frames that are no longer needed, whose memory a [`Reader`](super::Reader) uses again ([`Reader::reuse`]).
+///
+/// This pays where one thread reads and others evaluate: to allocate memory in one thread and free it in another is
+/// slow. Clones share the same frames.
+///
+/// [`Reader::reuse`]: super::Reader::reuse
 #[derive(Debug, Clone, Default)]
 pub struct Spares(Arc<Mutex<Vec<Frame>>>);
 
 impl Spares {
-    /// Takes frames over; those that are large are freed.
+    /// Adds frames that are no longer needed. Large ones are freed instead.
     pub fn give(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MOST.saturating_sub(spares.len());

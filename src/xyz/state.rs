@@ -71,35 +71,37 @@ impl Said {
 }
 
 impl Frame {
-    /// Total charge, e, from `charge`, `total_charge`, `net_charge`, `chg` and their like, in any case.
+    /// Total charge, e, from the keys `charge`, `total_charge`, `net_charge`, `chg` and similar ones, in any case;
+    /// `None` if there is no such key.
     ///
     /// # Errors
-    /// `Error::Xyz` where the value is not one whole number (up to rounding), or where two keys contradict each other.
+    /// `Error::Xyz` if the value is not one whole number (up to rounding), or if two keys contradict each other.
     pub fn charge(&self) -> Result<Option<f64>> {
         Ok(self.said_charge()?.map(|said| said.value as f64))
     }
 
-    /// Spin multiplicity 2S+1, from
+    /// Spin multiplicity, 2S + 1, from these keys and similar ones; `None` if there is no such key.
     ///
-    /// | keys, in any case | are |
+    /// | keys, in any case | meaning of the value |
     /// |---|---|
     /// | `spin_multiplicity`, `multiplicity`, `mult` | the multiplicity |
-    /// | `uhf`, `nupdown`, `n_unpaired`, `unpaired_electrons` | the number of unpaired electrons, one less |
-    /// | `spin`, `total_spin` | the multiplicity, as in `OMol25` and MACE; since no multiplicity is 0, 0 is a singlet |
+    /// | `uhf`, `nupdown`, `n_unpaired`, `unpaired_electrons` | the number of unpaired electrons, 2S |
+    /// | `spin`, `total_spin` | the multiplicity, as in `OMol25` and MACE; 0, which is no multiplicity, is a singlet |
     ///
-    /// Beside a key of the first two rows, `spin` may also be 2S or S.
+    /// Beside a key of the first two rows, the value of `spin` may also be 2S or S.
     ///
     /// # Errors
-    /// `Error::Xyz` where the value is not one whole number (up to rounding), or where two keys contradict each other.
+    /// `Error::Xyz` if the value is not one whole number (up to rounding), or if two keys contradict each other.
     pub fn spin_multiplicity(&self) -> Result<Option<f64>> {
         Ok(self.said_multiplicity()?.map(|said| said.value as f64))
     }
 
-    /// Refuses a frame whose comment says a charge or spin that a model does not describe, or a `spin` that is unclear.
-    /// Returns what deserves a warning: electrons or charges of atoms that the model or the comment does not fit.
+    /// Checks that a model describes the charge and the spin of this frame, as far as its comment gives them. Returns
+    /// warnings, for example about a number of electrons that does not fit the model's spin multiplicity.
     ///
     /// # Errors
-    /// `Error::ChargeOrSpin`, and those of [`Frame::charge`] and [`Frame::spin_multiplicity`].
+    /// `Error::ChargeOrSpin` for another charge or spin; `Error::Xyz` for a `spin` whose meaning is unclear, and as
+    /// [`Frame::charge`] and [`Frame::spin_multiplicity`].
     pub fn check_state(&self, config: &ModelConfig) -> Result<Vec<String>> {
         let charge = self.said_charge()?;
         let multiplicity = self.said_multiplicity()?;
@@ -122,7 +124,11 @@ impl Frame {
         Ok(warnings)
     }
 
-    /// What the comment and the columns say about electrons that a program without a model should mention.
+    /// Warnings about charge and spin that do not depend on a model, for example about an odd number of electrons
+    /// without a spin multiplicity.
+    ///
+    /// # Errors
+    /// As [`Frame::charge`] and [`Frame::spin_multiplicity`].
     pub fn state_warnings(&self) -> Result<Vec<String>> {
         let charge = self.said_charge()?.map_or(0, |said| said.value);
         let multiplicity = self.said_multiplicity()?;

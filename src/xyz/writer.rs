@@ -1,4 +1,4 @@
-//! The writer: a file that is complete or absent, and can be taken up again.
+//! The writer: its file is complete or absent, and an interrupted run can be resumed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -24,14 +24,30 @@ fn chunk_size(compression: Compression) -> usize {
     if compression == Compression::None { PLAIN_CHUNK } else { CHUNK }
 }
 
-/// Writes frames to a file that appears only when it is complete.
+/// Writes frames to a file, which appears only when it is complete.
 ///
-/// Text goes to a hidden file beside the destination (see [`Writer::partial_path`]), which [`Writer::finish`] renames. It
-/// is locked: a second writer of the same file is refused while the first lives. Dropping an unfinished writer removes the
-/// partial file, unless it is to be kept for [`Writer::resume`]. A process that is killed leaves at most the partial file.
-/// Standard output, and destinations that are no regular files (`/dev/null`, pipes), are written directly.
+/// Text goes to a hidden file beside the destination ([`Writer::partial_path`]), which [`Writer::finish`] renames. The
+/// hidden file is locked: while this writer lives, a second writer of the same file is refused. If a writer is dropped
+/// unfinished, the hidden file is removed, unless it is kept for [`Writer::resume`]. A process that is killed leaves at
+/// most the hidden file. Standard output, and destinations that are no regular files (`/dev/null`, pipes), are written
+/// directly.
 ///
-/// The extension packs the file: `.gz`, `.bz2`, `.xz`, `.zst`, one member for each MiB of text.
+/// The extension says how the file is compressed: `.gz`, `.bz2`, `.xz` or `.zst`, with one member for each MiB of text.
+///
+/// ```
+/// use mlff::xyz::{Reader, Results, WriteOptions, Writer};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("out.xyz");
+/// let frame = Reader::from_reader("in.xyz", "1\nname=x\nO 0 0 0\n".as_bytes())?.next_frame()?.unwrap();
+/// let mut writer = Writer::create(&path, false)?;
+/// let results = Results { energy: -1.5, ..Results::default() };
+/// writer.write_frame(&frame, Some(&results), &WriteOptions::default())?;
+/// writer.finish()?; // now the file is there, with name=x and MLFF_energy=-1.5
+/// # let text = std::fs::read_to_string(&path).unwrap();
+/// # assert!(text.contains("name=x") && text.contains("MLFF_energy=-1.5"));
+/// # Ok::<(), mlff::Error>(())
+/// ```
 pub struct Writer {
     path: PathBuf,
     target: Target,
@@ -58,10 +74,11 @@ enum Target {
 }
 
 impl Writer {
-    /// Starts a new file; `-` is standard output. A partial file of an earlier run is thrown away.
+    /// Starts a new file; `-` is standard output. The hidden file of an earlier run is removed.
     ///
     /// # Errors
-    /// `Error::Exists` where the file exists and `overwrite` is not set; `Error::Io`.
+    /// `Error::Exists` if the file exists and `overwrite` is not set; `Error::Usage` if `path` names no file;
+    /// `Error::Io` if the file cannot be created, also because another writer has it.
     pub fn create(path: impl AsRef<Path>, overwrite: bool) -> Result<Self> {
         let path = path.as_ref();
         let target = match place(path)? {
@@ -71,15 +88,16 @@ impl Writer {
         Ok(Self::with_target(path, target, 0))
     }
 
-    /// Takes up a file where an interrupted run left off, or starts it; returns the number of frames that are already
-    /// in it, which the caller passes over in its input. The partial file is kept when this writer is dropped.
+    /// Continues a file where an interrupted run stopped, or starts it. Returns the writer and the number of frames
+    /// that are already in the file; the caller has to pass over these in its input. If this writer is dropped
+    /// unfinished, the hidden file is kept.
     ///
-    /// What the interrupted run left behind the last whole frame (or whole member, in a compressed file) is cut off,
-    /// so that the finished file has the same bytes as one written in one go.
+    /// Whatever follows the last whole frame (in a compressed file, the last whole member) is cut off, so that the
+    /// finished file has the same bytes as one that was written without an interruption.
     ///
     /// # Errors
-    /// `Error::Exists` where the finished file exists and `overwrite` is not set, `Error::Usage` for destinations that cannot be
-    /// resumed; `Error::Io`.
+    /// `Error::Exists` if the finished file exists and `overwrite` is not set; `Error::Usage` for a destination that
+    /// cannot be resumed; `Error::Io` if the file cannot be read or written, also because another writer has it.
     pub fn resume(path: impl AsRef<Path>, overwrite: bool) -> Result<(Self, usize)> {
         let path = path.as_ref();
         let Place::File(destination) = place(path)? else {
@@ -102,7 +120,8 @@ impl Writer {
         Ok((writer, frames))
     }
 
-    /// Writes to a stream, packed as the extension of `name` says.
+    /// Writes to a stream, compressed as the extension of `name` says. `name` takes the place of the path in error
+    /// messages.
     pub fn from_writer(name: impl AsRef<Path>, stream: impl Write + Send + 'static) -> Self {
         Self::with_target(name.as_ref(), Target::Stream(Box::new(stream)), 0)
     }
@@ -120,11 +139,11 @@ impl Writer {
         Writer { path, target, compression, chunk, keep_partial: false, frames, unsynced: 0, record: None }
     }
 
-    /// Where the text of a file stands until it is complete: `.NAME.mlff-part` in the same directory, a long name cut.
-    /// `None` for destinations that are written directly.
+    /// Path of the hidden file that holds the text until it is complete: `.NAME.mlff-part` in the folder of the
+    /// destination; a long name is shortened. `None` for destinations that are written directly.
     ///
     /// # Errors
-    /// `Error::Io`, `Error::Usage` for a path that names no file.
+    /// `Error::Usage` if `path` names no file; `Error::Io` for a folder, and for a path that may not be looked at.
     pub fn partial_path(path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
         match place(path.as_ref())? {
             Place::File(file) => hidden_name(&file).map(Some),
@@ -132,7 +151,8 @@ impl Writer {
         }
     }
 
-    /// Whether dropping the unfinished writer leaves the partial file for [`Writer::resume`].
+    /// Chooses whether the hidden file is kept for [`Writer::resume`] if this writer is dropped unfinished. By default
+    /// it is kept only by a writer from [`Writer::resume`].
     pub fn keep_partial(&mut self, keep: bool) {
         self.keep_partial = keep;
         if let Target::File(partial) = &mut self.target {
@@ -140,11 +160,11 @@ impl Writer {
         }
     }
 
-    /// Puts `KEY="VALUE"` into the comment of the first frame that is written from now on and has one: frames that were
-    /// carried through unread have none that is known to be sound.
+    /// Adds `KEY="VALUE"` to the comment of the next frame that is written, to say how the file was made. Refused
+    /// frames, whose comment may be broken, are passed over.
     ///
     /// # Errors
-    /// `Error::Usage` for a value that needs escapes.
+    /// `Error::Usage` for a value with quotes, backslashes or line ends.
     pub fn record(&mut self, key: &str, value: &str) -> Result<()> {
         if value.contains(['"', '\\', '\n', '\r']) {
             return Err(Error::Usage(format!(
@@ -155,15 +175,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Frames in the file, those of the run that was taken up included.
+    /// Number of frames in the file, those of a resumed run included.
     pub fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Writes a frame as extended XYZ: what it came with, and `results` in place of earlier ones of the same names.
+    /// Writes a frame as extended XYZ: with all that it had in its file, and with `results` in place of earlier ones of
+    /// the same names.
     ///
     /// # Errors
-    /// `Error::Shape` where there is not one force an atom; `Error::Io`.
+    /// `Error::Shape` if there is not one force for each atom; `Error::Io` if the text cannot be written.
     pub fn write_frame(&mut self, frame: &Frame, results: Option<&Results<'_>>, options: &WriteOptions) -> Result<()> {
         let end_of_comment = push_frame(&mut self.chunk, frame, results, options)?;
         if let Some(record) = self.record.take() {
@@ -172,10 +193,10 @@ impl Writer {
         self.end_frame()
     }
 
-    /// Writes frames that are text already.
+    /// Writes frames whose text has been made before.
     ///
     /// # Errors
-    /// `Error::Io`.
+    /// `Error::Io` if the text cannot be written.
     pub fn write_texts(&mut self, texts: &Texts) -> Result<()> {
         if self.record.is_some()
             && let Some((frame, at)) = texts.first_comment()
@@ -207,10 +228,11 @@ impl Writer {
         if self.chunk.len() >= chunk_size(self.compression) { self.write_chunk() } else { Ok(()) }
     }
 
-    /// Hands on what is buffered without ending a member: for standard output that someone is watching.
+    /// Writes what is buffered, so that whoever reads from standard output or a pipe sees it. A compressed stream keeps
+    /// what does not yet fill a member.
     ///
     /// # Errors
-    /// `Error::Io`.
+    /// `Error::Io` if the text cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         if self.compression == Compression::None {
             self.write_chunk()?;
@@ -248,10 +270,11 @@ impl Writer {
         written.map_err(|e| Error::io(&self.path, e))
     }
 
-    /// Writes what is left, makes sure that it is on disk, and gives the file its name.
+    /// Writes what is left, makes sure that all of it is on disk, and gives the file its name.
     ///
     /// # Errors
-    /// `Error::Io`; `Error::Exists` where a file of this name has appeared since and `overwrite` is not set.
+    /// `Error::Io` if the file cannot be written or renamed; `Error::Exists` if a file of this name has appeared
+    /// meanwhile and `overwrite` is not set.
     pub fn finish(mut self) -> Result<()> {
         // A file without frames is a valid, empty container too.
         if !self.chunk.is_empty() || (self.frames == 0 && self.compression != Compression::None) {

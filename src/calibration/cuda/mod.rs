@@ -21,12 +21,12 @@ const IN_F64: [Pattern; 4] = [Pattern::RadialBasis, Pattern::EdgeGeometry, Patte
 /// Seconds that a sample takes at least, by the device's clock.
 const SAMPLE: f64 = 0.005;
 
-/// Measures fused against unfused on GPU number `ordinal`, those of the patterns that it has two ways for: all in f32, and in
-/// f64 those without dense layers of their own; see [`super::measure`].
+/// Measures both variants of operations on GPU number `ordinal`, counted from 0. In f32 all patterns are measured, in
+/// f64 those without dense layers of their own; the other ones are left out. `progress` is that of [`super::measure`].
 ///
 /// # Errors
-/// `CudaError` where there is no GPU that can be used, or in f32 no cuBLASLt; `Error::Usage` where none of the patterns is
-/// left.
+/// `Error::Cuda` if the GPU cannot be used, or in f32 if cuBLASLt was not found. `Error::Usage` if there is no pattern
+/// to measure, or if the threshold is not positive and finite.
 pub fn measure_cuda(
     ordinal: usize,
     options: &Options,

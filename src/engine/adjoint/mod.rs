@@ -34,12 +34,12 @@ pub use schedule::Threads;
 /// How filters are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FilterKind {
-    /// f32: piecewise polynomials; f64: the radial basis.
+    /// f32: B-splines; f64: the radial basis.
     #[default]
     Auto,
     /// The radial basis times its weights.
     Basis,
-    /// Piecewise polynomials where a table of the required accuracy fits.
+    /// B-splines, if a table of them reaches the required accuracy.
     Table,
 }
 

@@ -1,4 +1,6 @@
-//! Importers: other projects' weight files become model directories.
+//! Import of models from the weight files of other projects.
+//!
+//! [`import`] makes a [`Model`], which [`Model::save`] writes as a model directory.
 
 mod distiller;
 mod pickle;
@@ -18,46 +20,51 @@ pub use units::{EnergyUnit, LengthUnit};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// SchNetPack 2: the state dict of `PaiNN` with an `Atomwise` output.
+    /// SchNetPack 2: the state dict of a `PaiNN` with an `Atomwise` output.
     SchNetPack,
-    /// MLFF-Distiller: a student's state dict or checkpoint.
+    /// MLFF-Distiller: the state dict or the checkpoint of a student.
     Distiller,
 }
 
-/// What an import may be told beyond the file itself.
+/// What the caller of an import knows beyond the file itself. Nothing, by default.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Configuration; without it `config.json` beside the weights, or the one inside the checkpoint.
+    /// Configuration file of the other project. If `None`, the one inside the checkpoint is taken, else `config.json`
+    /// beside the weights.
     pub config: Option<PathBuf>,
-    /// Elements that the model was trained on; without it those of the configuration, or every row of the embedding.
+    /// Atomic numbers of the elements that the model was trained on. If `None`, those of the configuration are taken,
+    /// else every row of the embedding.
     pub species: Option<Vec<u8>>,
-    /// Unit of the energies that the model was trained on and of those in its configuration; without it the one that the
-    /// configuration says, or eV.
+    /// Unit of the energies that the model was trained on, and of those in its configuration. If `None`, the
+    /// configuration decides, else it is eV.
     pub energy_unit: Option<EnergyUnit>,
-    /// Unit of the positions that the model was trained on and of its cutoff; without it the one that the configuration says,
-    /// or Å.
+    /// Unit of the positions that the model was trained on, and of its cutoff. If `None`, the configuration decides,
+    /// else it is Å.
     pub length_unit: Option<LengthUnit>,
 }
 
-/// An imported model, and what had to be assumed.
+/// An imported model, and the assumptions that were made.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Import {
     /// The model, in eV and Å.
     pub model: Model,
-    /// What neither the user nor the files said, and what was taken for it; for people.
+    /// Assumptions about what neither the caller nor the files say, and doubts, in words.
     pub notes: Vec<String>,
 }
 
-/// Reads another project's weight file (`.safetensors`, or PyTorch's `.pt`, `.pth`, `.ckpt`).
+/// Reads a weight file of another project: safetensors, or what PyTorch's `torch.save` writes (`.pt`, `.pth`, `.ckpt`).
+///
+/// The model has no card, and no [training range](crate::model::TrainingRange).
 ///
 /// # Errors
-/// `Error::Io` or `Error::Model`: what could not be read, or does not fit its configuration.
+/// `Error::Io` for a file that cannot be read; `Error::Model` for one that cannot be understood, that does not fit its
+/// configuration, or whose energies of atoms are plainly in another unit than the one that is assumed.
 pub fn import(source: Source, path: &Path, options: &ImportOptions) -> Result<Model> {
     Ok(import_with_notes(source, path, options)?.model)
 }
 
-/// As [`import`], with what was assumed.
+/// Like [`import`], and says what was assumed.
 ///
 /// # Errors
 /// Those of [`import`].
@@ -71,7 +78,7 @@ pub fn import_with_notes(source: Source, path: &Path, options: &ImportOptions) -
             if !beside.exists() {
                 return Err(Error::model(
                     path,
-                    "needs a configuration: put config.json beside it or name it by ImportOptions::config (keys: see `mlff import --help`)",
+                    "needs a configuration: put config.json beside it or name it by ImportOptions::config (keys: see `mlff help import`)",
                 ));
             }
             read_json(&beside)?

@@ -9,24 +9,24 @@ use crate::error::{Error, Result};
 use crate::model::config::{Architecture, ModelConfig, RadialBasisKind};
 use crate::model::weights::Weights;
 
-/// Unit of energies.
+/// Unit of the energies of an imported model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnergyUnit {
     /// eV.
     ElectronVolt,
-    /// meV.
+    /// 0.001 eV.
     MilliElectronVolt,
-    /// kcal/mol.
+    /// kcal/mol; a calorie is 4.184 J.
     KcalPerMol,
     /// kJ/mol.
     KjPerMol,
-    /// Hartree.
+    /// Hartree, 27.2 eV.
     Hartree,
 }
 
 impl EnergyUnit {
-    /// All.
+    /// All units.
     pub const ALL: [EnergyUnit; 5] = [
         EnergyUnit::ElectronVolt,
         EnergyUnit::KcalPerMol,
@@ -35,7 +35,7 @@ impl EnergyUnit {
         EnergyUnit::MilliElectronVolt,
     ];
 
-    /// Name, as the command line and configurations have it.
+    /// Name in configurations, where case does not matter.
     pub fn name(self) -> &'static str {
         match self {
             EnergyUnit::ElectronVolt => "eV",
@@ -58,23 +58,23 @@ impl EnergyUnit {
     }
 }
 
-/// Unit of lengths.
+/// Unit of the lengths of an imported model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LengthUnit {
     /// Å.
     Angstrom,
-    /// Bohr radii.
+    /// Bohr radius, 0.529 Å.
     Bohr,
-    /// nm.
+    /// nm, 10 Å.
     Nanometer,
 }
 
 impl LengthUnit {
-    /// All.
+    /// All units.
     pub const ALL: [LengthUnit; 3] = [LengthUnit::Angstrom, LengthUnit::Bohr, LengthUnit::Nanometer];
 
-    /// Name, as the command line and configurations have it.
+    /// Name in configurations, where case does not matter.
     pub fn name(self) -> &'static str {
         match self {
             LengthUnit::Angstrom => "angstrom",
