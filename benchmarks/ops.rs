@@ -17,7 +17,7 @@ use mlff::cpu::filters::{Filters, Radial};
 use mlff::cpu::geometry::{Edges, geometry_vjp};
 use mlff::cpu::lanes::Buffer;
 use mlff::cpu::message::{Cotangents, Group, Nodes, message, message_vjp};
-use mlff::cpu::pairs::{self, Counts, Pair, PairsMut};
+use mlff::cpu::pairs::{self, Pair, PairCounts, PairsMut};
 use mlff::cpu::update::{Gates, MixedVjp as MixedInputs, gate, gate_vjp, invariants, mixed_vjp};
 use mlff::ops::dense::Linear;
 use mlff::ops::radial_basis::RadialBasis;
@@ -107,7 +107,7 @@ struct PairData {
     values: Vec<f32>,
     outside: Vec<u32>,
     pair_of_edge: Vec<u32>,
-    counts: Counts,
+    counts: PairCounts,
     row_of: Vec<u32>,
 }
 
@@ -119,7 +119,7 @@ impl PairData {
             values: vec![0.0; n_edges * 2 * radial.window()],
             outside: vec![0; n_edges],
             pair_of_edge: vec![0; n_edges],
-            counts: Counts::default(),
+            counts: PairCounts::default(),
             row_of: vec![u32::MAX; N_ATOMS],
         };
         data.find(list, positions, radial);
@@ -134,7 +134,7 @@ impl PairData {
     }
 
     fn group<'a>(&'a self, radial: &'a Radial, filters: &'a Filters<f32>) -> Group<'a, f32> {
-        let Counts { n_pairs, n_outside } = self.counts;
+        let PairCounts { n_pairs, n_outside } = self.counts;
         let values = &self.values[..n_pairs * 2 * radial.window()];
         let pairs = pairs::Pairs { pairs: &self.pairs[..n_pairs], values, outside: &self.outside[..n_outside] };
         Group { atoms: &ATOMS, pairs, radial, filters }

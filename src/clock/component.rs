@@ -2,6 +2,7 @@
 
 /// Parts of an evaluation whose time is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Component {
     /// Checks of a structure and the search for its neighbours.
     NeighborSearch,

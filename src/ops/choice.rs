@@ -10,6 +10,7 @@ pub const THRESHOLD: f64 = 1.2;
 /// [`Size`] counts rows and their width; what these are is said for each pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Pattern {
     /// Radial basis functions and cutoff function. Rows are edges; the width is the number of functions.
     RadialBasis,

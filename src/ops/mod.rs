@@ -147,13 +147,14 @@ pub(crate) fn for_row_blocks<T: Send>(out: &mut [T], width: usize, work: impl Fn
         return;
     }
     let (arch, work) = (pulp::Arch::new(), &work);
+    let run = |k: usize, rows: &mut [T]| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows });
     let block = ROWS_PER_TASK * width;
-    let run = |(k, rows)| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows });
-    if out.len() <= block {
-        run((0, out));
-    } else {
-        out.par_chunks_mut(block).enumerate().for_each(run);
-    }
+    if out.len() <= block { run(0, out) } else { in_parallel(out, block, &run) }
+}
+
+/// Apart from what is done, so that a scheduler is not compiled for every operation.
+fn in_parallel<T: Send>(out: &mut [T], block: usize, run: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    out.par_chunks_mut(block).enumerate().for_each(|(k, rows)| run(k, rows));
 }
 
 /// As [`for_row_blocks`] over two outputs with the same number of rows.
@@ -166,6 +167,14 @@ pub(crate) fn for_row_blocks2<T: Send>(
         return;
     }
     let (arch, work) = (pulp::Arch::new(), &work);
-    let blocks = a.par_chunks_mut(ROWS_PER_TASK * width_a).zip(b.par_chunks_mut(ROWS_PER_TASK * width_b));
-    blocks.enumerate().for_each(|(k, rows)| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows }));
+    let run =
+        |k: usize, a: &mut [T], b: &mut [T]| arch.dispatch(Block { work, first: k * ROWS_PER_TASK, rows: (a, b) });
+    in_parallel2((a, ROWS_PER_TASK * width_a), (b, ROWS_PER_TASK * width_b), &run);
+}
+
+type Run2<'a, T> = dyn Fn(usize, &mut [T], &mut [T]) + Sync + 'a;
+
+fn in_parallel2<T: Send>((a, block_a): (&mut [T], usize), (b, block_b): (&mut [T], usize), run: &Run2<T>) {
+    let blocks = a.par_chunks_mut(block_a).zip(b.par_chunks_mut(block_b));
+    blocks.enumerate().for_each(|(k, (a, b))| run(k, a, b));
 }

@@ -12,7 +12,9 @@ mod trace;
 use std::hint::black_box;
 use std::time::Instant;
 
-pub use report::{ComponentReport, DeviceInfo, FORMAT, Host, Overhead, Profile, SweepPoint, Time, Workload};
+pub use report::{
+    ComponentReport, Derived, DeviceInfo, FORMAT, Host, Overhead, Profile, RunInfo, SweepPoint, Time, Workload,
+};
 pub use statistics::Statistics;
 pub use trace::trace;
 
@@ -26,7 +28,7 @@ use crate::settings::Want;
 use crate::settings::{BatchSize, DeviceKind, EngineKind};
 use crate::structure::Structure;
 use counts::{Kernels, Shapes};
-use report::{Derived, RunInfo, components};
+use report::components;
 use statistics::median;
 
 /// How to measure a profile.
