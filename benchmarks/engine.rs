@@ -1,6 +1,7 @@
 //! Time of whole evaluations with the built-in student on one thread: `cargo bench --bench engine`.
 //!
-//! `batch`: 20 structures of examples/data/trajectory.xyz (408 atoms); `step`: one molecule of it, step after step as in dynamics. An item is an atom.
+//! `batch`: 20 structures of examples/data/trajectory.xyz (408 atoms); `training`: a training step of them; `step`: one
+//! molecule, step after step as in dynamics. An item is an atom.
 
 #![allow(clippy::expect_used)] // a benchmark that cannot run should stop
 
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlff::Want;
+use mlff::batch::{PackedBatch, Preparer};
+use mlff::engine::adjoint::{FilterKind, Trainable, TrainingBuffers};
 use mlff::xyz::{Reader, formula};
 use mlff::{EngineKind, Precision};
 use mlff::{Model, Potential, Structure};
@@ -66,6 +69,57 @@ fn batch(bencher: Bencher, &Case(engine, precision, want): &Case) {
         results
     };
     bencher.counter(ItemsCount::new(n_atoms)).bench_local(|| pool.install(evaluate));
+}
+
+/// Parts of a training step.
+#[derive(Debug)]
+enum Part {
+    /// Energies and forces.
+    Forces,
+    /// The gradient of a loss of energies and forces.
+    Gradients,
+    /// Weights packed, forces, gradients by the names of tensors.
+    Step,
+}
+
+#[divan::bench(args = [Part::Forces, Part::Gradients, Part::Step])]
+fn training(bencher: Bencher, part: &Part) {
+    let model = Model::load(mlff::model::default_name()).expect("the built-in student");
+    let (structures, mut preparer) = (frames(25), Preparer::new(&model));
+    let n_atoms: usize = structures.iter().map(Structure::n_atoms).sum();
+    // Packed as the engine packs them.
+    let mut batches = vec![PackedBatch::default()];
+    for structure in &structures {
+        if batches[batches.len() - 1].n_atoms() + structure.n_atoms() > 110 {
+            batches.push(PackedBatch::default());
+        }
+        let last = batches.len() - 1;
+        preparer.pack(structure, &mut batches[last]).expect("a molecule");
+    }
+    let cotangents: Vec<(Vec<f64>, Vec<[f64; 3]>)> = batches
+        .iter()
+        .map(|b| (vec![0.1; b.n_structures()], (0..b.n_atoms()).map(|i| [0.1, -0.2, f64::sin(i as f64)]).collect()))
+        .collect();
+    let pack = || Trainable::<f32>::new(model.config(), model.weights(), FilterKind::Auto).expect("a PaiNN");
+    let (mut trainable, mut buffers) = (pack(), TrainingBuffers::default());
+    let mut sums = trainable.zeros();
+    bencher.counter(ItemsCount::new(n_atoms)).bench_local(|| {
+        if matches!(part, Part::Step) {
+            trainable = pack();
+        }
+        for (batch, (energies, forces)) in batches.iter_mut().zip(&cotangents) {
+            if !matches!(part, Part::Gradients) {
+                black_box(trainable.evaluate(batch, &mut buffers).expect("forces"));
+            }
+            if !matches!(part, Part::Forces) {
+                trainable.add_loss_gradients(batch, energies, forces, &mut buffers, &mut sums).expect("gradients");
+            }
+        }
+        if matches!(part, Part::Step) {
+            black_box(trainable.tensors(&sums));
+            sums.clear();
+        }
+    });
 }
 
 /// A molecule, printed by its formula.

@@ -85,6 +85,22 @@ impl Radial {
         }
     }
 
+    /// Filters over splines on `n_intervals`, whatever their error: for training, whose weights change from step to step.
+    pub fn of_splines<T: Lanes, S: Simd>(
+        simd: S,
+        fit: &Fit,
+        layers: &[&Linear<T>],
+        n: usize,
+    ) -> (Radial, Vec<Filters<T>>) {
+        let n_intervals = fit.n_intervals();
+        let pack = |layer: &&Linear<T>| {
+            let weight: Vec<f64> = layer.weight.iter().map(|w| w.wide()).collect();
+            Filters::new::<S>(simd, &fit.weights(&weight), n_intervals + DEGREE, n)
+        };
+        let radial = Radial::Splines { n_intervals, per_angstrom: n_intervals as f64 / fit.cutoff() };
+        (radial, layers.iter().map(pack).collect())
+    }
+
     /// Functions that may differ from zero at a distance.
     pub fn window(&self) -> usize {
         match self {
@@ -148,6 +164,41 @@ impl<T: Lanes> Filters<T> {
         Filters { data, n_functions }
     }
 
+    /// As many zeros, to add gradients to.
+    pub fn zeros_like(&self) -> Self {
+        Filters { data: Buffer::zeros(self.data.len()), n_functions: self.n_functions }
+    }
+
+    /// Fills with zeros.
+    pub fn clear(&mut self) {
+        self.data.fill(T::zero());
+    }
+
+    /// Adds another one, of the same shape.
+    pub fn add(&mut self, other: &Self) {
+        self.data.iter_mut().zip(&*other.data).for_each(|(a, &b)| *a += b);
+    }
+
+    /// The weights `[3F, n_functions]` that were packed for vectors of `S`.
+    pub fn unpack<S: Simd>(&self, _: S, n_features: usize) -> Vec<f64> {
+        let (lanes, n_functions) = (T::lanes::<S>(), self.n_functions);
+        let mut out = Vec::with_capacity(3 * n_features * n_functions);
+        for i in 0..3 * n_features {
+            let (filter, feature) = (i / n_features, i % n_features);
+            for k in 0..n_functions {
+                let vector = (feature / lanes * n_functions + k) * 3 + filter;
+                out.push(self.data[vector * lanes + feature % lanes].wide());
+            }
+        }
+        out
+    }
+
+    /// As [`Filters::vector`], to be written.
+    #[inline(always)]
+    pub fn vector_mut<S: Simd>(&mut self, _: S, vector: usize) -> &mut [[T::V<S>; 3]] {
+        &mut T::vectors_mut::<S>(&mut self.data).as_chunks_mut().0[vector * self.n_functions..][..self.n_functions]
+    }
+
     /// Weights of one vector of features, `[n_functions, 3]`.
     #[inline(always)]
     pub fn vector<S: Simd>(&self, _: S, vector: usize) -> &[[T::V<S>; 3]] {
@@ -181,4 +232,22 @@ pub fn filters<T: Lanes, S: Simd, const N: usize, const SLOPES: bool, const K: u
         }
     }
     [w, slopes]
+}
+
+/// Adds to the cotangents of the weights from the first function on, for cotangents `of` of W₀, W₁, W₂ at a distance.
+#[inline(always)]
+pub fn filters_vjp<T: Lanes, S: Simd, const K: usize>(
+    simd: S,
+    grad_weights: &mut [[T::V<S>; 3]],
+    values: &[T],
+    of: [T::V<S>; 3],
+) {
+    let k = if K > 0 { K } else { values.len() / 2 };
+    let (grad_weights, values) = (&mut grad_weights[..k], &values[..k]);
+    for i in 0..k {
+        let x = T::splat(simd, values[i]);
+        for s in 0..3 {
+            grad_weights[i][s] = T::fma(simd, x, of[s], grad_weights[i][s]);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::filters::{Filters, Radial, WINDOW, filters};
+use super::filters::{Filters, Radial, WINDOW, filters, filters_vjp};
 use super::lanes::{Buffer, Lanes, vectorize};
 use super::pairs::Pairs;
 
@@ -301,18 +301,11 @@ pub fn message_vjp<T: Lanes, S: Simd>(
     cotangents: &mut [[T; 4]],
     buffers: &mut [Buffer<T>; 3],
 ) {
+    let out = Outputs { grad_context, grad_sent, cotangents, grad_filters: None };
     macro_rules! run {
         ($columns:expr, $window:expr) => {
-            backward::<T, S, { $columns }, { $columns + GRADS }, { $window }>(
-                simd,
-                n,
-                group,
-                nodes,
-                gradients,
-                grad_context,
-                grad_sent,
-                cotangents,
-                buffers,
+            backward::<T, S, { $columns }, { $columns + GRADS }, { $window }, false>(
+                simd, n, group, nodes, gradients, out, buffers,
             )
         };
     }
@@ -324,26 +317,54 @@ pub fn message_vjp<T: Lanes, S: Simd>(
     }
 }
 
-/// `NODE` columns of an atom's state, and `IN` with those of its cotangents.
+/// As [`message_vjp`], to the filters' weights in place of the pairs: `grad_filters`, accumulated. For later layers only.
 #[inline(always)]
-#[expect(clippy::too_many_arguments)]
-fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize>(
+pub fn message_weights_vjp<T: Lanes, S: Simd>(
     simd: S,
     n: usize,
     group: &Group<T>,
     nodes: Nodes<T>,
     gradients: Cotangents<T>,
-    grad_context: &mut [T],
-    grad_sent: &mut [T],
-    cotangents: &mut [[T; 4]],
+    (grad_context, grad_sent, grad_filters): (&mut [T], &mut [T], &mut Filters<T>),
     buffers: &mut [Buffer<T>; 3],
 ) {
+    let out = Outputs { grad_context, grad_sent, cotangents: &mut [], grad_filters: Some(grad_filters) };
+    match group.radial {
+        Radial::Splines { .. } => {
+            backward::<T, S, LATER, { LATER + GRADS }, WINDOW, true>(simd, n, group, nodes, gradients, out, buffers)
+        }
+        Radial::Basis { .. } => {
+            backward::<T, S, LATER, { LATER + GRADS }, ANY, true>(simd, n, group, nodes, gradients, out, buffers)
+        }
+    }
+}
+
+/// What the backward of a message writes: [`message_vjp`], [`message_weights_vjp`].
+struct Outputs<'a, T> {
+    grad_context: &'a mut [T],
+    grad_sent: &'a mut [T],
+    cotangents: &'a mut [[T; 4]],
+    grad_filters: Option<&'a mut Filters<T>>,
+}
+
+/// `NODE` columns of an atom's state, and `IN` with those of its cotangents; `TRAIN` with cotangents of the filters' weights.
+#[inline(always)]
+fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize, const TRAIN: bool>(
+    simd: S,
+    n: usize,
+    group: &Group<T>,
+    nodes: Nodes<T>,
+    gradients: Cotangents<T>,
+    out: Outputs<T>,
+    buffers: &mut [Buffer<T>; 3],
+) {
+    let Outputs { grad_context, grad_sent, cotangents, mut grad_filters } = out;
     group.check();
     let (lanes, nv, n_own) = (T::lanes::<S>(), n / T::lanes::<S>(), group.n_own());
     let [inputs, outputs, partial] = buffers;
     inputs.resize(group.n_local() * IN * lanes);
     outputs.resize(n_own * 5 * lanes);
-    partial.resize(group.pairs.pairs.len() * PAIR_VECTORS * lanes);
+    partial.resize(if TRAIN { 0 } else { group.pairs.pairs.len() * PAIR_VECTORS * lanes });
     let inputs = T::vectors_mut::<S>(inputs).as_chunks_mut::<IN>().0;
     let outputs = T::vectors_mut::<S>(outputs).as_chunks_mut::<5>().0;
     let partial = T::vectors_mut::<S>(partial).as_chunks_mut::<PAIR_VECTORS>().0;
@@ -363,7 +384,11 @@ fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
         vectorize!(simd, {
             let (inputs, outputs, partial) = (&*inputs, &mut *outputs, &mut *partial);
             let weights = group.filters.vector(simd, v);
-            send_vjp::<T, S, NODE, IN, K>(simd, group.pairs, weights, inputs, outputs, partial);
+            let grads = match &mut grad_filters {
+                Some(filters) if TRAIN => filters.vector_mut(simd, v),
+                _ => &mut [],
+            };
+            send_vjp::<T, S, NODE, IN, K, TRAIN>(simd, group.pairs, weights, grads, inputs, outputs, partial);
         });
         if let Nodes::Later { context, vectors } = nodes {
             for row in 0..n_own {
@@ -392,18 +417,19 @@ fn backward<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
     }
 }
 
-/// The mirror of [`send`].
+/// The mirror of [`send`]. With `TRAIN` to `grad_weights` of the filters in place of `partial` of the pairs.
 #[inline(always)]
-fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize>(
+fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usize, const TRAIN: bool>(
     simd: S,
     pairs: Pairs<T>,
     weights: &[[T::V<S>; 3]],
+    grad_weights: &mut [[T::V<S>; 3]],
     inputs: &[[T::V<S>; IN]],
     outputs: &mut [[T::V<S>; 5]],
     partial: &mut [[T::V<S>; PAIR_VECTORS]],
 ) {
     let zero = T::splat(simd, T::zero());
-    let partial = &mut partial[..pairs.pairs.len()];
+    let partial = if TRAIN { partial } else { &mut partial[..pairs.pairs.len()] };
     let mut p = 0;
     while p < pairs.pairs.len() {
         let a = pairs.pairs[p].atoms[0] as usize;
@@ -411,7 +437,9 @@ fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
         while p < pairs.pairs.len() && pairs.pairs[p].atoms[0] as usize == a {
             let pair = &pairs.pairs[p];
             let (weights, values) = pairs.radial::<T::V<S>, K>(p, weights);
-            let [w, slopes] = if NODE == FIRST {
+            let [w, slopes] = if TRAIN {
+                filters::<T, S, 3, false, K>(simd, weights, values)
+            } else if NODE == FIRST {
                 filters::<T, S, 2, true, K>(simd, weights, values)
             } else {
                 filters::<T, S, 3, true, K>(simd, weights, values)
@@ -426,22 +454,33 @@ fn send_vjp<T: Lanes, S: Simd, const NODE: usize, const IN: usize, const K: usiz
             // What a gets lies along u, what b gets against it.
             let along_a = dot::<T, S, 3>(simd, g_a, u);
             let along_b = T::vsub(simd, zero, dot::<T, S, 3>(simd, g_b, u));
-            let mut out = partial[p];
+            // Cotangents of the filters.
             let of_scalars = dot::<T, S, 2>(simd, [of_a[NODE], of_b[NODE]], [of_b[0], of_a[0]]);
-            out[0] = T::fma(simd, of_scalars, slopes[0], out[0]);
-            out[0] = T::fma(simd, dot::<T, S, 2>(simd, [along_a, along_b], [of_b[1], of_a[1]]), slopes[1], out[0]);
-            let gate_a = T::vmul(simd, w[1], of_b[1]);
-            let gate_b = T::vmul(simd, T::vsub(simd, zero, w[1]), of_a[1]);
-            for k in 0..3 {
-                out[1 + k] = T::fma(simd, gate_a, g_a[k], T::fma(simd, gate_b, g_b[k], out[1 + k]));
-            }
-            if NODE > FIRST {
+            let of_directions = dot::<T, S, 2>(simd, [along_a, along_b], [of_b[1], of_a[1]]);
+            let of_vectors = if NODE > FIRST {
                 let of_vectors = dot::<T, S, 3>(simd, g_a, [of_b[2], of_b[3], of_b[4]]);
-                let of_vectors = T::vadd(simd, of_vectors, dot::<T, S, 3>(simd, g_b, [of_a[2], of_a[3], of_a[4]]));
-                out[0] = T::fma(simd, of_vectors, slopes[2], out[0]);
+                T::vadd(simd, of_vectors, dot::<T, S, 3>(simd, g_b, [of_a[2], of_a[3], of_a[4]]))
+            } else {
+                zero
+            };
+            if TRAIN {
+                let grads = &mut grad_weights[pair.first as usize..];
+                filters_vjp::<T, S, K>(simd, grads, values, [of_scalars, of_directions, of_vectors]);
+            } else {
+                let mut out = partial[p];
+                out[0] = T::fma(simd, of_scalars, slopes[0], out[0]);
+                out[0] = T::fma(simd, of_directions, slopes[1], out[0]);
+                let gate_a = T::vmul(simd, w[1], of_b[1]);
+                let gate_b = T::vmul(simd, T::vsub(simd, zero, w[1]), of_a[1]);
+                for k in 0..3 {
+                    out[1 + k] = T::fma(simd, gate_a, g_a[k], T::fma(simd, gate_b, g_b[k], out[1 + k]));
+                }
+                if NODE > FIRST {
+                    out[0] = T::fma(simd, of_vectors, slopes[2], out[0]);
+                }
+                // Stored before what follows, or the compiler puts it off, and its parts aside.
+                partial[p] = out;
             }
-            // Stored before what follows, or the compiler puts it off, and its parts aside.
-            partial[p] = out;
             if NODE > FIRST {
                 send_back::<T, S>(simd, w, [of_b[NODE], along_b], g_b, &mut sums_a);
                 if b == a {

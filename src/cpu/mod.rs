@@ -11,7 +11,7 @@ pub mod geometry;
 pub mod lanes;
 pub mod message;
 pub mod pairs;
-mod splines;
+pub(crate) mod splines;
 #[cfg(test)]
 mod tests;
 pub mod update;

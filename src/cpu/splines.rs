@@ -45,6 +45,7 @@ pub fn splines(t: f64) -> ([f64; 8], [f64; 8]) {
 }
 
 /// Radial functions with their envelope, and the envelope, as sums of B-splines.
+#[derive(Debug)]
 pub struct Fit<'a> {
     functions: &'a RadialBasis,
     cutoff: f64,
@@ -85,6 +86,23 @@ impl<'a> Fit<'a> {
 
     pub fn n_intervals(&self) -> usize {
         self.n_intervals
+    }
+
+    /// Å.
+    pub fn cutoff(&self) -> f64 {
+        self.cutoff
+    }
+
+    /// Backward of [`Fit::weights`]: cotangent `[n_out, n_rbf + 1]` for one of the splines' weights.
+    pub fn weights_vjp(&self, grad: &[f64]) -> Vec<f64> {
+        let (n_functions, n_splines) = (self.functions.len() + 1, self.n_intervals + DEGREE);
+        let mut out = vec![0.0; grad.len() / n_splines * n_functions];
+        for (row, out) in grad.chunks_exact(n_splines).zip(out.chunks_exact_mut(n_functions)) {
+            for (g, fit) in row.iter().zip(self.weights.chunks_exact(n_functions)) {
+                out.iter_mut().zip(fit).for_each(|(out, w)| *out += g * w);
+            }
+        }
+        out
     }
 
     /// Weights of the splines in filters with `weight` `[n_out, n_rbf + 1]`: `[n_out, n_intervals + DEGREE]`.

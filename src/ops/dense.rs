@@ -353,6 +353,50 @@ pub fn mlp_vjp<T: Real>(layers: [&Linear<T>; 2], pre_activation: &[T], grad_y: &
     );
 }
 
+/// Backward of a linear layer with respect to its weights: `grad_weight += grad_yᵀ · x`, `grad_bias += Σ grad_y`.
+///
+/// IN  `x` `[n_rows, n_in]`; `grad_y` `[n_rows, n_out]`.   OUT `grad_weight` `[n_out, n_in]`, `grad_bias` `[n_out]` or empty.
+pub fn linear_weights_vjp<T: Real>(
+    [n_in, n_out]: [usize; 2],
+    x: &[T],
+    grad_y: &[T],
+    grad_weight: &mut [T],
+    grad_bias: &mut [T],
+) {
+    let n_rows = x.len() / n_in;
+    assert_eq!((x.len(), grad_y.len(), grad_weight.len()), (n_rows * n_in, n_rows * n_out, n_out * n_in), "shapes");
+    // SAFETY: the slices hold exactly as many elements as the strides reach (asserted above); `grad_weight` is borrowed
+    // mutably, so it overlaps none. T is f32 or f64, which `gemm` implements.
+    unsafe {
+        gemm::gemm(
+            n_out,
+            n_in,
+            n_rows,
+            grad_weight.as_mut_ptr(),
+            1,
+            n_in as isize,
+            true,
+            grad_y.as_ptr(),
+            n_out as isize,
+            1,
+            x.as_ptr(),
+            1,
+            n_in as isize,
+            T::one(),
+            T::one(),
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+    if !grad_bias.is_empty() {
+        for row in grad_y.chunks_exact(n_out) {
+            grad_bias.iter_mut().zip(row).for_each(|(sum, &g)| *sum += g);
+        }
+    }
+}
+
 /// `out[m, n] = (accumulate ? out : 0) + a[m, k] · b`, with `b[k, n]` at strides `[row, column]`.
 #[expect(clippy::too_many_arguments)]
 fn matmul<T: Real>(
@@ -404,6 +448,33 @@ mod tests {
         let mut random = Random::new(3);
         let weight = random.array(n_in * n_out, 1.0);
         Linear { weight, bias: bias.then(|| random.array(n_out, 1.0)), n_in, n_out }
+    }
+
+    #[test]
+    fn weights_vjp_equals_finite_differences() {
+        let (n_in, n_out, n_rows) = (5, 3, 7);
+        let mut random = Random::new(8);
+        let (mut layer, x) = (layer(n_in, n_out, true), random.array(n_rows * n_in, 1.0));
+        let grad_y = random.array(n_rows * n_out, 1.0);
+        let (mut grad_weight, mut grad_bias) = (vec![0.5; n_in * n_out], vec![-0.5; n_out]);
+        linear_weights_vjp([n_in, n_out], &x, &grad_y, &mut grad_weight, &mut grad_bias);
+        let value = |layer: &Linear<f64>| -> f64 {
+            let mut y = vec![0.0; n_rows * n_out];
+            dense(layer, Activation::Identity, &x, &mut y, None);
+            y.iter().zip(&grad_y).map(|(y, g)| y * g).sum()
+        };
+        // The result is linear in the weights.
+        for (k, grad) in grad_weight.iter().enumerate() {
+            layer.weight[k] += 1.0;
+            let above = value(&layer);
+            layer.weight[k] -= 2.0;
+            approx::assert_relative_eq!(grad - 0.5, (above - value(&layer)) / 2.0, epsilon = 1e-12);
+            layer.weight[k] += 1.0;
+        }
+        for (k, grad) in grad_bias.iter().enumerate() {
+            let want: f64 = grad_y.iter().skip(k).step_by(n_out).sum();
+            approx::assert_relative_eq!(grad + 0.5, want, epsilon = 1e-12);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod schedule;
 mod shared;
 mod tickets;
 mod tiles;
+mod training;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -27,9 +28,11 @@ use crate::model::config::Architecture;
 use crate::model::painn::Painn;
 use crate::settings::Want;
 pub use crew::Crew;
+pub use painn::WeightSums;
 pub use painn::Workspace;
 use painn::{PainnStages, Weights};
 pub use schedule::Threads;
+pub use training::{Trainable, TrainingBuffers};
 
 /// How filters are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,13 +119,17 @@ impl<T: Lanes> Adjoint<T> {
         };
         let arch = instructions.arch();
         let weights = arch.dispatch(Pack { painn: &painn, exact });
-        Ok(Adjoint {
+        Ok(Self::from_parts(arch, weights, config.energy_scale))
+    }
+
+    fn from_parts(arch: Arch, weights: Weights<T>, energy_scale: f64) -> Self {
+        Adjoint {
             arch,
             weights,
-            energy_scale: config.energy_scale,
+            energy_scale,
             #[cfg(test)]
             helpers_fail: false.into(),
-        })
+        }
     }
 
     /// Evaluates a batch; results stand in the workspace.

@@ -8,10 +8,15 @@
 //! Work saved: the first layer's interaction context is a table of the species, its vectors are zero, and the last layer's
 //! vectors are not updated.
 
+mod gradients;
 mod stages;
+mod sums;
 mod weights;
 mod workspace;
 
+pub use gradients::GradientWorkspace;
+pub(super) use gradients::weight_gradients;
 pub(super) use stages::PainnStages;
+pub use sums::WeightSums;
 pub(super) use weights::Weights;
 pub use workspace::Workspace;

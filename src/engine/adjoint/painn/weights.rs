@@ -5,10 +5,12 @@ use pulp::Simd;
 use crate::cpu::dense::{Layer, Padding};
 use crate::cpu::filters::{Filters, Radial};
 use crate::cpu::lanes::{Buffer, Lanes};
+use crate::cpu::splines::Fit;
 use crate::model::painn::Painn;
 use crate::ops::dense::Linear;
 
 /// Weights of a whole network for one instruction set.
+#[derive(Debug)]
 pub struct Weights<T> {
     /// Padded number of features.
     pub n: usize,
@@ -27,6 +29,7 @@ pub struct Weights<T> {
 }
 
 /// An update's weights.
+#[derive(Debug)]
 pub struct Update<T> {
     /// F → 2F, no bias.
     pub mix: Layer<T>,
@@ -43,6 +46,20 @@ impl<T: Lanes> Weights<T> {
     }
 
     pub fn new<S: Simd>(simd: S, painn: &Painn<T>, exact: bool) -> Self {
+        let filters: Vec<&Linear<T>> = painn.filters.iter().map(|f| &**f).collect();
+        let n = Padding::new::<T>(painn.n_features).padded;
+        let filters = Radial::new(simd, &painn.radial_basis, painn.cutoff, &filters, n, exact);
+        Self::with_filters(simd, painn, filters)
+    }
+
+    /// With filters over the splines of `fit`.
+    pub fn with_fit<S: Simd>(simd: S, painn: &Painn<T>, fit: &Fit) -> Self {
+        let filters: Vec<&Linear<T>> = painn.filters.iter().map(|f| &**f).collect();
+        let n = Padding::new::<T>(painn.n_features).padded;
+        Self::with_filters(simd, painn, Radial::of_splines(simd, fit, &filters, n))
+    }
+
+    fn with_filters<S: Simd>(simd: S, painn: &Painn<T>, (radial, filters): (Radial, Vec<Filters<T>>)) -> Self {
         let f = painn.n_features;
         let pad = Padding::new::<T>(f);
         let n = pad.padded;
@@ -59,8 +76,6 @@ impl<T: Lanes> Weights<T> {
                 }
             })
             .collect();
-        let filters: Vec<&Linear<T>> = painn.filters.iter().map(|f| &**f).collect();
-        let (radial, filters) = Radial::new(simd, &painn.radial_basis, painn.cutoff, &filters, n, exact);
         let readout = painn
             .readout
             .iter()
@@ -85,6 +100,16 @@ impl<T> Weights<T> {
     /// Interaction context of layer `l`, which is not needed for layer 0.
     pub fn context(&self, l: usize) -> &[Layer<T>; 2] {
         &self.contexts[l % self.contexts.len()]
+    }
+
+    /// Of all layers, or of one for all.
+    pub fn contexts(&self) -> &[[Layer<T>; 2]] {
+        &self.contexts
+    }
+
+    /// Of all layers, or of one for all.
+    pub fn all_filters(&self) -> &[Filters<T>] {
+        &self.filters
     }
 
     /// Filters of layer `l`.

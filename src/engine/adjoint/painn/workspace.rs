@@ -74,7 +74,7 @@ pub struct Kept<B> {
 
 impl<T: Lanes> Kept<Buffer<T>> {
     /// Makes room; a row's gates are `n_gates` long.
-    fn resize(&mut self, n_rows: usize, n: usize, n_gates: usize) {
+    pub fn resize(&mut self, n_rows: usize, n: usize, n_gates: usize) {
         self.context.resize(n_rows * 2 * n);
         self.mixed.resize(n_rows * 6 * n);
         self.products.resize(n_rows * n);
