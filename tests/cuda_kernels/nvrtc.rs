@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use mlff::cuda::SOURCES;
 use mlff::cuda::cache::{Cache, Compiler, Target};
@@ -31,7 +32,11 @@ fn in_environment(environment: &Path) -> Option<Nvrtc> {
     python_folders(environment).iter().find_map(|folder| Nvrtc::open(&file(folder)?).ok())
 }
 
+/// One test at a time: a library that another one is still installing must not be opened.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
 fn nvrtc() -> Result<Nvrtc, String> {
+    let _guard = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let missing = match Nvrtc::find() {
         Ok(nvrtc) => return Ok(nvrtc),
         Err(error) => error.to_string(),
