@@ -80,6 +80,8 @@ pub mod structure;
 pub(crate) mod testing;
 #[doc(hidden)]
 pub mod threads;
+#[doc(hidden)]
+pub mod train;
 mod user_cache;
 pub mod xyz;
 

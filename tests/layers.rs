@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["cpu", "model"],
     &["batch", "cuda", "xyz"],
     &["engine"],
-    &["potential"],
+    &["potential", "train"],
     &["profile"],
     &["calibration"],
     &["cli"],

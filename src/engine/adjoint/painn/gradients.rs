@@ -210,6 +210,7 @@ fn readout<T: Lanes, S: Simd>(
         for i in batch.atoms_of(s) {
             *energy += energy_scale * readout[last][0][i * T::PER_LINE].wide() + batch.references[i];
             grad[i * T::PER_LINE] = T::of(energy_scale * seeds[s]);
+            sums.last_bias += energy_scale * seeds[s];
         }
     }
     for (k, layer) in layers.iter().enumerate().rev() {

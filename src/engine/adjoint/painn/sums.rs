@@ -20,6 +20,8 @@ pub struct WeightSums<T> {
     pub updates: Vec<UpdateSums<T>>,
     filters: Vec<Filters<T>>,
     pub readout: Vec<LayerSums<T>>,
+    /// Of the last bias, in f64: a constant of the energy, in which seeds of opposite sign cancel.
+    pub last_bias: f64,
 }
 
 /// Of an update, as its weights.
@@ -94,6 +96,7 @@ impl<T: Lanes> WeightSums<T> {
                 .collect(),
             filters: weights.all_filters().iter().map(Filters::zeros_like).collect(),
             readout: weights.readout.iter().map(sums).collect(),
+            last_bias: 0.0,
         }
     }
 
@@ -120,6 +123,7 @@ impl<T: Lanes> WeightSums<T> {
     pub fn clear(&mut self) {
         self.buffers().into_iter().for_each(|buffer| buffer.fill(T::zero()));
         self.filters.iter_mut().for_each(Filters::clear);
+        self.last_bias = 0.0;
     }
 
     /// Adds those of other structures.
@@ -128,6 +132,7 @@ impl<T: Lanes> WeightSums<T> {
             a.iter_mut().zip(&**b).for_each(|(a, &b)| *a += b);
         }
         self.filters.iter_mut().zip(&other.filters).for_each(|(a, b)| a.add(b));
+        self.last_bias += other.last_bias;
     }
 
     /// By the names and in the shapes of the model's tensors; those of the radial basis, which is not trained, are left out.
@@ -166,6 +171,9 @@ impl<T: Lanes> WeightSums<T> {
             let linear = &painn.readout[k];
             let pads = [Padding::new::<T>(linear.n_in), Padding::new::<T>(linear.n_out)];
             layer.put(&format!("readout.{k}"), pads, &[0], &mut out);
+        }
+        if let Some(bias) = out.0.get_mut(&format!("readout.{}.bias", self.readout.len() - 1)) {
+            bias.data = vec![self.last_bias];
         }
         self.put_filters(simd, f, fit, &mut out);
         out
