@@ -35,8 +35,6 @@ pub struct GradientWorkspace<T> {
     hidden: Buffer<T>,
     grad_context: Buffer<T>,
     grad_mixed: Buffer<T>,
-    /// Energy of each structure, eV.
-    pub energies: Vec<f64>,
 }
 
 /// Of one layer, `[n_atoms, …]`.
@@ -95,12 +93,10 @@ impl<T: Lanes> GradientWorkspace<T> {
         }
         self.grad_context.resize(n_atoms * 2 * n);
         self.grad_mixed.resize(n_atoms * 6 * n);
-        self.energies.clear();
-        self.energies.resize(batch.n_structures(), 0.0);
     }
 }
 
-/// Adds `Σ seed_s ∂E_s/∂θ` to `sums`; energies, eV, are left in the workspace.
+/// Adds `Σ seed_s ∂E_s/∂θ` to `sums`.
 ///
 /// IN `seeds` `[n_structures]`. Pairs are those of the batch's edges, also where positions have moved a little since.
 #[inline(always)]
@@ -184,7 +180,7 @@ fn forward<T: Lanes, S: Simd>(
     }
 }
 
-/// Energies, and the cotangent of the last layer's scalars; none of its vectors, which nobody reads.
+/// The readout, and the cotangent of the last layer's scalars; none of its vectors, which nobody reads.
 #[inline(always)]
 fn readout<T: Lanes, S: Simd>(
     simd: S,
@@ -196,21 +192,20 @@ fn readout<T: Lanes, S: Simd>(
     sums: &mut WeightSums<T>,
 ) {
     let (layers, last) = (&weights.readout, weights.readout.len() - 1);
-    let GradientWorkspace { readout, grad_readout, after_scalars, grad_scalars, grad_vectors, energies, .. } =
-        workspace;
-    for (k, layer) in layers.iter().enumerate() {
+    let GradientWorkspace { readout, grad_readout, after_scalars, grad_scalars, grad_vectors, .. } = workspace;
+    // The energies themselves nobody reads.
+    for (k, layer) in layers[..last].iter().enumerate() {
         let (before, rest) = readout.split_at_mut(k);
         let x: &[T] = before.last().map_or(&**after_scalars, |[values, _]| values);
         let [values, slopes] = &mut rest[0];
-        if k < last { layer.linear_silu(simd, x, values, slopes) } else { layer.linear(simd, x, values) }
+        layer.linear_silu(simd, x, values, slopes);
     }
     let grad = &mut grad_readout[last];
     grad.fill(T::zero());
-    for (s, energy) in energies.iter_mut().enumerate() {
+    for (s, seed) in seeds.iter().enumerate() {
         for i in batch.atoms_of(s) {
-            *energy += energy_scale * readout[last][0][i * T::PER_LINE].wide() + batch.references[i];
-            grad[i * T::PER_LINE] = T::of(energy_scale * seeds[s]);
-            sums.last_bias += energy_scale * seeds[s];
+            grad[i * T::PER_LINE] = T::of(energy_scale * seed);
+            sums.last_bias += energy_scale * seed;
         }
     }
     for (k, layer) in layers.iter().enumerate().rev() {

@@ -62,22 +62,22 @@ impl<T: Lanes> LayerSums<T> {
     /// in the model.
     fn put(&self, name: &str, [input, output]: [Padding; 2], order: &[usize], out: &mut Tensors) {
         let f = output.used;
-        let n_blocks = self.n_in / input.padded;
-        let columns = |row: &[T]| -> Vec<f64> {
-            row.chunks_exact(input.padded).flat_map(|b| b[..input.used].iter().map(|x| x.wide())).collect()
+        let rows = || {
+            order
+                .iter()
+                .enumerate()
+                .flat_map(|(block, &place)| (0..f).map(move |k| (block * output.padded + k, place * f + k)))
         };
-        for (block, &place) in order.iter().enumerate() {
-            for k in 0..f {
-                let (from, to) = (block * output.padded + k, place * f + k);
-                if let Some(weight) = out.0.get_mut(&format!("{name}.weight")) {
-                    let width = n_blocks * input.used;
-                    let row = columns(&self.weight[from * self.n_in..][..self.n_in]);
-                    weight.data[to * width..][..width].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-                }
-                if let Some(bias) = out.0.get_mut(&format!("{name}.bias")) {
-                    bias.data[to] += self.bias[from].wide();
-                }
+        if let Some(weight) = out.0.get_mut(&format!("{name}.weight")) {
+            let width = self.n_in / input.padded * input.used;
+            for (from, to) in rows() {
+                let blocks = self.weight[from * self.n_in..][..self.n_in].chunks_exact(input.padded);
+                let row = blocks.flat_map(|block| &block[..input.used]);
+                weight.data[to * width..][..width].iter_mut().zip(row).for_each(|(sum, g)| *sum += g.wide());
             }
+        }
+        if let Some(bias) = out.0.get_mut(&format!("{name}.bias")) {
+            rows().for_each(|(from, to)| bias.data[to] += self.bias[from].wide());
         }
     }
 }
